@@ -1,0 +1,65 @@
+# `make help` lists the targets. State is under .m2m (or $M2M_HOME); the Python environment is .venv.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+DATA ?= online_ads
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+.PHONY: tools
+tools:
+	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 is needed and '$(PYTHON)' is not it; name yours: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@java -version 2>&1 | grep -qE 'version "17[."]' || \
+	  { echo "Java 17 is needed: found $$(java -version 2>&1 | head -n 1); install it or set PATH to it" >&2; exit 1; }
+
+# Made again only when what it is made from changes.
+$(INSTALLED): requirements.txt constraints.txt pyproject.toml | tools
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt 'setuptools>=77' -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: venv
+venv: $(INSTALLED) ## Python environment in .venv
+	@:
+
+.PHONY: demo
+demo: tools $(INSTALLED) ## The DAGs on a shipped data set, with a summary; DATA=online_ads or online_retail
+	@$(BIN)/python examples/demo.py --data $(DATA) $(if $(LAST_DAY),--last-day $(LAST_DAY))
+
+# exec: Ctrl-C reaches the program, which stops both servers, and make waits for it.
+.PHONY: ui
+ui: tools $(INSTALLED) ## Airflow and MLflow on localhost until Ctrl-C; AIRFLOW_PORT=8080 MLFLOW_PORT=5000
+	@AIRFLOW_PORT=$(or $(AIRFLOW_PORT),8080) MLFLOW_PORT=$(or $(MLFLOW_PORT),5000) exec $(BIN)/python examples/ui.py
+
+.PHONY: env
+env: $(INSTALLED) ## The deployment's variables for a shell: eval "$(make -s env)"
+	@$(BIN)/python examples/local_deployment.py
+
+.PHONY: test
+test: tools $(INSTALLED) ## All tests
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(INSTALLED) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(INSTALLED) ## mypy, strict, of m2m_model and pipelines
+	$(BIN)/mypy
+
+.PHONY: dictionary
+dictionary: $(INSTALLED) ## Make docs/data_dictionary.md again
+	$(BIN)/python -c 'from pipelines.config import load_config; from pipelines.tables import data_dictionary; \
+	  print(data_dictionary(load_config("examples/online_ads/pipeline.toml")), end="")' > docs/data_dictionary.md
+
+.PHONY: clean
+clean: ## Remove .venv and caches; state (.m2m) stays
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis spark-warehouse

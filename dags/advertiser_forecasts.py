@@ -1,0 +1,33 @@
+"""
+### Forecasts of the day, as soon as its sequences are there
+
+`score` forecasts every eligible advertiser and scenario with the `champion` model, or with the best baseline while
+there is none; `monitor` compares the forecasts that have matured with what happened. Training is not waited for: the
+champion is the one of that moment.
+
+- **Date**: the partition of `features.advertiser_sequence` that was written. A run started by hand takes it from the
+  form.
+- **Again**: clear the run, or trigger it with the same date; the day's forecasts are replaced in one commit.
+
+What to do when it fails: docs/operations.md
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, IdentityMapper, PartitionedAssetTimetable
+from stages import DATE, DEFAULT_ARGS, MACROS, SEQUENCES, StageOperator
+
+with DAG(
+    "advertiser_forecasts",
+    description="Score with the champion, then compare matured forecasts with what happened",
+    schedule=PartitionedAssetTimetable(assets=SEQUENCES, default_partition_mapper=IdentityMapper()),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=6),
+    default_args=DEFAULT_ARGS,
+    user_defined_macros=MACROS,
+    params={"date": DATE},
+    tags=["m2m", "daily"],
+    doc_md=__doc__,
+) as dag:
+    StageOperator(stage="score") >> StageOperator(stage="monitor")

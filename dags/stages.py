@@ -1,0 +1,187 @@
+"""How a DAG runs a stage: the command a person would type, started by spark-submit.
+
+The three DAG files only wire; what they share is here: the operator, the parameters of the trigger form, the asset
+that links the DAGs, and what is said when a task fails. Stages are described in ``pipelines/`` (``python -m
+pipelines.<stage> --help``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import Asset, BaseHook, Param
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
+from jinja2 import pass_context
+
+log = logging.getLogger(__name__)
+
+APPLICATION = Path(__file__).resolve().parents[1] / "pipelines" / "__main__.py"
+SPARK_CONNECTION = "spark_default"
+
+# One event a day, carrying the date as its partition: what forecasting and training wait for.
+SEQUENCES = Asset(name="features.advertiser_sequence")
+
+DATE = Param(
+    None,
+    type=["null", "string"],
+    format="date",
+    title="Date",
+    description="The day to run, as of its end (UTC). Leave it empty when the run has a partition key.",
+)
+
+# What an exit status of a stage means, and where docs/operations.md says what to do.
+FAILURES = {
+    1: ("the stage failed", "exit-1-anything-else"),
+    2: ("wrong use or configuration", "exit-2-configuration"),
+    3: ("data failed a check; nothing was published", "exit-3-data"),
+}
+NO_RETRY = (2, 3)  # the same data and configuration fail again
+
+
+@pass_context
+def as_of(context: Any) -> str:
+    """The run's date: ``params.date`` of the form, or the partition key of a scheduled, asset or backfill run."""
+    chosen, partition = context["params"].get("date"), context.get("partition_key")
+    if chosen and partition and chosen != partition:
+        raise AirflowFailException(
+            f"This run is partition {partition}, but its parameter date says {chosen}: leave the parameter empty"
+        )
+    text = chosen or partition
+    if not text:
+        raise AirflowFailException(
+            "This run has no date. Expected a partition key or the parameter `date`, from the trigger form or "
+            """--conf '{"date": "YYYY-MM-DD"}'; found neither"""
+        )
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise AirflowFailException(f"Expected a date YYYY-MM-DD; found {text!r}") from error
+
+
+def config_file() -> str:
+    """The deployment's pipeline.toml."""
+    path = os.environ.get("M2M_CONFIG", "")
+    if not path:
+        raise AirflowFailException("M2M_CONFIG is not set where this task runs; expected the path of a pipeline.toml")
+    if not Path(path).is_file():
+        raise AirflowFailException(f"M2M_CONFIG names {path}, which is not a file; expected a pipeline.toml")
+    return path
+
+
+MACROS = {"as_of": as_of, "config_file": config_file}
+
+
+def explain_failure(context: Any) -> str:
+    """What failed, for which date, its last words, the command to run by hand, where to read on."""
+    task, error = context["task"], context.get("exception")
+    # A refusal by this module, before anything was submitted, is about the configuration or the run's parameters.
+    status = getattr(error, "status", 2 if isinstance(error, AirflowFailException) else 1)
+    meaning, section = FAILURES[status]
+    lines = [
+        f"FAILED {task.dag_id}.{task.task_id}, try {context['ti'].try_number}: {meaning}",
+        *(f"  | {line}" for line in last_words(str(error))),
+    ]
+    arguments = [str(argument) for argument in getattr(task, "application_args", None) or []]
+    # Still a template: the date or the configuration was itself the failure, and there is no command to repeat.
+    if arguments and not any("{{" in argument for argument in arguments):
+        lines.append(f"  by hand: python -m pipelines.{' '.join(arguments)}")
+    lines.append(f"  what to do: docs/operations.md#{section}")
+    return "\n".join(lines)
+
+
+def tell_what_to_do(context: Any) -> None:
+    """Failure callback: the explanation is the last thing in the task's log."""
+    log.error(explain_failure(context))
+
+
+def last_words(error: str, limit: int = 15) -> list[str]:
+    """The last lines that spark-submit printed, or the error's own first ones."""
+    _, marker, output = error.partition("Last spark-submit output:\n")
+    lines = [line for line in (output if marker else error).splitlines() if line.strip()]
+    return lines[-limit:] if marker else lines[:limit]
+
+
+DEFAULT_ARGS = {
+    "owner": "forecasting",
+    "retries": 3,
+    "retry_delay": timedelta(minutes=2),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=30),
+    "execution_timeout": timedelta(hours=1),
+    "on_failure_callback": tell_what_to_do,
+}
+
+
+class StageFailure(AirflowFailException):
+    """A stage ended with a status that no retry can mend."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class StageOperator(SparkSubmitOperator):
+    """Runs ``pipelines/__main__.py STAGE --config $M2M_CONFIG ARGUMENTS`` and emits its outlets for the run's date.
+
+    ``arguments`` are templates; one that renders to nothing is left out. Exit status 2 or 3 fails the task at once, any
+    other is retried.
+    """
+
+    def __init__(self, *, stage: str, arguments: Sequence[str] = ("--date", "{{ as_of() }}"), **kwargs: Any) -> None:
+        super().__init__(
+            task_id=stage,
+            conn_id=SPARK_CONNECTION,
+            application=str(APPLICATION),
+            application_args=[stage, "--config", "{{ config_file() }}", *arguments],
+            name=f"m2m {stage} {{{{ as_of() }}}}",
+            doc_md=f"Reads, writes and failures: `python -m pipelines.{stage} --help`",
+            **kwargs,
+        )
+
+    def execute(self, context: Any) -> None:
+        check_spark_connection()
+        self.application_args = [argument for argument in self.application_args or [] if argument]
+        # The worker's own interpreter: a bare `python3` on the PATH may be another one.
+        self.conf = {"spark.pyspark.python": sys.executable, **spark_conf(Path(config_file())), **(self.conf or {})}
+        try:
+            super().execute(context)
+        except AirflowException as error:
+            # The hook tells the exit status in its message only.
+            found = re.search(r"Error code is: (\d+)", str(error))
+            status = int(found[1]) if found else 1
+            if status in NO_RETRY:
+                raise StageFailure(str(error), status) from None
+            raise
+        for asset in self.outlets:
+            # A run started from the form has no partition key of its own, and its followers need the date.
+            context["outlet_events"][asset].add_partitions(as_of(context))
+
+
+def spark_conf(config: Path) -> dict[str, str]:
+    """``[spark.conf]`` of pipeline.toml: memory and the like must be known before the driver's JVM starts."""
+    declared = tomllib.loads(config.read_text(encoding="utf-8"))
+    return {key: str(value) for key, value in declared.get("spark", {}).get("conf", {}).items()}
+
+
+def check_spark_connection() -> None:
+    """Refuses what the Spark hook would silently turn into a submission to YARN."""
+    expected = (
+        f"Expected a connection {SPARK_CONNECTION} of type spark whose host is the master, for example "
+        """AIRFLOW_CONN_SPARK_DEFAULT='{"conn_type": "spark", "host": "local[2]"}'"""
+    )
+    try:
+        connection = BaseHook.get_connection(SPARK_CONNECTION)
+    except (AirflowNotFoundException, AirflowException, ValueError) as error:
+        raise AirflowFailException(f"{expected}; found none ({error})") from error
+    host = connection.host or ""
+    if connection.conn_type != "spark" or not re.match(r"local\b|spark://|k8s://|yarn$", host):
+        raise AirflowFailException(f"{expected}; found type {connection.conn_type!r}, host {host!r}")

@@ -1,0 +1,137 @@
+"""What ``make demo`` prints at its end: read from the tables, as ``python -m pipelines.show`` reads them."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from m2m_model.baselines import BASELINES
+from pipelines.config import ALL_SCENARIOS, Config, load_config
+from pipelines.show import rows_of
+from pipelines.warehouse import Warehouse
+
+SERIES_SHOWN = 4
+
+
+def summary(config_file: Path, trained_on: date, last_day: date) -> str:
+    """The whole text; ``trained_on`` is the date of the backtest and the gate, ``last_day`` that of the forecasts."""
+    config = load_config(str(config_file))
+    warehouse = Warehouse(config)
+    parts = [
+        ("DATA", data(warehouse, last_day)),
+        (f"BACKTEST: NMAE as of {trained_on}, all cutoffs together, lower is better", backtest(warehouse, trained_on)),
+        ("GATE", gate(warehouse, trained_on)),
+        (f"FORECASTS: the {config.dataset.horizon_days} days after {last_day}", forecasts(config, warehouse, last_day)),
+        ("LOOK FURTHER", look_further(config_file, last_day)),
+    ]
+    return "\n".join(f"\n{title}\n{indented(text)}" for title, text in parts)
+
+
+def data(warehouse: Warehouse, last_day: date) -> str:
+    days = warehouse.days("staged.performance_daily")
+    series = warehouse.days("features.advertiser_sequence", last_day, last_day).get(last_day, 0)
+    checked = rows_of(warehouse, "ops.validation", limit=None)
+    # A day that is staged again is counted again, and says the same.
+    checked = checked.unique(["table", "ds", "check", "column", "scenario"], keep="last")
+    lines = [
+        f"{sum(days.values()):,} rows in staged.performance_daily, {min(days)} to {max(days)} ({len(days)} days)",
+        f"{series:,} series (advertiser x scenario) as of {last_day}",
+    ]
+    dirt = checked.filter(pl.col("check").str.starts_with("dirt:"))
+    lines += [
+        f"dirt: {int(found):,} source rows {check.removeprefix('dirt:')}"
+        for check, found in dirt.group_by("check").agg(pl.sum("found")).sort("found", descending=True).iter_rows()
+    ] or ["dirt: none"]
+    judged = checked.filter(pl.col("severity") != "info")
+    warnings = judged.filter(~pl.col("passed"))
+    lines.append(f"{len(judged):,} checks: {judged['passed'].sum():,} passed, {len(warnings):,} not")
+    by_check = warnings.group_by("severity", "table", "check", "column").agg(pl.len(), pl.min("ds").alias("first"))
+    lines += [
+        f"  {severity} {table} {check}{f' {column}' if column else ''}: {count} times, first {first}"
+        for severity, table, check, column, count, first in by_check.sort("severity", "table", "check").iter_rows()
+    ]
+    return "\n".join(lines)
+
+
+def backtest(warehouse: Warehouse, day: date) -> str:
+    rows = rows_of(warehouse, "marts.backtest", day, limit=None).filter(pl.col("cutoff").is_null())
+    names = [name for name in ("challenger", "champion", *BASELINES) if name in set(rows["forecaster"])]
+    table = rows.pivot(on="forecaster", index=["task", "scenario_id"], values="nmae")
+    # All scenarios together first, then each scenario.
+    table = table.sort(pl.col("scenario_id") != ALL_SCENARIOS, "scenario_id", "task")
+    titles = {"challenger": "M2M"}
+    body, lost = [], 0
+    for row in table.iter_rows(named=True):
+        baselines = [row[name] for name in BASELINES if row.get(name) is not None]
+        m2m = row["challenger"]
+        loses = m2m is not None and bool(baselines) and m2m > min(baselines)
+        lost += loses
+        scenario = "all" if row["scenario_id"] == ALL_SCENARIOS else row["scenario_id"]
+        values = ["-" if row[name] is None else f"{row[name]:.3f}" for name in names]
+        body.append([row["task"], scenario, *values, "M2M loses" if loses else ""])
+    shown = aligned([["task", "scenario", *(titles.get(name, name) for name in names), ""], *body])
+    return f"{shown}\nM2M loses to the best baseline in {lost} of {len(body)} lines."
+
+
+def gate(warehouse: Warehouse, day: date) -> str:
+    decision = rows_of(warehouse, "ops.promotion", day, limit=None).sort("decided_at").row(-1, named=True)
+    verdict = "promoted to champion" if decision["promoted"] else "not promoted"
+    if decision["dry_run"]:
+        verdict += " (dry run)"
+    return f"version {decision['challenger']} {verdict}: {decision['reason']}"
+
+
+def forecasts(config: Config, warehouse: Warehouse, day: date) -> str:
+    rows = rows_of(warehouse, "marts.forecast_daily", day, limit=None)
+    methods = ", ".join(
+        f"{count:,} by {method}" for method, count in rows.group_by("method").len().sort("len").iter_rows()
+    )
+    key, first_task = ["advertiser_id", "scenario_id"], config.task[0].name
+    largest = rows.filter(task=first_task).sort("median", *key, descending=[True, False, False]).select(key)
+    chosen = largest.head(SERIES_SHOWN).with_row_index("rank").join(rows, on=key).sort("rank", "task")
+    body = [
+        [advertiser, scenario, task, f"{median:,.1f}", f"{p05:,.1f} .. {p95:,.1f}", method]
+        for advertiser, scenario, task, median, p05, p95, method in chosen.select(
+            *key, "task", "median", "p05", "p95", "method"
+        ).iter_rows()
+    ]
+    table = aligned([["advertiser", "scenario", "task", "median", "90 % interval", "method"], *body])
+    return f"{len(rows):,} forecasts: {methods}. The series with the largest {first_task}:\n{table}"
+
+
+def look_further(config_file: Path, day: date) -> str:
+    config = os_relative(config_file)
+    show = ".venv/bin/python -m pipelines.show"
+    return "\n".join(
+        [
+            f"{show} tables --config {config}",
+            f"{show} marts.forecast_daily --config {config} --date {day} --limit 20",
+            f"{show} ops.validation --config {config} --date {day} --format json",
+            f".venv/bin/python -m pipelines.score --config {config} --date {day}    # any stage by hand",
+            "make ui    # Airflow and MLflow in the browser",
+        ]
+    )
+
+
+def os_relative(path: Path) -> Path:
+    """Relative to the current folder where it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """Columns with two spaces between; those whose body is numbers are right-aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    numeric = [all(row[i][:1].isdigit() or row[i] == "-" for row in rows[1:]) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())

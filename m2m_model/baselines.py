@@ -1,0 +1,62 @@
+"""Forecasts that need no training: what the model has to beat, and the rules for series that it does not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2m_model.inputs import Panel, daily_totals, history_days
+
+Floats = NDArray[Any]
+Ints = NDArray[Any]
+Baseline = Callable[[Panel, int, Ints], Floats]
+
+
+def last_h_days(panel: Panel, cutoff: int, series: Ints) -> Floats:
+    """The last horizon_days once more. ``cutoff`` is a day index, ``series`` row indices; (N, M) totals come back."""
+    return _recent(panel, cutoff, series, panel.spec.horizon_days).sum(1)
+
+
+def mean_28(panel: Panel, cutoff: int, series: Ints) -> Floats:
+    """The daily mean of 28 days (of the registered ones, when younger) x horizon_days."""
+    days_N = np.clip(history_days(panel, cutoff)[series], 1, 28)
+    return _recent(panel, cutoff, series, 28).sum(1) / days_N[:, None] * panel.spec.horizon_days
+
+
+def same_weekdays(panel: Panel, cutoff: int, series: Ints) -> Floats:
+    """For each day ahead, the mean of that weekday in the last 4 weeks (registered ones); summed over the horizon."""
+    recent_NWDM = _recent(panel, cutoff, series, 28).reshape(len(series), 4, 7, len(panel.spec.tasks))
+    age_N = np.maximum(history_days(panel, cutoff)[series], 0)
+    # The k-th day of a week that ends at the cutoff lies 7w + 6 - k days back.
+    back_WD = 7 * np.arange(3, -1, -1)[:, None] + np.arange(6, -1, -1)
+    weeks_ND = (back_WD < age_N[:, None, None]).sum(1)
+    weekday_NDM = recent_NWDM.sum(1) / np.maximum(weeks_ND, 1)[:, :, None]
+    ahead = np.arange(panel.spec.horizon_days) % 7
+    return np.asarray(weekday_NDM[:, ahead].sum(1))
+
+
+def cold_start(panel: Panel, cutoff: int, series: Ints) -> Floats:
+    """A series younger than COLD_START_DAYS: its mean per registered day x horizon_days."""
+    return mean_28(panel, cutoff, series)
+
+
+def silent(panel: Panel, cutoff: int, series: Ints) -> Floats:
+    """A series without a row in eligible_days: 0."""
+    return np.zeros((len(series), len(panel.spec.tasks)))
+
+
+def _recent(panel: Panel, cutoff: int, series: Ints, days: int) -> Floats:
+    """Daily totals of the ``days`` up to the cutoff, oldest first; 0 before the panel."""
+    start = max(0, cutoff + 1 - days)
+    block_NDM = daily_totals(panel.performance_NTP[:, start : cutoff + 1][series], panel.spec)
+    return np.pad(block_NDM, ((0, 0), (days - block_NDM.shape[1], 0), (0, 0)))
+
+
+BASELINES: Mapping[str, Baseline] = {
+    "last_h_days": last_h_days,
+    "mean_28": mean_28,
+    "same_weekdays": same_weekdays,
+}

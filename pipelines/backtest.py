@@ -1,0 +1,88 @@
+"""Stage: challenger, champion and baselines at held-out cutoffs -> marts.backtest, and MLflow.
+
+Reads the sequences as of --date and the aliases `challenger` and `champion`. Every forecaster is judged on the same series
+at the same cutoffs: as-of minus the horizon, then every [backtest] every_days back. Writes the date's partition of
+marts.backtest, per cutoff x scenario x task, with * for all scenarios and a null cutoff for all cutoffs, and logs the
+figures to the challenger's MLflow run.
+Fails (3) when there are no sequences or no challenger, or the data starts too late for the cutoffs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import polars as pl
+from pyspark.sql import SparkSession
+
+from pipelines import plots
+from pipelines.cli import Run, exit_status, run_of, stage_parser
+from pipelines.errors import DataError
+from pipelines.evaluation import Contenders, best_baseline, evaluate, figures, load_forecaster, mean_nmae, sample_pairs
+from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
+from pipelines.sequences import held_out_cutoffs, kept_days, open_sequences
+from pipelines.session import spark_session
+from pipelines.warehouse import Warehouse
+
+TABLE = "marts.backtest"
+
+
+def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
+    """Judge, write and log."""
+    config, ds = run.config, run.ds
+    registry = Registry(config)
+    challenger = registry.get(CHALLENGER)
+    if challenger is None:
+        raise DataError(f"model {registry.name}: no version has the alias challenger; train one for {ds} first")
+    champion = registry.get(CHAMPION)
+    sequences = open_sequences(config, warehouse, ds)
+    versions: dict[str, ModelVersion] = {CHALLENGER: challenger}
+    if champion is not None and champion.version != challenger.version:
+        if load_forecaster(champion.folder).spec.tasks == sequences.spec.tasks:
+            versions[CHAMPION] = champion
+        else:
+            run.say(f"warning: champion {champion.version} forecasts other tasks than pipeline.toml declares; left out")
+    models = {name: version.folder for name, version in versions.items()}
+    cutoffs, days = held_out_cutoffs(config, ds), kept_days(config, ds)
+    sums = evaluate(
+        spark, sequences, days, cutoffs, Contenders(models, load_forecaster(challenger.folder).calibrations)
+    )
+    if sums.is_empty():
+        raise DataError(
+            f"{TABLE} ds={ds}: no series had a row in the {config.backtest.eligible_days} days before a cutoff"
+        )
+
+    numbers = pl.DataFrame(
+        {"forecaster": list(versions), "model_version": [version.version for version in versions.values()]}
+    )
+    found = figures(sums)
+    rows = found.join(numbers, on="forecaster", how="left").with_columns(ds=pl.lit(ds), run_id=pl.lit(run.run_id))
+    inputs: dict[str, int | str | None] = {"features.advertiser_sequence": sequences.snapshot_id}
+    lineage = run.lineage(**inputs, challenger=challenger.version)
+    warehouse.write_rows(TABLE, ds, ds, rows, lineage)
+
+    mean = mean_nmae(sums)
+    overall = found.filter(pl.col("cutoff").is_null())
+    metrics = {f"backtest_nmae/{name}": value for name, value in mean.items()}
+    for forecaster, scenario, task, nmae, coverage in overall.select(
+        "forecaster", "scenario_id", "task", "nmae", "coverage_90"
+    ).iter_rows():
+        scenario = "all" if scenario == "*" else scenario
+        metrics[f"backtest_nmae/{forecaster}/{scenario}/{task}"] = nmae if nmae is not None else float("nan")
+        metrics[f"backtest_coverage_90/{forecaster}/{scenario}/{task}"] = coverage
+    registry.log_metrics(challenger.run_id, metrics)
+    pairs = sample_pairs(spark, sequences, days, cutoffs[0], challenger.folder)
+    picture = plots.forecast_plot(pairs, config.home / "runs" / run.run_id)
+    registry.client.log_artifact(challenger.run_id, str(picture), "plots")
+    best = best_baseline(mean)
+    words = ", ".join(f"{name} {value:.4f}" for name, value in sorted(mean.items(), key=lambda item: item[1]))
+    run.say(f"mean NMAE over {len(cutoffs)} cutoffs {cutoffs[-1]}..{cutoffs[0]}: {words}; best baseline {best}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    run = run_of("backtest", stage_parser(__doc__ or "").parse_args(argv))
+    with spark_session(run.config, run.run_id) as spark:
+        backtest(run, spark, Warehouse(run.config))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,101 @@
+"""Bucketed kernels: Spark schedules, a Polars function does the work of one bucket, only a small report comes back.
+
+A *report* is a long table (bucket, ds, scenario_id, counter, value, example). A kernel that writes a file reports it
+with the counter ``file`` (value = rows, example = path); everything else is a count for the checks. The driver sees
+days x scenarios x counters, never a row per advertiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import polars as pl
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.warehouse import DataFile
+
+REPORT = pl.Schema(
+    {
+        "bucket": pl.Int32(),
+        "ds": pl.Date(),
+        "scenario_id": pl.String(),
+        "counter": pl.String(),
+        "value": pl.Float64(),
+        "example": pl.String(),
+    }
+)
+_SPARK_TYPES = {pl.Int32: "int", pl.Int64: "bigint", pl.Date: "date", pl.String: "string", pl.Float64: "double"}
+FILE = "file"
+
+
+def map_buckets(
+    spark: SparkSession, buckets: Sequence[int], kernel: Callable[[int], pl.DataFrame], schema: pl.Schema = REPORT
+) -> pl.DataFrame:
+    """Run ``kernel(bucket)`` for every bucket on Spark's workers and gather their small results, of ``schema``.
+
+    A task runs many buckets, one after the other: 64 tasks of one bucket cost seven times as much as 8 of eight.
+    """
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for bucket in batch.column("id").to_pylist():
+                yield from _to_batches(kernel(bucket), schema)
+
+    ids = spark.createDataFrame([(bucket,) for bucket in buckets], "id int")
+    tasks = _tasks(spark, len(buckets))
+    return _gather(ids.repartitionById(tasks, F.pmod("id", F.lit(tasks))), run, schema)
+
+
+def map_frame(frame: DataFrame, buckets: int, kernel: Callable[[int, pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+    """Shuffle a Spark frame once by its ``bucket`` column, run ``kernel(bucket, rows)`` on each and gather the reports."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        arrived = [pl.from_arrow(batch) for batch in batches]
+        if arrived:
+            rows = pl.concat([part for part in arrived if isinstance(part, pl.DataFrame)])
+            for (bucket,), part in rows.group_by("bucket"):
+                yield from _to_batches(kernel(bucket, part), REPORT)
+
+    tasks = _tasks(frame.sparkSession, buckets)
+    placed = frame.repartitionById(tasks, F.coalesce(F.pmod("bucket", F.lit(tasks)), F.lit(0)))
+    return _gather(placed, run, REPORT)
+
+
+def file_row(file: DataFile) -> pl.DataFrame:
+    """The report of one written file."""
+    return pl.DataFrame([(file.bucket, file.ds, None, FILE, float(file.rows), file.path)], schema=REPORT, orient="row")
+
+
+def files_in(report: pl.DataFrame) -> list[DataFile]:
+    """The files that a report names, in a fixed order."""
+    rows = report.filter(counter=FILE).sort("ds", "bucket")
+    return [
+        DataFile(path, ds, bucket, int(count))
+        for bucket, ds, count, path in rows.select("bucket", "ds", "value", "example").iter_rows()
+    ]
+
+
+def concat(reports: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Join reports; none gives an empty one."""
+    return pl.concat([pl.DataFrame(schema=REPORT), *reports])
+
+
+def _tasks(spark: SparkSession, buckets: int) -> int:
+    return max(1, min(buckets, 2 * int(spark.sparkContext.defaultParallelism)))
+
+
+def _to_batches(rows: pl.DataFrame, schema: pl.Schema) -> list[pa.RecordBatch]:
+    table = rows.select(schema.names()).cast(schema).to_arrow()
+    plain = [pa.field(f.name, pa.string() if pa.types.is_large_string(f.type) else f.type) for f in table.schema]
+    return list(table.cast(pa.schema(plain)).to_batches())
+
+
+def _gather(
+    frame: DataFrame, run: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], schema: pl.Schema
+) -> pl.DataFrame:
+    columns = ", ".join(f"{name} {_SPARK_TYPES[type(kind)]}" for name, kind in schema.items())
+    gathered = pl.from_arrow(frame.mapInArrow(run, columns).toArrow())
+    assert isinstance(gathered, pl.DataFrame)
+    return gathered.cast(schema)

@@ -1,0 +1,180 @@
+"""The rules on data: what is counted in the build's own pass, and what each count must be.
+
+Each rule here is a mask over rows (counted per day and scenario, with one example) and the ``Check`` that judges the
+count; ``pipelines.expectations`` runs them with Great Expectations before a commit.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import pandas as pd
+import polars as pl
+
+from pipelines.buckets import REPORT
+from pipelines.config import Config, Severity
+from pipelines.expectations import Check
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Rows that break it are counted; ``show`` is the column whose value the example carries."""
+
+    check: Check
+    mask: pl.Expr
+    show: str | None = None
+
+
+def row_rules(
+    config: Config,
+    key: Sequence[str],
+    first: date,
+    last: date,
+    amounts: Mapping[str, str],
+    scenarios: frozenset[str] | None = None,
+    not_above: Iterable[tuple[str, str]] = (),
+    null_scenario: bool = False,
+) -> list[Rule]:
+    """Rules on the rows of a staged table.
+
+    Args:
+        key: its key columns.
+        first: first day the rows may be of.
+        last: last day the rows may be of.
+        amounts: its numeric columns and their kind; all but a ``ratio`` must not be negative.
+        scenarios: the scenarios that exist; None when the data set does not list them.
+        not_above: pairs [small, large] of columns with small <= large.
+        null_scenario: whether a null scenario has a meaning (all scenarios).
+    """
+    rules: list[Rule] = []
+
+    def rule(name: str, column: str | None, expected: str, mask: pl.Expr, severity: Severity = "critical") -> None:
+        counter = f"{name}.{column}" if column else name
+        severity = config.checks.severity.get(name, severity)
+        check = Check(name=name, column=column, counter=counter, max_value=0, severity=severity, expected=expected)
+        rules.append(Rule(check, mask.fill_null(False), column))
+
+    if "ds" in key:
+        outside = pl.col("ds").is_null() | ~pl.col("ds").is_between(first, last)
+        rule("other_day", "ds", f"every row is of {first}..{last}", outside)
+    limit = config.checks.id_max_length
+    for column in (name for name in ("advertiser_id", "scenario_id") if name in key):
+        value = pl.col(column)
+        if not (null_scenario and column == "scenario_id"):
+            rule("null_id", column, "no null", value.is_null())
+        rule("empty_id", column, "no empty text", value.str.strip_chars() == "")
+        rule("long_id", column, f"at most {limit} characters", value.str.len_chars() > limit)
+        rule("control_characters", column, "no control characters", value.str.contains(r"\p{Cc}"))
+        rule("not_ascii", column, "only ASCII characters", value.str.len_bytes() != value.str.len_chars(), "warning")
+    if scenarios is not None and "scenario_id" in key:
+        known = pl.col("scenario_id").is_in(sorted(scenarios)) | pl.col("scenario_id").is_null()
+        rule("unknown_scenario", "scenario_id", "one of scenario.sql's", ~known)
+    rule("duplicate_key", None, f"one row per ({', '.join(key)})", ~pl.struct(*key).is_first_distinct())
+    for column, kind in amounts.items():
+        value = pl.col(column)
+        rule("null", column, "no null: a day without a row is missing, a row has all its values", value.is_null())
+        rule("nan", column, "no NaN", value.is_nan())
+        rule("infinite", column, "finite", value.is_infinite())
+        if kind != "ratio":
+            rule("negative", column, "at least 0", value < 0)
+    for small, large in not_above:
+        rule("not_above", small, f"{small} <= {large}", pl.col(small) > pl.col(large))
+    return rules
+
+
+def count_rows(bucket: int, rows: pl.DataFrame, rules: Sequence[Rule], key: Sequence[str]) -> pl.DataFrame:
+    """Report of one bucket: rows, and rows that break each rule, per day and scenario, with one example."""
+    by = [
+        pl.col("ds"),
+        pl.col("scenario_id") if "scenario_id" in rows.columns else pl.lit(None, pl.String).alias("scenario_id"),
+    ]
+    masked = rows.with_columns(rule.mask.alias(f"!{rule.check.counter}") for rule in rules)
+    aggregates = [pl.len().cast(pl.Float64).alias("rows|value"), pl.lit(None, pl.String).alias("rows|example")]
+    for rule in rules:
+        broken = pl.col(f"!{rule.check.counter}")
+        shown = [pl.col(name).cast(pl.String).str.slice(0, 60).fill_null("null") for name in key if name != "ds"]
+        example = pl.format("({})", pl.concat_str(shown, separator=", "))
+        if rule.show and rule.show not in key:
+            example = pl.format(
+                "{} {}={}", example, pl.lit(rule.show), pl.col(rule.show).cast(pl.String).fill_null("null")
+            )
+        aggregates += [
+            broken.sum().cast(pl.Float64).alias(f"{rule.check.counter}|value"),
+            example.filter(broken).first().alias(f"{rule.check.counter}|example"),
+        ]
+    wide = masked.group_by(by).agg(aggregates)
+    counters = ["rows", *(rule.check.counter for rule in rules)]
+    parts = [
+        wide.select(
+            pl.lit(bucket, pl.Int32).alias("bucket"),
+            "ds",
+            "scenario_id",
+            pl.lit(counter).alias("counter"),
+            pl.col(f"{counter}|value").alias("value"),
+            pl.col(f"{counter}|example").alias("example"),
+        )
+        for counter in counters
+    ]
+    report = pl.concat(parts).cast(REPORT)
+    return report.filter((pl.col("value") > 0) | (pl.col("counter") == "rows"))
+
+
+def counters_frame(report: pl.DataFrame, checks: Sequence[Check]) -> pd.DataFrame:
+    """One row per (ds, scenario) with a column per counter (0 where nothing was counted) and its example."""
+    summed = report.group_by("ds", "scenario_id", "counter").agg(
+        pl.sum("value"), pl.col("example").drop_nulls().first()
+    )
+    frame = summed.select("ds", "scenario_id").unique().sort("ds", "scenario_id")
+    for counter in dict.fromkeys(["rows", *(check.counter for check in checks)]):
+        one = summed.filter(counter=counter).select(
+            "ds", "scenario_id", pl.col("value").alias(counter), pl.col("example").alias(f"{counter}_example")
+        )
+        frame = frame.join(one, on=["ds", "scenario_id"], how="left", nulls_equal=True)
+        frame = frame.with_columns(pl.col(counter).fill_null(0.0))
+    return frame.to_pandas()
+
+
+def day_rules(config: Config, daily: bool) -> list[Check]:
+    """Checks on whole days. In a load of many past days nobody can wait for the rest of a day, so volume only warns."""
+    severity = config.checks.severity
+    usual: Severity = "critical" if daily else "warning"
+    return [
+        Check(
+            name="empty_day",
+            column=None,
+            counter="empty_day",
+            max_value=0,
+            severity=severity.get("empty_day", "critical"),
+            expected="at least one row",
+        ),
+        Check(
+            name="volume",
+            column=None,
+            counter="volume_shortfall",
+            max_value=1 - config.checks.volume_min_ratio,
+            severity=severity.get("volume", usual),
+            expected=f"at least {config.checks.volume_min_ratio:.0%} of the usual rows of that weekday",
+        ),
+    ]
+
+
+def day_counters(rows_by_day: Mapping[date, int], days: Sequence[date]) -> pl.DataFrame:
+    """Report on whole days: empty or not, and by how much its rows fall short of recent days.
+
+    The usual volume is the median of the last four same weekdays, or of the last seven days while there are fewer than
+    two of them; ``rows_by_day`` holds the days that are being written and those already in the warehouse.
+    """
+    found = []
+    for ds in days:
+        weekdays = [rows_by_day[d] for week in range(1, 5) if (d := ds - timedelta(weeks=week)) in rows_by_day]
+        recent = [rows_by_day[d] for back in range(1, 8) if (d := ds - timedelta(days=back)) in rows_by_day]
+        sample = weekdays if len(weekdays) >= 2 else recent
+        usual = statistics.median(sample) if len(sample) >= 2 else 0
+        rows = rows_by_day.get(ds, 0)
+        shortfall = max(0.0, 1 - rows / usual) if usual and rows else 0.0  # no row at all is empty_day's to judge
+        found.append((None, ds, None, "empty_day", float(rows == 0), "0 rows"))
+        found.append((None, ds, None, "volume_shortfall", shortfall, f"{rows} rows, usually {usual:g}"))
+    return pl.DataFrame(found, schema=REPORT, orient="row")

@@ -1,0 +1,338 @@
+"""Checks before a commit: Great Expectations rules on the counters that a build makes in its own pass.
+
+The counters are a small frame, one row per (ds, scenario_id), either of which may be null, with a column per counter and,
+beside it, ``<counter>_example``. Judging them costs the same whatever the table's size; a rule never reads the table.
+A null counter was not counted there and is not judged. Great Expectations decides whether a rule holds; what a failure
+does to the run depends on the check's severity and is decided here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pandas as pd
+
+from pipelines.config import Severity
+from pipelines.errors import DataError
+
+MAX_LINES = 20
+_KEY = ["ds", "scenario_id"]
+_DOCS_EXAMPLES = 20
+_DOCS_PAGES = 200  # the index reads every result that it lists: about 5 ms each
+_DOCS_WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule on one counter: every value is at least ``min_value`` and at most ``max_value``, where given.
+
+    ``column`` is the data column it is about (None: the whole row or day), ``expected`` says in words what must hold.
+
+    Raises:
+        ValueError: neither bound is given.
+    """
+
+    name: str
+    column: str | None
+    counter: str
+    expected: str
+    max_value: float | None = None
+    min_value: float | None = None
+    severity: Severity = "critical"
+
+    def __post_init__(self) -> None:
+        if self.max_value is None and self.min_value is None:
+            raise ValueError(f"check {self.title}: expected max_value or min_value, found neither")
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.column}" if self.column else self.name
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One row of ``ops.validation``. ``severity`` is ``info`` for what is counted and not judged."""
+
+    run_id: str
+    stage: str
+    table: str
+    ds: date | None
+    check: str
+    column: str | None
+    scenario: str | None
+    severity: Severity | Literal["info"]
+    expected: str
+    found: float
+    example: str | None
+    passed: bool
+
+
+class RunInfo(Protocol):
+    """What a result keeps of the run that made it."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def stage(self) -> str: ...
+
+
+def run_checks(
+    table: str, counters: pd.DataFrame, checks: Sequence[Check], run: RunInfo, docs_dir: Path | None = None
+) -> list[CheckResult]:
+    """Judge the counters of one table, and add the outcome to the Data Docs in ``docs_dir``.
+
+    Returns:
+        In the order of ``checks``, then of days (an unknown day last): one result per (ds, check) that held everywhere,
+        with the value nearest to its bound; else one per failing (ds, scenario).
+
+    Raises:
+        ValueError: a check without its counter, a check given twice, or two rows for one (ds, scenario_id).
+    """
+    _refuse_misuse(table, counters, checks)
+    if counters.empty or not checks:
+        return []
+    frame = counters.reset_index(drop=True)
+    days = [_day(value) for value in frame["ds"]]
+    scenarios = [None if pd.isna(value) else str(value) for value in frame["scenario_id"]]
+    judged = frame[list(dict.fromkeys(check.counter for check in checks))].astype("float64")
+    validation = _validate(table, judged, checks)
+    broken = _broken_rows(table, validation, checks)
+
+    # Days are grouped by position: a bad row may carry a year that nanosecond timestamps cannot hold.
+    calendar = sorted(set(days), key=lambda day: (day is None, day or date.min))
+    places = {day: place for place, day in enumerate(calendar)}
+    by_day = judged.groupby([places[day] for day in days])
+    highest, lowest = by_day.max(), by_day.min()
+
+    def result(
+        check: Check, ds: date | None, scenario: str | None, found: float, example: str | None, passed: bool
+    ) -> CheckResult:
+        severity, expected = check.severity, check.expected
+        return CheckResult(
+            run.run_id, run.stage, table, ds, check.name, check.column, scenario, severity, expected, found, example, passed
+        )
+
+    results = []
+    for check, rows in zip(checks, broken, strict=True):
+        failing: dict[date | None, list[CheckResult]] = {}
+        values = judged[check.counter].to_numpy()
+        examples = frame.get(f"{check.counter}_example")
+        for row in rows:
+            shown = None if examples is None or pd.isna(examples.iat[row]) else str(examples.iat[row])
+            failure = result(check, days[row], scenarios[row], float(values[row]), shown, False)
+            failing.setdefault(days[row], []).append(failure)
+        nearest = (lowest if check.max_value is None else highest)[check.counter].to_numpy()
+        for ds, found in zip(calendar, nearest, strict=True):
+            if ds in failing:
+                results += failing[ds]
+            elif found == found:  # NaN: counted nowhere on that day
+                results.append(result(check, ds, None, float(found), None, True))
+    if docs_dir is not None:
+        for outcome, rows in zip(validation.results, broken, strict=True):
+            _shorten(outcome.result, [(days[row], scenarios[row]) for row in rows[:_DOCS_EXAMPLES]])
+        try:
+            build_docs(docs_dir, table, validation, run.run_id)
+        except Exception as error:  # noqa: BLE001: whatever breaks in a report for people must not stop the data
+            reason = _one_line(f"{type(error).__name__}: {error}")
+            print(f"warning: {table}: Data Docs in {docs_dir} were not built: {reason}", file=sys.stderr, flush=True)
+    return results
+
+
+def failures(results: Sequence[CheckResult]) -> list[CheckResult]:
+    """What failed, critical first, otherwise in the given order."""
+    return sorted((result for result in results if not result.passed), key=lambda result: result.severity != "critical")
+
+
+def format_failure(result: CheckResult) -> str:
+    """One line: table, day, scenario, check, column, what was found and expected, and an example."""
+    where = f"{result.table} ds={result.ds or 'null'}"
+    if result.scenario is not None:
+        where += f" scenario={result.scenario}"
+    check = f"{result.check} {result.column}" if result.column else result.check
+    found = f"{result.found:.0f}" if result.found.is_integer() else f"{result.found:.4g}"
+    line = f"{where}: {check}: found {found}; expected {result.expected}"
+    return _one_line(f"{line}. First: {result.example}" if result.example else line)
+
+
+def raise_on_critical(results: Sequence[CheckResult]) -> None:
+    """Stop on critical failures.
+
+    Raises:
+        DataError: with one line per critical failure, at most ``MAX_LINES`` of them.
+    """
+    critical = [result for result in failures(results) if result.severity == "critical"]
+    if critical:
+        lines = [format_failure(result) for result in critical[:MAX_LINES]]
+        if len(critical) > MAX_LINES:
+            lines.append(f"... and {len(critical) - MAX_LINES} more in ops.validation")
+        raise DataError(lines)
+
+
+def build_docs(docs_dir: Path, table: str, validation: Any, run_id: str) -> Path:
+    """Add the page of one validation to the HTML site in ``docs_dir``; returns its index.
+
+    Only this page and the index are rendered, and the oldest pages go: the cost of a run does not grow with the runs
+    before it. One process builds at a time; a killed one leaves no lock behind.
+
+    Raises:
+        TimeoutError: another process has been building for ``_DOCS_WAIT_S``.
+    """
+    import great_expectations as gx
+    from great_expectations.core.run_identifier import RunIdentifier
+    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+    from great_expectations.data_context.types.resource_identifiers import (
+        ExpectationSuiteIdentifier,
+        ValidationResultIdentifier,
+    )
+
+    root = docs_dir.resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    stores = InMemoryStoreBackendDefaults()
+    stores.stores[stores.validation_results_store_name]["store_backend"] = {
+        "class_name": "TupleFilesystemStoreBackend",
+        "base_directory": str(root / "results"),
+        "filepath_suffix": ".json",
+    }
+    site = {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(root)},
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", "show_cta_footer": False},
+        # A page of results shows its rules; suites live in memory, so that two runs cannot overwrite each other's.
+        "site_section_builders": {"expectations": "none", "profiling": "none"},
+    }
+    with _only_builder(root):
+        context = gx.get_context(
+            mode="ephemeral",
+            project_config=DataContextConfig(
+                store_backend_defaults=stores,
+                data_docs_sites={"data_docs": site},
+                analytics_enabled=False,
+                progress_bars={"globally": False},
+            ),
+        )
+        suite = ExpectationSuiteIdentifier(name=table)
+        run = RunIdentifier(run_name=run_id, run_time=datetime.now(UTC))
+        page = ValidationResultIdentifier(
+            batch_identifier=validation.batch_id, expectation_suite_identifier=suite, run_id=run
+        )
+        validation.meta["run_id"] = run
+        store = context.validation_results_store
+        store.store_validation_results(validation, page, suite)
+        for old in sorted(store.list_keys(), key=lambda key: key.run_id.run_time)[:-_DOCS_PAGES]:
+            store.remove_key(old)  # building the index removes the pages that have no result any more
+        context.build_data_docs(resource_identifiers=[page])
+    return root / "index.html"
+
+
+def _validate(table: str, judged: pd.DataFrame, checks: Sequence[Check]) -> Any:
+    """Great Expectations' own result: one outcome per check, with the positions of the failing rows."""
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+    from great_expectations.expectations import ExpectColumnValuesToBeBetween
+
+    context = gx.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(),
+            analytics_enabled=False,
+            progress_bars={"globally": False},
+        ),
+    )
+    asset = context.data_sources.add_pandas("counters").add_dataframe_asset(table)
+    batch = asset.add_batch_definition_whole_dataframe("run").get_batch({"dataframe": judged})
+    suite = gx.ExpectationSuite(
+        name=table,
+        expectations=[
+            ExpectColumnValuesToBeBetween(
+                column=check.counter,
+                min_value=check.min_value,
+                max_value=check.max_value,
+                severity=check.severity,
+                description=f"{check.title} ({check.severity}): {check.expected}",
+                meta={"check": check.name, "column": check.column, "severity": check.severity},
+            )
+            for check in checks
+        ],
+    )
+    # Positions alone: with unexpected_index_column_names the same rules cost three times as much when many rows fail.
+    return batch.validate(suite, result_format={"result_format": "COMPLETE"})
+
+
+def _broken_rows(table: str, validation: Any, checks: Sequence[Check]) -> list[list[int]]:
+    """Positions of the failing rows per check.
+
+    Raises:
+        RuntimeError: Great Expectations could not judge, which is a defect of ours and never a pass.
+    """
+    broken = []
+    for check, outcome in zip(checks, validation.results, strict=True):
+        meta = outcome.expectation_config.meta
+        rows = outcome.result.get("unexpected_index_list") or []
+        if (meta["check"], meta["column"]) != (check.name, check.column) or outcome.success is bool(rows):
+            found = f"success={outcome.success} with {len(rows)} failing rows; {outcome.exception_info}"
+            raise RuntimeError(f"{table}: expected Great Expectations' verdict on {check.title}, found {found}")
+        broken.append([int(row) for row in rows])
+    return broken
+
+
+def _shorten(result: dict[str, Any], places: Sequence[tuple[date | None, str | None]]) -> None:
+    """Keep for the page what a person reads: the first failing days and scenarios in place of row positions."""
+    for key in ("unexpected_list", "unexpected_index_query", "partial_unexpected_index_list"):
+        result.pop(key, None)
+    if places:
+        result["unexpected_index_column_names"] = _KEY
+        result["unexpected_index_list"] = [{"ds": str(ds), "scenario_id": str(scenario)} for ds, scenario in places]
+
+
+def _refuse_misuse(table: str, counters: pd.DataFrame, checks: Sequence[Check]) -> None:
+    missing = [name for name in [*_KEY, *(check.counter for check in checks)] if name not in counters.columns]
+    if missing:
+        found = ", ".join(map(str, counters.columns))
+        raise ValueError(f"{table}: the counters have no column {', '.join(missing)}; found: {found}")
+    titles = [check.title for check in checks]
+    twice = sorted({title for title in titles if titles.count(title) > 1})
+    if twice:
+        raise ValueError(f"{table}: check given twice: {', '.join(twice)}; expected one per (name, column)")
+    repeated = counters.duplicated(_KEY)
+    if repeated.any():
+        ds, scenario = counters.loc[repeated, _KEY].iloc[0]
+        raise ValueError(f"{table}: two rows of counters for ds={ds} scenario={scenario}; expected one")
+
+
+@contextmanager
+def _only_builder(root: Path) -> Iterator[None]:
+    with (root / ".lock").open("w") as lock:
+        until = time.monotonic() + _DOCS_WAIT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise TimeoutError(f"another process has been building them for {_DOCS_WAIT_S:.0f} s") from None
+                time.sleep(0.1)
+        yield
+
+
+def _day(value: Any) -> date | None:
+    if pd.isna(value):
+        return None
+    found = value.date() if isinstance(value, datetime) else value
+    if not isinstance(found, date):
+        raise ValueError(f"counters: expected a date in ds, found {value!r}")
+    return found
+
+
+def _one_line(text: str) -> str:
+    """Text with control characters escaped: an id is free text and may hold a line break."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

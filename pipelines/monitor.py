@@ -1,0 +1,102 @@
+"""Stage: forecasts whose horizon has passed, against what happened -> marts.forecast_quality.
+
+At --date D the forecasts made as of D minus the horizon are mature. Reads them from marts.forecast_daily and the days
+since from staged.performance_daily. Writes that as-of date's partition of marts.forecast_quality, per method x scenario x
+task; a published forecast with 90 % intervals far from 90 % shows here first.
+Nothing matured is not an error. Fails (3) when a day of the horizon was never staged.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import date, timedelta
+from functools import reduce
+
+import polars as pl
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.cli import Run, exit_status, run_of, stage_parser
+from pipelines.errors import DataError
+from pipelines.session import spark_session
+from pipelines.sql_files import SHARED, run_sql
+from pipelines.warehouse import DataFile, Warehouse, days_between
+
+TABLE = "marts.forecast_quality"
+
+
+def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame:
+    """Judge the forecasts that matured on ``run.ds``; returns the rows written (none if nothing matured)."""
+    config, horizon = run.config, run.config.dataset.horizon_days
+    as_of = run.ds - timedelta(days=horizon)
+    forecasts = warehouse.files("marts.forecast_daily", as_of, as_of)
+    if not forecasts:
+        oldest = min(warehouse.days("marts.forecast_daily"), default=None)
+        first = (
+            f"; the first forecasts mature on {oldest + timedelta(days=horizon)}" if oldest and oldest > as_of else ""
+        )
+        run.say(f"no forecast was made as of {as_of}: nothing to judge{first}")
+        return pl.DataFrame()
+    days = days_between(as_of + timedelta(days=1), run.ds)
+    staged = warehouse.days("staged.performance_daily", days[0], days[-1])
+    if missing := [day for day in days if day not in staged]:
+        raise DataError(
+            f"staged.performance_daily: {len(missing)} of the {horizon} days after {as_of} were never staged; expected 0. "
+            f"First: {missing[0]}. Stage them with: python -m pipelines.stage_sources --config {config.path} "
+            f"--from {missing[0]} --to {missing[-1]}"
+        )
+    _view(spark, warehouse, "marts.forecast_daily", forecasts).createOrReplaceTempView("forecast_daily")
+    files = warehouse.files("staged.performance_daily", days[0], days[-1])
+    performance = _view(spark, warehouse, "staged.performance_daily", files)
+    metrics = [F.col(name) for name in config.metric_names]
+    active = F.greatest(*metrics) if len(metrics) > 1 else metrics[0]
+    performance.withColumn("active", active).createOrReplaceTempView("performance_daily")
+    _actual_total(run, spark, as_of).createOrReplaceTempView("actual_total")
+    judged = run_sql(spark, SHARED / "marts" / "forecast_quality.sql", as_of=as_of, horizon_days=horizon)
+    rows = pl.from_arrow(judged.toArrow())  # one row per method x scenario x task
+    assert isinstance(rows, pl.DataFrame)
+    rows = rows.with_columns(run_id=pl.lit(run.run_id))
+    inputs = {name: warehouse.snapshot_id(name) for name in ("marts.forecast_daily", "staged.performance_daily")}
+    warehouse.write_rows(TABLE, as_of, as_of, rows, run.lineage(**inputs))
+    for task, n, nmae, coverage in (
+        rows.filter(method="*", scenario_id="*").sort("task").select("task", "n", "nmae", "coverage_90").iter_rows()
+    ):
+        nmae_text = "undefined (nothing happened)" if nmae is None else f"{nmae:.4f}"
+        run.say(
+            f"{TABLE} as of {as_of}: {task}: NMAE {nmae_text}, {coverage:.1%} within 90 % intervals, {n:,} forecasts"
+        )
+    return rows
+
+
+def _actual_total(run: Run, spark: SparkSession, as_of: date) -> DataFrame:
+    """Totals of every task over the horizon, from sql/intermediate."""
+    horizon = run.config.dataset.horizon_days
+    parts = [
+        run_sql(
+            spark,
+            SHARED / "intermediate" / f"actual_{task.aggregate}.sql",
+            task=task.name,
+            metric=task.metric,
+            as_of=as_of,
+            horizon_days=horizon,
+        )
+        for task in run.config.task
+    ]
+    return reduce(DataFrame.unionByName, parts)
+
+
+def _view(spark: SparkSession, warehouse: Warehouse, name: str, files: list[DataFile]) -> DataFrame:
+    """The planned files as a Spark frame; with no file, no rows."""
+    if files:
+        return spark.read.parquet(*(file.path for file in files))
+    return spark.createDataFrame(warehouse.arrow_schema(name).empty_table())
+
+
+def main(argv: list[str] | None = None) -> None:
+    run = run_of("monitor", stage_parser(__doc__ or "").parse_args(argv))
+    with spark_session(run.config, run.run_id) as spark:
+        monitor(run, spark, Warehouse(run.config))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

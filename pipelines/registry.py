@@ -1,0 +1,141 @@
+"""MLflow: a training run's record, model versions, and the aliases ``challenger`` and ``champion``.
+
+A model is logged as code + safetensors + config.json. Nothing is unpickled: stages open a version's own folder with
+``m2m_model.predict``; MLflow's loader for others is ``pipelines/mlflow_model.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+import mlflow
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+import m2m_model
+from pipelines.config import Config, m2m_home
+from pipelines.tables import advertiser_sequence
+
+CHALLENGER, CHAMPION = "challenger", "champion"
+_LOADER = Path(__file__).with_name("mlflow_model.py")
+_REQUIREMENTS = ("torch", "numpy", "pyarrow", "safetensors", "mlflow")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version and the folder that ``Forecaster.load`` opens."""
+
+    version: str
+    run_id: str
+    folder: Path
+
+
+class Registry:
+    """The experiment and the registered model of one deployment."""
+
+    def __init__(self, config: Config) -> None:
+        self.name = f"m2m_{config.dataset.name}"
+        self._config = config
+        if config.mlflow_uri.startswith("sqlite:///"):
+            Path(config.mlflow_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(config.mlflow_uri)
+        self.client = mlflow.MlflowClient()
+
+    def experiment_id(self) -> str:
+        """The data set's experiment, made on first use."""
+        found = self.client.get_experiment_by_name(self.name)
+        if found:
+            return str(found.experiment_id)
+        local = self._config.mlflow_uri.startswith("sqlite:")
+        location = f"file://{m2m_home()}/mlartifacts/{self.name}" if local else None
+        try:
+            return str(self.client.create_experiment(self.name, artifact_location=location))
+        except MlflowException:  # another process was first
+            return str(self.client.get_experiment_by_name(self.name).experiment_id)
+
+    @contextmanager
+    def new_run(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
+        """An MLflow run with its parameters, tags and installed packages; yields its id."""
+        with mlflow.start_run(experiment_id=self.experiment_id(), run_name=run_name, tags=dict(tags)) as active:
+            run_id = str(active.info.run_id)
+            self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
+            installed = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
+            self.client.log_text(run_id, "\n".join(installed) + "\n", "environment.txt")
+            yield run_id
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0, timestamp_ms: int = 0) -> None:
+        """Many metrics in one call; NaN is left out."""
+        rows = [
+            Metric(_metric_name(key), value, timestamp_ms, step) for key, value in metrics.items() if value == value
+        ]
+        for start in range(0, len(rows), 1000):
+            self.client.log_batch(run_id, metrics=rows[start : start + 1000])
+
+    def register(self, run_id: str, folder: Path) -> ModelVersion:
+        """Log the model folder in the active run, register it as a new version and call it the challenger."""
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(_LOADER),
+            artifacts={"model": str(folder)},
+            code_paths=[str(Path(m2m_model.__file__).parent)],
+            signature=_signature(self._config),
+            pip_requirements=[
+                f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata["Name"] in _REQUIREMENTS
+            ],
+            registered_model_name=self.name,
+        )
+        version = str(info.registered_model_version)
+        self.client.set_registered_model_alias(self.name, CHALLENGER, version)
+        return self._opened(version, run_id)
+
+    def get(self, alias: str) -> ModelVersion | None:
+        """The version that an alias names; None if there is none."""
+        try:
+            found = self.client.get_model_version_by_alias(self.name, alias)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+        return self._opened(str(found.version), str(found.run_id))
+
+    def promote(self, version: str) -> None:
+        """Make a version the champion."""
+        self.client.set_registered_model_alias(self.name, CHAMPION, version)
+
+    def _opened(self, version: str, run_id: str) -> ModelVersion:
+        local = Path(mlflow.artifacts.download_artifacts(f"models:/{self.name}/{version}"))
+        return ModelVersion(version, run_id, local / "artifacts" / "model")
+
+
+def _signature(config: Config) -> ModelSignature:
+    """Input: rows of features.advertiser_sequence, and the as-of date as a parameter."""
+    kinds = {
+        "string": DataType.string,
+        "date": DataType.datetime,
+        "list<int>": Array(DataType.integer),
+        "list<double>": Array(DataType.double),
+    }
+    columns = [c for c in advertiser_sequence(config).columns if c.name not in ("ds", "bucket")]
+    inputs = Schema([ColSpec(kinds[c.type], c.name, required=c.null is None) for c in columns])
+    texts = ["advertiser_id", "scenario_id", "task", "method"]
+    numbers = ["mean", "median", "p05", "p25", "p75", "p95"]
+    outputs = Schema(
+        [*(ColSpec(DataType.string, name) for name in texts), *(ColSpec(DataType.double, name) for name in numbers)]
+    )
+    return ModelSignature(inputs, outputs, ParamSchema([ParamSpec("as_of", DataType.string, "")]))
+
+
+def _metric_name(key: str) -> str:
+    """MLflow allows letters, digits, _ - . / space and colon in a metric's name."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-./ :") else "_" for c in key)

@@ -1,0 +1,177 @@
+"""Stage: features.advertiser_sequence -> marts.forecast_daily, a forecast for every series and task.
+
+Reads the sequences as of --date and the model with the alias `champion`. Writes the date's partition of
+marts.forecast_daily in one commit, after the checks. Without a champion, or when the champion forecasts other tasks than
+pipeline.toml declares, the best baseline of the held-out cutoffs serves, and the column `method` says so.
+Fails (3) when there are no sequences, or when a forecast is missing, negative, not a number or crosses its quantiles.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from datetime import timedelta
+from functools import partial
+
+import polars as pl
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from m2m_model.calibration import ResidualQuantiles
+from m2m_model.predict import forecast_baseline
+from pipelines import buckets, validation
+from pipelines.buckets import REPORT
+from pipelines.checks import Rule, count_rows, day_counters, day_rules
+from pipelines.cli import Run, exit_status, run_of, stage_parser
+from pipelines.config import Config
+from pipelines.evaluation import fallback, load_forecaster
+from pipelines.expectations import Check
+from pipelines.registry import CHAMPION, ModelVersion, Registry
+from pipelines.sequences import SequenceFiles, open_sequences
+from pipelines.session import spark_session
+from pipelines.warehouse import Warehouse, write_file
+
+TABLE = "marts.forecast_daily"
+_QUANTILES = ("p05", "p25", "median", "p75", "p95")
+
+
+def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registry) -> None:
+    """Forecast, check and commit."""
+    config, ds = run.config, run.ds
+    sequences = open_sequences(config, warehouse, ds)
+    champion = usable_champion(run, registry, sequences)
+    baseline: tuple[str, dict[str, ResidualQuantiles]] | None = None
+    if champion is None:
+        baseline = fallback(run, spark, sequences)
+    rules = forecast_rules(config)
+    declared = warehouse.declared(TABLE)
+    kernel = partial(
+        score_bucket,
+        sequences=sequences,
+        champion=champion,
+        baseline=baseline,
+        run_id=run.run_id,
+        rules=rules,
+        key=declared.key,
+        schema=warehouse.arrow_schema(TABLE),
+        folder=warehouse.folder(TABLE, run.run_id),
+    )
+    report = buckets.map_buckets(spark, sequences.buckets, kernel)
+    rows = int(report.filter(counter="rows")["value"].sum())
+    expected = sequences.series * len(config.task)
+    earlier = warehouse.days(TABLE, ds - timedelta(days=28), ds - timedelta(days=1))
+    unscored = [(None, ds, None, "unscored", float(expected - rows), f"{rows} rows for {expected} series x tasks")]
+    report = buckets.concat(
+        [report, pl.DataFrame(unscored, schema=REPORT, orient="row"), day_counters(earlier | {ds: rows}, [ds])]
+    )
+    complete = Check(
+        name="unscored",
+        column=None,
+        counter="unscored",
+        max_value=0,
+        severity="critical",
+        expected="a forecast for every series and task",
+    )
+    checks = [*(rule.check for rule in rules), complete, *day_rules(config, daily=True)]
+    validation.record(run, warehouse, validation.judge(run, TABLE, report, checks))
+    lineage = run.lineage(
+        **{
+            "features.advertiser_sequence": sequences.snapshot_id,
+            "model-version": champion.version if champion else None,
+        }
+    )
+    warehouse.commit(TABLE, ds, ds, buckets.files_in(report), lineage)
+    by = f"version {champion.version}" if champion else f"baseline {baseline[0]}" if baseline else ""
+    run.say(f"{TABLE}: {rows:,} forecasts for {sequences.series:,} series by {by}")
+
+
+def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> ModelVersion | None:
+    """The champion, if it forecasts what pipeline.toml declares now; a warning where it does not."""
+    champion = registry.get(CHAMPION)
+    if champion is None:
+        run.say(f"no champion in {registry.name}: the best baseline serves")
+        return None
+    trained = load_forecaster(champion.folder).spec
+    if trained != sequences.spec:
+        differ = [name for name, value in trained.to_dict().items() if value != sequences.spec.to_dict()[name]]
+        run.say(
+            f"warning: champion {champion.version} was trained with other {', '.join(differ)}; the best baseline serves"
+        )
+        return None
+    return champion
+
+
+def score_bucket(
+    bucket: int,
+    sequences: SequenceFiles,
+    champion: ModelVersion | None,
+    baseline: tuple[str, dict[str, ResidualQuantiles]] | None,
+    run_id: str,
+    rules: list[Rule],
+    key: tuple[str, ...],
+    schema: pa.Schema,
+    folder: str,
+) -> pl.DataFrame:
+    """Kernel of one bucket: forecast its series, write one file, count for the checks."""
+    spec, ds = sequences.spec, sequences.as_of
+    panel = sequences.panel(bucket, spec.lookback_days)
+    if champion:
+        forecasts = load_forecaster(champion.folder).predict(panel, ds, all_series=True)
+    else:
+        assert baseline is not None
+        name, calibrations = baseline
+        forecasts = forecast_baseline(name, panel, ds, calibrations, all_series=True)
+    rows = pl.from_arrow(forecasts.to_table(spec))
+    assert isinstance(rows, pl.DataFrame)
+    rows = rows.with_columns(
+        ds=pl.lit(ds),
+        bucket=pl.lit(bucket, pl.Int32),
+        model_version=pl.when(method="m2m").then(pl.lit(champion.version if champion else None, pl.String)),
+        sequence_snapshot_id=pl.lit(sequences.snapshot_id),
+        run_id=pl.lit(run_id),
+    ).sort(*key)
+    reports = [count_rows(bucket, rows, rules, key)]
+    if rows.height:
+        reports.append(buckets.file_row(write_file(rows, schema, folder, ds, bucket)))
+    return buckets.concat(reports)
+
+
+def forecast_rules(config: Config) -> list[Rule]:
+    """What must hold for every published forecast."""
+    values = ["mean", *_QUANTILES]
+    pairs = itertools.pairwise(_QUANTILES)
+    days = [task.name for task in config.task if task.aggregate == "days"]
+    broken = {
+        "not_finite": (
+            "finite numbers",
+            ~pl.all_horizontal(pl.col(name).is_finite().fill_null(False) for name in values),
+        ),
+        "negative": ("at least 0", pl.any_horizontal(pl.col(name) < 0 for name in values)),
+        "crossing": ("p05 <= p25 <= median <= p75 <= p95", pl.any_horizontal(pl.col(a) > pl.col(b) for a, b in pairs)),
+        "above_horizon": (
+            f"days <= {config.dataset.horizon_days}",
+            pl.col("task").is_in(days)
+            & pl.any_horizontal(pl.col(name) > config.dataset.horizon_days for name in values),
+        ),
+        "duplicate_key": (
+            "one row per (advertiser_id, scenario_id, task)",
+            ~pl.struct("advertiser_id", "scenario_id", "task").is_first_distinct(),
+        ),
+    }
+    return [
+        Rule(
+            Check(name=name, column=None, counter=name, max_value=0, severity="critical", expected=expected),
+            mask.fill_null(False),
+        )
+        for name, (expected, mask) in broken.items()
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    run = run_of("score", stage_parser(__doc__ or "").parse_args(argv))
+    with spark_session(run.config, run.run_id) as spark:
+        score(run, spark, Warehouse(run.config), Registry(run.config))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,43 @@
+"""The Spark session of a stage."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyspark.sql import SparkSession
+
+from pipelines.config import Config
+
+
+@contextmanager
+def spark_session(config: Config, app_name: str) -> Iterator[SparkSession]:
+    """A session with the settings that the pipeline relies on; one that is already running (tests) is kept running.
+
+    Under spark-submit the master is spark-submit's; by hand it is ``[spark] master``.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    running = SparkSession.getActiveSession()
+    builder = SparkSession.builder.appName(app_name)
+    if "SPARK_ENV_LOADED" not in os.environ:  # set by spark-submit's launcher, which then owns the master
+        builder = builder.master(config.spark.master)
+    settings = {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.ansi.enabled": "true",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
+        "spark.sql.adaptive.coalescePartitions.enabled": "true",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.executorEnv.MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    } | config.spark.conf
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    try:
+        yield spark
+    finally:
+        if running is None:
+            spark.stop()

@@ -1,0 +1,80 @@
+"""Print rows of any table of the warehouse, of one day, one run or one snapshot.
+
+Reads the table through its Iceberg snapshot and writes nothing. With --date only that partition; with --snapshot the table
+as it was then (`--snapshot RUN_ID` finds the snapshot that a run committed). `show tables` lists the tables with their rows.
+Fails (2) when there is no such table or snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import polars as pl
+
+from pipelines.cli import exit_status, stage_parser
+from pipelines.config import load_config
+from pipelines.errors import ConfigError
+from pipelines.tables import DECLARATIONS
+from pipelines.warehouse import Warehouse, on_day
+
+
+def rows_of(
+    warehouse: Warehouse, name: str, ds: Any = None, snapshot: str | None = None, limit: int | None = 20
+) -> pl.DataFrame:
+    """Up to ``limit`` rows of a table, ordered by its key."""
+    snapshot_id = None
+    if snapshot:
+        known = {s.snapshot_id for s in warehouse.table(name).snapshots()}
+        snapshot_id = int(snapshot) if snapshot.isdigit() and int(snapshot) in known else None
+        snapshot_id = snapshot_id or warehouse.snapshot_of_run(name, snapshot)
+    where = on_day(ds) if ds else None
+    frame = warehouse.scan(name, where, limit=limit, snapshot_id=snapshot_id)
+    return frame.sort(*warehouse.declared(name).key, nulls_last=True)
+
+
+def table_list(warehouse: Warehouse) -> pl.DataFrame:
+    """Every table: days, rows, files, current snapshot."""
+    rows = []
+    for name in DECLARATIONS:
+        files = warehouse.files(name)
+        days = [str(file.ds) for file in files]
+        snapshot = warehouse.snapshot_id(name)
+        rows.append(
+            (name, min(days, default=""), max(days, default=""), sum(f.rows for f in files), len(files), snapshot)
+        )
+    return pl.DataFrame(rows, schema=["table", "first_ds", "last_ds", "rows", "files", "snapshot"], orient="row")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = stage_parser(__doc__ or "")
+    parser.add_argument("table", metavar="TABLE", help=f"tables, or one of {', '.join(DECLARATIONS)}")
+    parser.add_argument("--snapshot", help="snapshot id, or the run id that committed it (default: the newest)")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--limit", type=int, default=20, help="rows to print (default 20)")
+    arguments = parser.parse_args(argv)
+    if not arguments.config:
+        raise ConfigError("no configuration: give --config pipeline.toml or set M2M_CONFIG")
+    warehouse = Warehouse(load_config(arguments.config))
+    if arguments.table == "tables":
+        frame = table_list(warehouse)
+    else:
+        frame = rows_of(warehouse, arguments.table, arguments.date, arguments.snapshot, arguments.limit)
+    if arguments.format == "json":
+        for row in frame.iter_rows(named=True):
+            print(json.dumps(row, default=str, ensure_ascii=False))
+        return
+    with pl.Config(
+        tbl_rows=-1,
+        tbl_cols=-1,
+        tbl_width_chars=200,
+        tbl_hide_dataframe_shape=True,
+        fmt_str_lengths=60,
+        tbl_hide_column_data_types=True,
+    ):
+        print(frame)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,199 @@
+"""Stage: raw sources -> staged.performance_daily, behavior_daily, advertiser, scenario.
+
+Reads the [[source]]s of pipeline.toml through the data set's own SQL, for one day (--date) or a range (--from/--to, in one
+pass). Writes those days of the staged tables, each in one commit, after the checks.
+Fails (3) when a source is missing, unreadable or has lost a column; a value does not fit its type; a day is empty or far
+below its usual volume; a key is null, empty, too long or double; a metric is null, negative, NaN or infinite; a scenario
+is unknown. Nothing is published then. What the SQL dropped, merged or repaired is counted in ops.validation.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import partial
+
+import polars as pl
+import pyarrow as pa
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from pipelines import buckets, sql_files, validation
+from pipelines.buckets import REPORT
+from pipelines.checks import Rule, count_rows, day_counters, day_rules, row_rules
+from pipelines.cli import Run, day, exit_status, run_of, stage_parser
+from pipelines.errors import ConfigError
+from pipelines.expectations import Check
+from pipelines.session import spark_session
+from pipelines.sources import explain_failure, register_sources
+from pipelines.warehouse import Warehouse, days_between, write_file
+
+
+@dataclass(frozen=True)
+class Staged:
+    """One staged table, written but not yet checked or committed."""
+
+    table: str
+    report: pl.DataFrame
+    checks: list[Check]
+    daily: bool
+
+    @property
+    def rows(self) -> int:
+        return int(self.report.filter(counter="rows")["value"].sum())
+
+    @property
+    def dirt(self) -> dict[str, int]:
+        """Source rows per dirt rule."""
+        dirt = self.report.filter(pl.col("counter").str.starts_with("dirt:"))
+        counts = dirt.group_by("counter").agg(pl.sum("value")).sort("value", descending=True)
+        return {counter.removeprefix("dirt:"): int(value) for counter, value in counts.iter_rows()}
+
+
+def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
+    """Stage the days of ``run``; every table is checked before the first is committed."""
+    config, first, last = run.config, run.first, run.last
+    try:
+        findings = register_sources(spark, config, first, last)
+        scenarios = None
+        staged = []
+        if config.staging.scenario:
+            staged.append(_stage(run, spark, warehouse, "staged.scenario", config.staging.scenario, {}))
+            scenarios = frozenset(
+                row.scenario_id for row in spark.table("dataset_scenario").select("scenario_id").collect()
+            )
+        if config.staging.advertiser:
+            staged.append(_stage(run, spark, warehouse, "staged.advertiser", config.staging.advertiser, {}))
+        if config.staging.behavior_daily:
+            amounts = dict.fromkeys(config.behavior_names, "count")
+            sql = config.staging.behavior_daily
+            staged.append(_stage(run, spark, warehouse, "staged.behavior_daily", sql, amounts, scenarios))
+        amounts = {metric.name: str(metric.kind) for metric in config.performance}
+        sql = config.staging.performance_daily
+        staged.append(_stage(run, spark, warehouse, "staged.performance_daily", sql, amounts, scenarios))
+    except PySparkException as error:
+        reason = explain_failure(spark, config, first, last, error)
+        raise reason or error from error
+
+    results = [validation.new_column(run, finding) for finding in findings]
+    for table in staged:
+        results += validation.judge(run, table.table, table.report, table.checks)
+    validation.record(run, warehouse, results)
+    for table in staged:
+        files = buckets.files_in(table.report)
+        start = first if table.daily else last
+        warehouse.commit(table.table, start, last, files, run.lineage())
+        dirt = ", ".join(f"{rule} {count:,}" for rule, count in table.dirt.items())
+        run.say(f"{table.table}: {table.rows:,} rows of {first}..{last}" + (f"; dirt: {dirt}" if dirt else ""))
+
+
+def _stage(
+    run: Run,
+    spark: SparkSession,
+    warehouse: Warehouse,
+    name: str,
+    sql: str,
+    amounts: dict[str, str],
+    scenarios: frozenset[str] | None = None,
+) -> Staged:
+    """Run the data set's SQL for one table, write its files by bucket and count what the checks need."""
+    config = run.config
+    daily = name.endswith("_daily")
+    short = name.removeprefix("staged.")
+    own = sql_files.run_sql(spark, config.path.parent / sql, from_ds=run.first, to_ds=run.last)
+    declared = warehouse.declared(name)
+    made_here = {"bucket"} if daily else {"bucket", "ds"}
+    missing = [column.name for column in declared.columns if column.name not in {*own.columns, *made_here}]
+    if missing:
+        raise ConfigError(f"{sql}: must return a column {', '.join(missing)}; it returns {', '.join(own.columns)}")
+    own.createOrReplaceTempView(f"dataset_{short}")
+    parameters: dict[str, int | date] = {} if short == "scenario" else {"buckets": config.dataset.buckets}
+    if not daily:
+        parameters["ds"] = run.last
+    frame = sql_files.run_sql(spark, sql_files.SHARED / "staging" / f"{short}.sql", **parameters)
+    rules = row_rules(
+        config,
+        declared.key,
+        run.first if daily else run.last,
+        run.last,
+        amounts,
+        scenarios,
+        not_above=config.checks.not_above if short == "performance_daily" else (),
+        null_scenario=short == "behavior_daily",
+    )
+    kernel = partial(
+        write_staged,
+        rules=rules,
+        key=declared.key,
+        schema=warehouse.arrow_schema(name),
+        folder=warehouse.folder(name, run.run_id),
+    )
+    report = buckets.map_frame(frame, config.dataset.buckets, kernel)
+    checks = [rule.check for rule in rules]
+    if short == "performance_daily":
+        written = report.filter(counter="rows").group_by("ds").agg(pl.sum("value"))
+        rows = {ds: int(value) for ds, value in written.iter_rows() if ds is not None}
+        known = warehouse.days(name, run.first - timedelta(days=28), run.first - timedelta(days=1)) | rows
+        report = buckets.concat([report, day_counters(known, days_between(run.first, run.last))])
+        checks += day_rules(config, daily=run.first == run.last)
+    return Staged(name, report, checks, daily)
+
+
+def write_staged(
+    bucket: int, rows: pl.DataFrame, rules: list[Rule], key: tuple[str, ...], schema: pa.Schema, folder: str
+) -> pl.DataFrame:
+    """Kernel of one bucket: count the dirt, drop what the SQL marked, count for the checks, write a file a day.
+
+    A bucket in which a critical rule is broken is not written: the run stops anyway.
+    """
+    if "dirt" not in rows.columns:
+        rows = rows.with_columns(dirt=pl.lit(None, pl.String))
+    if "source_rows" not in rows.columns:
+        rows = rows.with_columns(source_rows=pl.lit(1))
+    if "scenario_id" not in rows.columns:
+        rows = rows.with_columns(scenario_id=pl.lit(None, pl.String))
+    kept = rows.filter(pl.col("dirt").is_null() | ~pl.col("dirt").str.starts_with("drop:")).sort(*key, nulls_last=True)
+    counted = count_rows(bucket, kept, rules, key)
+    reports = [count_dirt(bucket, rows, key), counted]
+    critical = [rule.check.counter for rule in rules if rule.check.severity == "critical"]
+    if counted.filter(pl.col("counter").is_in(critical)).is_empty():
+        for (ds,), part in kept.group_by("ds", maintain_order=True):
+            reports.append(buckets.file_row(write_file(part, schema, folder, ds, bucket)))
+    return buckets.concat(reports)
+
+
+def count_dirt(bucket: int, rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
+    """Source rows per day, scenario and dirt rule, as counters ``dirt:<action>:<rule>``."""
+    shown = [pl.col(name).cast(pl.String).fill_null("null") for name in key if name != "ds"]
+    return (
+        rows.filter(pl.col("dirt").is_not_null())
+        .group_by("ds", "scenario_id", "dirt")
+        .agg(
+            pl.sum("source_rows").cast(pl.Float64).alias("value"),
+            pl.concat_str(shown, separator=", ").first().alias("example"),
+        )
+        .select(
+            pl.lit(bucket, pl.Int32).alias("bucket"),
+            "ds",
+            "scenario_id",
+            pl.format("dirt:{}", "dirt").alias("counter"),
+            "value",
+            "example",
+        )
+        .cast(REPORT)
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = stage_parser(__doc__ or "")
+    parser.add_argument("--from", dest="from_date", type=day, help="first day of a range (instead of --date)")
+    parser.add_argument("--to", dest="to_date", type=day, help="last day of a range")
+    run = run_of("stage_sources", parser.parse_args(argv))
+    warehouse = Warehouse(run.config)
+    with spark_session(run.config, run.run_id) as spark:
+        stage_sources(run, spark, warehouse)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,352 @@
+"""Every table of the warehouse, declared once: columns, types, units, key, partitions, writer.
+
+Writers, readers, ``pipelines.show`` and ``docs/data_dictionary.md`` all use these declarations. Columns that a data set
+brings (metrics, behaviors, attributes) come from its configuration, so a declaration is a function of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.transforms import IdentityTransform
+from pyiceberg.types import (
+    BooleanType,
+    DateType,
+    DoubleType,
+    IcebergType,
+    IntegerType,
+    ListType,
+    LongType,
+    NestedField,
+    StringType,
+    TimestampType,
+)
+
+from pipelines.config import Config
+
+_TYPES: dict[str, IcebergType] = {
+    "string": StringType(),
+    "date": DateType(),
+    "int": IntegerType(),
+    "long": LongType(),
+    "double": DoubleType(),
+    "boolean": BooleanType(),
+    "timestamp": TimestampType(),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. ``type`` is an Iceberg type name or ``list<...>`` of one; ``null`` says what a null means."""
+
+    name: str
+    type: str
+    doc: str
+    null: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. ``partition`` columns are identity partitions; the first, ``ds``, is what a stage overwrites."""
+
+    name: str
+    doc: str
+    writer: str
+    key: tuple[str, ...]
+    partition: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    def schema(self) -> Schema:
+        """Iceberg schema; field ids are given in the declared order, list elements after all columns."""
+        fields, element_id = [], len(self.columns) + 1
+        for number, column in enumerate(self.columns, start=1):
+            if column.type.startswith("list<"):
+                kind: IcebergType = ListType(element_id, _TYPES[column.type[5:-1]], element_required=True)
+                element_id += 1
+            else:
+                kind = _TYPES[column.type]
+            fields.append(NestedField(number, column.name, kind, required=column.null is None, doc=column.doc))
+        return Schema(*fields)
+
+    def partition_spec(self) -> PartitionSpec:
+        position = {column.name: number for number, column in enumerate(self.columns, start=1)}
+        return PartitionSpec(
+            *(
+                PartitionField(position[name], 1000 + i, IdentityTransform(), name)
+                for i, name in enumerate(self.partition)
+            )
+        )
+
+
+_DS = Column("ds", "date", "Day of the row, UTC")
+_AS_OF = Column("ds", "date", "As-of date: the last day whose rows were used, UTC")
+_BUCKET = Column("bucket", "int", "Hash of advertiser_id modulo [dataset] buckets; all rows of an advertiser share it")
+_ADVERTISER = Column("advertiser_id", "string", "Advertiser, as the platform names it")
+_SCENARIO = Column("scenario_id", "string", "Scenario (search, display, feed ads, a placement, a market)")
+_TASK = Column("task", "string", "Task name, as declared in pipeline.toml")
+_RUN = Column("run_id", "string", "Run that wrote the row")
+_DAILY_PARTITION = ("ds", "bucket")
+
+
+def _attributes(names: tuple[str, ...], of: str) -> list[Column]:
+    return [Column(name, "string", f"Attribute of the {of}", null="unknown") for name in names]
+
+
+def performance_daily(config: Config) -> Table:
+    metrics = [
+        Column(m.name, "double", f"Performance metric ({m.kind}), {m.unit or 'no unit'}") for m in config.performance
+    ]
+    return Table(
+        "staged.performance_daily",
+        "What each advertiser achieved in each scenario on each day. A day without a row is missing, not zero.",
+        "stage_sources",
+        ("ds", "advertiser_id", "scenario_id"),
+        _DAILY_PARTITION,
+        (_DS, _BUCKET, _ADVERTISER, _SCENARIO, *metrics),
+    )
+
+
+def behavior_daily(config: Config) -> Table:
+    behaviors = [Column(b.name, "double", "Behavior, events of the day") for b in config.behavior]
+    scenario = Column("scenario_id", "string", _SCENARIO.doc, null="all scenarios of the advertiser")
+    return Table(
+        "staged.behavior_daily",
+        "What each advertiser did on each day. Empty where the data set declares no behavior.",
+        "stage_sources",
+        ("ds", "advertiser_id", "scenario_id"),
+        _DAILY_PARTITION,
+        (_DS, _BUCKET, _ADVERTISER, scenario, *behaviors),
+    )
+
+
+def advertiser(config: Config) -> Table:
+    return Table(
+        "staged.advertiser",
+        "Advertiser profiles as known at the end of each staged day.",
+        "stage_sources",
+        ("ds", "advertiser_id"),
+        _DAILY_PARTITION,
+        (
+            _AS_OF,
+            _BUCKET,
+            _ADVERTISER,
+            Column("registered_on", "date", "Day the advertiser joined", null="unknown: its first row counts"),
+            *_attributes(config.attributes.advertiser, "advertiser"),
+        ),
+    )
+
+
+def scenario(config: Config) -> Table:
+    return Table(
+        "staged.scenario",
+        "Scenarios as known at the end of each staged day.",
+        "stage_sources",
+        ("ds", "scenario_id"),
+        ("ds",),
+        (_AS_OF, _SCENARIO, *_attributes(config.attributes.scenario, "scenario")),
+    )
+
+
+def advertiser_sequence(config: Config) -> Table:
+    metrics = [Column(m.name, "list<double>", f"{m.unit or m.kind} on each day of `day`") for m in config.performance]
+    behaviors = [Column(b.name, "list<double>", "Events on each day of `behavior_day`") for b in config.behavior]
+    return Table(
+        "features.advertiser_sequence",
+        "History of each advertiser in each scenario, at most [history] keep_days long. Only days with a row are listed: a "
+        "listed 0 is a zero, an unlisted day since registered_on is missing, a day before it is not registered.",
+        "build_sequences",
+        ("ds", "advertiser_id", "scenario_id"),
+        _DAILY_PARTITION,
+        (
+            _AS_OF,
+            _BUCKET,
+            _ADVERTISER,
+            _SCENARIO,
+            Column(
+                "registered_on", "date", "First day the series could have acted: the profile's date, else its first row"
+            ),
+            Column("day", "list<int>", "Days with a performance row, as days since 1970-01-01, ascending"),
+            *metrics,
+            Column("behavior_day", "list<int>", "Days with a behavior row, as days since 1970-01-01, ascending"),
+            *behaviors,
+            *_attributes(config.attributes.advertiser, "advertiser"),
+            *_attributes(config.attributes.scenario, "scenario"),
+        ),
+    )
+
+
+def forecast_daily(config: Config) -> Table:
+    horizon = config.dataset.horizon_days
+    levels = {"median": 50, "p05": 5, "p25": 25, "p75": 75, "p95": 95}
+    quantiles = [Column(name, "double", f"{level} % quantile of the total") for name, level in levels.items()]
+    return Table(
+        "marts.forecast_daily",
+        f"Forecast of each task's total over the {horizon} days after ds, for every advertiser and scenario.",
+        "score",
+        ("ds", "advertiser_id", "scenario_id", "task"),
+        _DAILY_PARTITION,
+        (
+            _AS_OF,
+            _BUCKET,
+            _ADVERTISER,
+            _SCENARIO,
+            _TASK,
+            Column("horizon_days", "int", "Days that the total covers"),
+            Column("mean", "double", "Expected total"),
+            *quantiles,
+            Column(
+                "method",
+                "string",
+                "m2m, baseline:<name>, cold_start (under 7 days of history) or silent (no recent row)",
+            ),
+            Column("model_version", "string", "Registered model version", null="no model was used"),
+            Column("sequence_snapshot_id", "long", "Snapshot of features.advertiser_sequence that was scored"),
+            _RUN,
+        ),
+    )
+
+
+_ERROR_COLUMNS = (
+    Column("n", "long", "Forecasts compared"),
+    Column("nmae", "double", "sum |actual - median| / sum actual", null="sum actual is 0"),
+    Column("smape", "double", "mean of 2|actual - median| / (|actual| + |median|), 0/0 = 0"),
+    Column("pinball", "double", "Mean pinball loss over the published quantiles"),
+    Column("coverage_50", "double", "Share of actuals within p25..p75"),
+    Column("coverage_90", "double", "Share of actuals within p05..p95"),
+    Column("bias", "double", "sum median / sum actual - 1", null="sum actual is 0"),
+)
+_CELL = Column("scenario_id", "string", f"{_SCENARIO.doc}; * = all together")
+
+
+def backtest(config: Config) -> Table:
+    return Table(
+        "marts.backtest",
+        "Error of each forecaster at held-out cutoffs, on the same series: the candidate, the champion and the baselines.",
+        "backtest",
+        ("ds", "cutoff", "forecaster", "scenario_id", "task"),
+        ("ds",),
+        (
+            _AS_OF,
+            Column("cutoff", "date", "Last day of history the forecaster saw", null="all cutoffs together"),
+            Column("forecaster", "string", "challenger, champion or a baseline's name"),
+            Column("model_version", "string", "Registered model version", null="a baseline"),
+            _CELL,
+            _TASK,
+            *_ERROR_COLUMNS,
+            _RUN,
+        ),
+    )
+
+
+def forecast_quality(config: Config) -> Table:
+    return Table(
+        "marts.forecast_quality",
+        "Published forecasts against what happened, once their horizon has passed.",
+        "monitor",
+        ("ds", "method", "scenario_id", "task"),
+        ("ds",),
+        (
+            Column("ds", "date", "As-of date of the forecasts that are judged"),
+            Column("matured_on", "date", "Last day of their horizon"),
+            Column("method", "string", "As in marts.forecast_daily; * = all together"),
+            _CELL,
+            _TASK,
+            *_ERROR_COLUMNS,
+            _RUN,
+        ),
+    )
+
+
+def validation(config: Config) -> Table:
+    return Table(
+        "ops.validation",
+        "Every check of every run, passed or not, and every count of dirt dropped, merged or repaired.",
+        "every stage that writes",
+        ("run_id", "table", "ds", "check", "column", "scenario"),
+        ("ds",),
+        (
+            Column("ds", "date", "Day that was checked", null="the row carries no day"),
+            _RUN,
+            Column("stage", "string", "Stage that checked"),
+            Column("table", "string", "Table or source that was checked"),
+            Column(
+                "check", "string", "Rule; dirt:<action>:<rule> counts what the staging SQL dropped, merged or repaired"
+            ),
+            Column("column", "string", "Column judged", null="the whole row or day"),
+            Column("scenario", "string", "Scenario that failed", null="all scenarios, or none known"),
+            Column("severity", "string", "critical stops the run, warning goes on, info only counts"),
+            Column("expected", "string", "What had to hold"),
+            Column("found", "double", "What was found: a count or a ratio"),
+            Column("example", "string", "One offending row", null="none"),
+            Column("passed", "boolean", "Whether it held"),
+        ),
+    )
+
+
+def promotion(config: Config) -> Table:
+    return Table(
+        "ops.promotion",
+        "The ledger of the champion alias: every decision of the gate, with its figures.",
+        "promote",
+        ("ds", "run_id"),
+        ("ds",),
+        (
+            _AS_OF,
+            _RUN,
+            Column("decided_at", "timestamp", "When the decision was made, UTC"),
+            Column("challenger", "string", "Version that asked to be promoted"),
+            Column("champion", "string", "Champion before the decision", null="there was none"),
+            Column("challenger_nmae", "double", "Mean over tasks of the challenger's NMAE, all cutoffs"),
+            Column("champion_nmae", "double", "The same of the champion", null="there was none"),
+            Column("baseline", "string", "Best single baseline"),
+            Column("baseline_nmae", "double", "The same of that baseline"),
+            Column("promoted", "boolean", "Whether the champion alias was moved"),
+            Column("dry_run", "boolean", "True: the decision was only reported"),
+            Column("reason", "string", "The decision in words, with its figures"),
+        ),
+    )
+
+
+DECLARATIONS: dict[str, Callable[[Config], Table]] = {
+    "staged.performance_daily": performance_daily,
+    "staged.behavior_daily": behavior_daily,
+    "staged.advertiser": advertiser,
+    "staged.scenario": scenario,
+    "features.advertiser_sequence": advertiser_sequence,
+    "marts.forecast_daily": forecast_daily,
+    "marts.backtest": backtest,
+    "marts.forecast_quality": forecast_quality,
+    "ops.validation": validation,
+    "ops.promotion": promotion,
+}
+
+
+def data_dictionary(config: Config) -> str:
+    """``docs/data_dictionary.md``: every table and column, in Markdown, for the given data set."""
+    lines = [
+        "# Data dictionary",
+        "",
+        f"Made from `pipelines/tables.py` for the data set `{config.dataset.name}`; columns of metrics, behaviors and attributes",
+        "are those that its `pipeline.toml` declares. Re-make it with `make dictionary`.",
+    ]
+    for declare in DECLARATIONS.values():
+        table = declare(config)
+        lines += [
+            "",
+            f"## {table.name}",
+            "",
+            table.doc,
+            "",
+            f"Written by: {table.writer}. Key: {', '.join(table.key)}. Partitions: {', '.join(table.partition)}.",
+            "",
+            "| column | type | meaning | null means |",
+            "| --- | --- | --- | --- |",
+        ]
+        lines += [
+            f"| {c.name} | {c.type} | {c.doc.replace('|', chr(92) + '|')} | {c.null or 'never'} |"
+            for c in table.columns
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,113 @@
+"""Stage: features.advertiser_sequence -> an MLflow run and a registered model version, alias `challenger`.
+
+Reads the sequences as of --date. Trains M2M through TorchDistributor on rows up to the first held-out cutoff, so that the
+backtest judges what will be promoted. Logs parameters, metrics per epoch, input snapshots, configuration, code version,
+installed packages, plots and the model to MLflow. Writes no table.
+A run that was interrupted goes on from its last checkpoint, unless --from-scratch. The same seed gives the same weights.
+Fails (3) when there are no sequences, or too few days to train and validate on; (1) when a rank keeps failing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from m2m_model.inputs import fit_inputs
+from m2m_model.train import TrainResult, train_end
+from pipelines import plots
+from pipelines.cli import Run, exit_status, run_of, stage_parser
+from pipelines.ranks import train_on_ranks
+from pipelines.registry import ModelVersion, Registry
+from pipelines.sequences import SequenceFiles, held_out_cutoffs, kept_days, open_sequences, write_shards
+from pipelines.session import spark_session
+from pipelines.warehouse import Warehouse
+
+
+def train(run: Run, spark: SparkSession, warehouse: Warehouse, from_scratch: bool = False) -> ModelVersion:
+    """Train, log and register; returns the new version."""
+    config, ds = run.config, run.ds
+    sequences = open_sequences(config, warehouse, ds)
+    held_out_from = held_out_cutoffs(config, ds)[-1]
+    last_label = train_end(held_out_from, config.dataset.horizon_days, config.training.validation_cutoffs)
+    folder = config.home / "training" / f"{ds}-{config.hash}-{sequences.snapshot_id}"
+    if from_scratch and folder.exists():
+        shutil.rmtree(folder)
+    resume = folder.exists()
+    run.say(
+        f"{sequences.series:,} series; labels to {last_label}, validation to {held_out_from}, held out after it"
+        + ("; going on from a checkpoint" if resume else "")
+    )
+    started = time.monotonic()
+    shards, statistics = write_shards(spark, sequences, folder / "shards", kept_days(config, ds), last_label)
+    arguments = {
+        "shards": shards,
+        "inputs": fit_inputs(statistics, config.model.bins),
+        "model_config": config.model,
+        "train_config": config.training,
+        "held_out_from": held_out_from,
+    }
+    result = train_on_ranks(spark, config.distributor, folder, resume, arguments)
+    version = _log(run, sequences, result, folder)
+    shutil.rmtree(folder)  # what is left behind is a run to resume
+    run.say(
+        f"version {version.version} of {Registry(config).name} in {time.monotonic() - started:.0f} s: {result.windows:,} windows, "
+        f"{result.rows_per_second:,.0f} rows/s, best epoch {result.best_epoch}"
+    )
+    return version
+
+
+def _log(run: Run, sequences: SequenceFiles, result: TrainResult, folder: Path) -> ModelVersion:
+    """Everything about the run to MLflow."""
+    config = run.config
+    params: dict[str, Any] = {
+        "as_of": run.ds,
+        "series": sequences.series,
+        "best_epoch": result.best_epoch,
+        "steps": result.steps,
+    }
+    for part in (config.model, config.training, config.distributor, config.history, config.backtest):
+        params |= {f"{type(part).__name__}.{key}": value for key, value in dataclasses.asdict(part).items()}
+    tags = {
+        "m2m.run-id": run.run_id,
+        "m2m.ds": str(run.ds),
+        "m2m.config-hash": config.hash,
+        "m2m.code-version": run.lineage()["code-version"],
+        "m2m.input.features.advertiser_sequence": str(sequences.snapshot_id),
+        "m2m.validation-cutoffs": ", ".join(map(str, result.validation_cutoffs)),
+    }
+    registry = Registry(config)
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    with registry.new_run(f"train {run.ds}", params, tags) as run_id:
+        for epoch in result.epochs:
+            metrics = {
+                "train_loss": epoch.train_loss,
+                "validation_loss": epoch.validation_loss,
+                "validation_nmae": epoch.nmae,
+            }
+            metrics |= {f"validation_nmae/{cell.scenario_id}/{cell.task}": cell.nmae for cell in epoch.cells}
+            registry.log_metrics(run_id, metrics, step=epoch.epoch, timestamp_ms=now_ms)
+        registry.log_metrics(run_id, {"rows_per_second": result.rows_per_second}, timestamp_ms=now_ms)
+        registry.client.log_artifact(run_id, str(config.path), "config")
+        for figure in plots.training_plots(result.epochs, folder / "plots"):
+            registry.client.log_artifact(run_id, str(figure), "plots")
+        return registry.register(run_id, result.model_folder)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = stage_parser(__doc__ or "")
+    parser.add_argument("--from-scratch", action="store_true", help="ignore the checkpoint of an interrupted run")
+    arguments = parser.parse_args(argv)
+    run = run_of("train", arguments)
+    with spark_session(run.config, run.run_id) as spark:
+        train(run, spark, Warehouse(run.config), arguments.from_scratch)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,304 @@
+"""The Iceberg warehouse through PyIceberg: create, plan, commit once, time travel.
+
+Every stage writes new Parquet files first, checks them, and then calls ``Warehouse.commit``: one snapshot that replaces
+the days it names. Until then readers see the old days; after it, the new ones. The calls into PyIceberg that are not its
+public API stand here alone and are held by tests/pipelines/test_warehouse.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+    ValidationException,
+)
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.io.pyarrow import parquet_file_to_data_file, schema_to_pyarrow
+from pyiceberg.table import Table as IcebergTable
+from pyiceberg.table.snapshots import Snapshot
+
+from pipelines.config import Config
+from pipelines.errors import ConfigError, DataError
+from pipelines.tables import DECLARATIONS, Table
+
+EMPTY_DAY = "m2m.empty-day."  # table property: a day that was written and has no rows
+COMMIT_ATTEMPTS = 6
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One data file of a table: where it is, which partition it holds, how many rows."""
+
+    path: str
+    ds: date
+    bucket: int
+    rows: int
+
+
+def days_between(first: date, last: date) -> list[date]:
+    """Every day from ``first`` to ``last``, both included."""
+    return [first + timedelta(days=i) for i in range((last - first).days + 1)]
+
+
+def _between(first: date, last: date) -> BooleanExpression:
+    return And(GreaterThanOrEqual("ds", first.isoformat()), LessThanOrEqual("ds", last.isoformat()))
+
+
+class Warehouse:
+    """The tables of one deployment."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        config.home.mkdir(parents=True, exist_ok=True)
+        self.catalog: Catalog = load_catalog(config.dataset.name, **config.catalog_properties)
+
+    def declared(self, name: str) -> Table:
+        """The declaration of a table.
+
+        Raises:
+            ConfigError: there is no such table.
+        """
+        if name not in DECLARATIONS:
+            raise ConfigError(f'unknown table "{name}"; the tables are {", ".join(DECLARATIONS)}')
+        return DECLARATIONS[name](self.config)
+
+    def table(self, name: str) -> IcebergTable:
+        """The Iceberg table, created on first use.
+
+        Raises:
+            ConfigError: its columns are not those that the configuration declares now.
+        """
+        declared = self.declared(name)
+        try:
+            table = self.catalog.load_table(name)
+        except NoSuchTableError:
+            with contextlib.suppress(NamespaceAlreadyExistsError):
+                self.catalog.create_namespace(name.split(".")[0])
+            try:
+                table = self.catalog.create_table(
+                    name,
+                    declared.schema(),
+                    partition_spec=declared.partition_spec(),
+                    properties={"comment": declared.doc, "write.metadata.delete-after-commit.enabled": "true"},
+                )
+            except TableAlreadyExistsError:
+                table = self.catalog.load_table(name)
+        stored = [(field.name, str(field.field_type)) for field in table.schema().fields]
+        wanted = [(field.name, str(field.field_type)) for field in declared.schema().fields]
+        if stored != wanted:
+            gone, new = set(stored) - set(wanted), set(wanted) - set(stored)
+            raise ConfigError(
+                f"{name}: the stored columns are not those that pipeline.toml declares. Only stored: "
+                f"{sorted(gone) or 'none'}; only declared: {sorted(new) or 'none'}. "
+                "See docs/operations.md, 'A metric was added or renamed'."
+            )
+        return table
+
+    def arrow_schema(self, name: str) -> pa.Schema:
+        """Arrow schema that files of the table are written with: it carries Iceberg's field ids."""
+        schema: pa.Schema = schema_to_pyarrow(self.table(name).schema())
+        return schema
+
+    def folder(self, name: str, run_id: str) -> str:
+        """A folder of the run's own for new data files, so that no path is ever written twice."""
+        return f"{self.table(name).location()}/data/run={run_id}"
+
+    def files(
+        self, name: str, first: date | None = None, last: date | None = None, snapshot_id: int | None = None
+    ) -> list[DataFile]:
+        """Plan the data files of ``first``..``last`` (all days if not given), in a fixed order."""
+        table = self.table(name)
+        where = _between(first, last or first) if first else AlwaysTrue()
+        names = [field.name for field in table.spec().fields]
+        planned = []
+        for task in table.scan(row_filter=where, snapshot_id=snapshot_id).plan_files():
+            partition = dict(zip(names, task.file.partition, strict=True))
+            planned.append(
+                DataFile(
+                    task.file.file_path,
+                    date(1970, 1, 1) + timedelta(days=partition["ds"]),
+                    int(partition.get("bucket", 0)),
+                    task.file.record_count,
+                )
+            )
+        return sorted(planned, key=lambda file: (file.ds, file.bucket, file.path))
+
+    def days(self, name: str, first: date | None = None, last: date | None = None) -> dict[date, int]:
+        """Rows of each written day, in order; a day that was written empty has 0, an unwritten day is absent."""
+        rows: dict[date, int] = {}
+        for key in self.table(name).properties:
+            if key.startswith(EMPTY_DAY):
+                rows[date.fromisoformat(key.removeprefix(EMPTY_DAY))] = 0
+        for file in self.files(name, first, last):
+            rows[file.ds] = rows.get(file.ds, 0) + file.rows
+        return {ds: rows[ds] for ds in sorted(rows) if (first is None or ds >= first) and (last is None or ds <= last)}
+
+    def snapshot_id(self, name: str) -> int | None:
+        """Snapshot that readers see now; None before the first commit."""
+        snapshot = self.table(name).current_snapshot()
+        return int(snapshot.snapshot_id) if snapshot else None
+
+    def snapshot_of_run(self, name: str, run_id: str) -> int:
+        """Snapshot that a run committed, for time travel.
+
+        Raises:
+            ConfigError: no snapshot of the table carries that run id.
+        """
+        for snapshot in reversed(self.table(name).snapshots()):
+            if _property(snapshot, "m2m.run-id") == run_id:
+                return int(snapshot.snapshot_id)
+        raise ConfigError(f"{name}: no snapshot of run {run_id}; it published nothing, or its snapshot has expired")
+
+    def commit(
+        self, name: str, first: date, last: date, files: Iterable[DataFile], properties: Mapping[str, str]
+    ) -> int:
+        """Replace the days ``first``..``last`` of a table by ``files``, in one snapshot with ``properties`` as lineage.
+
+        A concurrent writer of the same days makes PyIceberg refuse; then the commit is planned anew and repeated, so
+        that the later of two runs wins whole.
+
+        Returns:
+            The new snapshot's id.
+
+        Raises:
+            DataError: a file's rows are not of the partition that it was written for.
+            CommitFailedException: other writers kept winning.
+        """
+        files, where = list(files), _between(first, last)
+        filled = {file.ds for file in files if file.rows}
+        empty = [ds for ds in days_between(first, last) if ds not in filled]
+        for attempt in range(1, COMMIT_ATTEMPTS + 1):
+            table = self.table(name)
+            new = [self._data_file(table, name, file) for file in files]
+            try:
+                with table.transaction() as transaction:
+                    with transaction.update_snapshot(
+                        snapshot_properties={f"m2m.{key}": value for key, value in properties.items()}
+                    ).overwrite() as overwrite:
+                        overwrite.delete_by_predicate(where)
+                        for task in table.scan(row_filter=where).plan_files():
+                            overwrite.delete_data_file(task.file)
+                        for data_file in new:
+                            overwrite.append_data_file(data_file)
+                    _mark_empty_days(transaction, table, empty, filled)
+                current = self.table(name)
+                return next(
+                    int(snapshot.snapshot_id)
+                    for snapshot in reversed(current.snapshots())
+                    if _property(snapshot, "m2m.run-id") == properties["run-id"]
+                )
+            except (CommitFailedException, ValidationException) as error:
+                if attempt == COMMIT_ATTEMPTS:
+                    raise
+                print(f"{name}: another run committed first ({type(error).__name__}); planning again", flush=True)
+                time.sleep(0.2 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def append(self, name: str, rows: pa.Table, properties: Mapping[str, str]) -> None:
+        """Append a few rows (a ledger): they are never replaced."""
+        for attempt in range(1, COMMIT_ATTEMPTS + 1):
+            table = self.table(name)
+            try:
+                table.append(
+                    rows.cast(schema_to_pyarrow(table.schema(), include_field_ids=False)),
+                    snapshot_properties={f"m2m.{key}": value for key, value in properties.items()},
+                )
+                return
+            except (CommitFailedException, ValidationException):
+                if attempt == COMMIT_ATTEMPTS:
+                    raise
+                time.sleep(0.2 * 2**attempt)
+
+    def scan(
+        self,
+        name: str,
+        where: BooleanExpression | None = None,
+        columns: tuple[str, ...] = ("*",),
+        limit: int | None = None,
+        snapshot_id: int | None = None,
+    ) -> pl.DataFrame:
+        """Rows of a small table, or the first ``limit`` of any, on the driver."""
+        scan = self.table(name).scan(
+            row_filter=where if where is not None else AlwaysTrue(),
+            selected_fields=columns,
+            limit=limit,
+            snapshot_id=snapshot_id,
+        )
+        frame = pl.from_arrow(scan.to_arrow())
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def write_rows(self, name: str, first: date, last: date, rows: pl.DataFrame, properties: Mapping[str, str]) -> int:
+        """Write a table that does not grow with advertisers (partitioned by ds alone) and commit it.
+
+        Returns:
+            The new snapshot's id.
+        """
+        files = [
+            write_file(part, self.arrow_schema(name), self.folder(name, properties["run-id"]), ds, 0)
+            for (ds,), part in rows.sort(*self.declared(name).key, nulls_last=True).group_by("ds", maintain_order=True)
+        ]
+        return self.commit(name, first, last, files, properties)
+
+    def _data_file(self, table: IcebergTable, name: str, file: DataFile) -> Any:
+        data_file = parquet_file_to_data_file(table.io, table.metadata, file.path)
+        partition = dict(zip([field.name for field in table.spec().fields], data_file.partition, strict=True))
+        found = date(1970, 1, 1) + timedelta(days=partition["ds"]), partition.get("bucket", file.bucket)
+        if found != (file.ds, file.bucket) or data_file.record_count != file.rows:
+            raise DataError(
+                f"{name} ds={file.ds}: {file.path} holds partition {found} with {data_file.record_count} rows; "
+                f"expected ({file.ds}, {file.bucket}) with {file.rows}"
+            )
+        return data_file
+
+
+def _mark_empty_days(transaction: Any, table: IcebergTable, empty: Iterable[date], filled: Iterable[date]) -> None:
+    """Record days written without a row: a partition with no file cannot tell 'empty' from 'never written'."""
+    if new := {key: "true" for ds in empty if (key := f"{EMPTY_DAY}{ds}") not in table.properties}:
+        transaction.set_properties(new)
+    if stale := [key for ds in filled if (key := f"{EMPTY_DAY}{ds}") in table.properties]:
+        transaction.remove_properties(*stale)
+
+
+def write_file(rows: pl.DataFrame, schema: pa.Schema, folder: str, ds: date, bucket: int) -> DataFile:
+    """Write one partition as one Parquet file; all columns are in the file, partition columns too.
+
+    ``rows`` must be in key order: the same rows then give the same data, whoever wrote them.
+    """
+    path = f"{folder}/ds={ds}/bucket={bucket:05d}.parquet"
+    filesystem, inner = FileSystem.from_uri(path)
+    filesystem.create_dir(inner.rsplit("/", 1)[0], recursive=True)
+    table = rows.select(schema.names).to_arrow().cast(schema)
+    pq.write_table(table, inner, filesystem=filesystem, compression="zstd")
+    return DataFile(path, ds, bucket, table.num_rows)
+
+
+def read_files(files: Iterable[DataFile], schema: pa.Schema) -> pl.DataFrame:
+    """Read data files of one table into one frame, in the files' order; no file gives an empty frame."""
+    paths = [file.path for file in files]
+    empty = pl.from_arrow(schema.empty_table())
+    assert isinstance(empty, pl.DataFrame)
+    return pl.concat([empty, pl.read_parquet(paths, columns=schema.names, glob=False)]) if paths else empty
+
+
+def _property(snapshot: Snapshot, key: str) -> str | None:
+    return snapshot.summary.additional_properties.get(key) if snapshot.summary else None
+
+
+def on_day(ds: date) -> BooleanExpression:
+    """Row filter: one partition."""
+    return EqualTo("ds", ds.isoformat())

@@ -1,0 +1,145 @@
+"""What the three DAGs are: tasks, order, dates, retries, pools, forms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+Ask = Callable[..., Any]
+HEAVY = ("pyspark", "torch", "mlflow", "great_expectations", "pipelines", "m2m_model", "pyiceberg", "polars")
+
+DESCRIBE = """
+import advertiser_forecasts, advertiser_sequences, m2m_training
+def task(t):
+    return {
+        "arguments": t.application_args, "application": t.application, "after": sorted(t.upstream_task_ids),
+        "outlets": [asset.name for asset in t.outlets], "pool": t.pool, "owner": t.owner, "retries": t.retries,
+        "backoff": t.retry_exponential_backoff, "limit_s": t.execution_timeout.total_seconds(),
+        "failure_callback": bool(t.on_failure_callback),
+    }
+def describe(dag):
+    return {
+        "tasks": {t.task_id: task(t) for t in dag.topological_sort()}, "catchup": dag.catchup, "tags": sorted(dag.tags),
+        "max_active_runs": dag.max_active_runs, "start_date": dag.start_date, "doc": dag.doc_md,
+        "params": {name: dag.params.get_param(name).schema for name in dag.params},
+        "timetable": type(dag.timetable).__name__,
+    }
+found = {m.dag.dag_id: describe(m.dag) for m in (advertiser_sequences, advertiser_forecasts, m2m_training)}
+answer({"dags": found, "modules": sorted({name.split(".")[0] for name in sys.modules})})
+"""
+
+
+@pytest.fixture(scope="module")
+def described(ask: Ask) -> dict[str, Any]:
+    return ask(DESCRIBE)[0]
+
+
+@pytest.fixture(scope="module")
+def dags(described: dict[str, Any]) -> dict[str, Any]:
+    return described["dags"]
+
+
+def test_dag_files_import_nothing_heavy(described: dict[str, Any]) -> None:
+    assert not set(HEAVY) & set(described["modules"])
+
+
+def test_tasks_run_in_this_order(dags: dict[str, Any]) -> None:
+    order = {dag_id: {name: task["after"] for name, task in dag["tasks"].items()} for dag_id, dag in dags.items()}
+    assert order == {
+        "advertiser_sequences": {"stage_sources": [], "build_sequences": ["stage_sources"]},
+        "advertiser_forecasts": {"score": [], "monitor": ["score"]},
+        "m2m_training": {"train": [], "backtest": ["train"], "promote": ["backtest"]},
+    }
+
+
+def test_only_the_sequences_are_on_the_clock_and_both_others_follow_their_asset(dags: dict[str, Any]) -> None:
+    assert {dag_id: dag["timetable"] for dag_id, dag in dags.items()} == {
+        "advertiser_sequences": "CronPartitionTimetable",
+        "advertiser_forecasts": "PartitionedAssetTimetable",
+        "m2m_training": "PartitionedAssetTimetable",
+    }
+    emitted = {name: task["outlets"] for dag in dags.values() for name, task in dag["tasks"].items() if task["outlets"]}
+    assert emitted == {"build_sequences": ["features.advertiser_sequence"]}
+
+
+def test_every_task_runs_the_command_of_its_stage(dags: dict[str, Any]) -> None:
+    dates = {"stage_sources": ["--from", "{{ params.from_date or as_of() }}", "--to", "{{ as_of() }}"]}
+    for dag in dags.values():
+        for name, task in dag["tasks"].items():
+            expected = [name, "--config", "{{ config_file() }}", *dates.get(name, ["--date", "{{ as_of() }}"])]
+            assert task["application"] == str(REPOSITORY / "pipelines" / "__main__.py")
+            assert task["arguments"][: len(expected)] == expected
+
+
+def test_every_task_has_an_owner_a_limit_retries_and_a_failure_callback(dags: dict[str, Any]) -> None:
+    for dag in dags.values():
+        assert not dag["catchup"]
+        assert dag["max_active_runs"] == 1
+        assert dag["start_date"] is None  # a run for a date before it would succeed without running a task
+        assert "m2m" in dag["tags"]
+        assert "docs/operations.md" in dag["doc"]
+        for task in dag["tasks"].values():
+            assert task["owner"] == "forecasting"
+            assert task["limit_s"] > 0
+            assert task["retries"] == 3
+            assert task["backoff"] == 2
+            assert task["failure_callback"]
+
+
+def test_only_training_takes_a_gpu(dags: dict[str, Any]) -> None:
+    pools = {name: task["pool"] for dag in dags.values() for name, task in dag["tasks"].items()}
+    assert [name for name, pool in pools.items() if pool == "gpu"] == ["train"]
+
+
+def test_trigger_forms(dags: dict[str, Any]) -> None:
+    forms = {dag_id: {name: p["type"] for name, p in dag["params"].items()} for dag_id, dag in dags.items()}
+    day = ["null", "string"]
+    assert forms == {
+        "advertiser_sequences": {"date": day, "from_date": day},
+        "advertiser_forecasts": {"date": day},
+        "m2m_training": {"date": day, "gate_dry_run": "boolean", "from_scratch": "boolean"},
+    }
+    assert all(dag["params"]["date"]["format"] == "date" for dag in dags.values())
+
+
+DATES = """
+import stages
+from airflow.sdk.exceptions import AirflowFailException
+def resolve(date, key):
+    try:
+        return stages.as_of({"params": {"date": date}, "partition_key": key})
+    except AirflowFailException as error:
+        return "refused: " + str(error)
+answer([resolve(*case) for case in %r])
+"""
+
+
+def test_date_is_the_parameter_or_the_partition_key_and_never_a_guess(ask: Ask) -> None:
+    cases = [
+        ("2020-06-20", None),
+        (None, "2020-06-21"),
+        ("2020-06-21", "2020-06-21"),
+        ("2020-06-20", "2020-06-21"),
+        (None, None),
+        (None, "2020-06-21T05:00:00"),
+    ]
+    found, _ = ask(DATES % (cases,))
+    assert found[:3] == ["2020-06-20", "2020-06-21", "2020-06-21"]
+    assert "partition 2020-06-21, but its parameter date says 2020-06-20" in found[3]
+    assert "no date" in found[4]
+    assert found[5] == "refused: Expected a date YYYY-MM-DD; found '2020-06-21T05:00:00'"
+
+
+def test_every_failure_names_a_section_of_the_operations_guide(ask: Ask) -> None:
+    sections, _ = ask("import stages; answer([section for _, section in stages.FAILURES.values()])")
+    guide = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+    anchors = {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.+)$", guide, re.MULTILINE)
+    }
+    assert set(sections) <= anchors

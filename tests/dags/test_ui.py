@@ -1,0 +1,73 @@
+"""``make ui`` serves both pages and leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_ctrl_c_stops_airflow_and_mlflow_and_all_that_they_started(tmp_path: Path) -> None:
+    airflow, mlflow = free_port(), free_port()
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "M2M_"))}
+    env = clean | {"M2M_HOME": str(tmp_path), "AIRFLOW_PORT": str(airflow), "MLFLOW_PORT": str(mlflow)}
+    command = [sys.executable, "-u", str(REPOSITORY / "examples" / "ui.py")]
+    ui = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    printed: list[str] = []
+    try:
+        assert ui.stdout is not None
+        for line in ui.stdout:  # ends when the program says how to stop it, or when it ends itself
+            printed.append(line)
+            if "Ctrl-C stops both" in line:
+                break
+        text = "".join(printed)
+        assert ui.poll() is None, text
+        assert f"http://localhost:{airflow}" in text
+        assert "log in as admin, password" in text
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        for url in (f"http://127.0.0.1:{airflow}/api/v2/monitor/health", f"http://127.0.0.1:{mlflow}/health"):
+            with opener.open(url, timeout=10) as answer:
+                assert answer.status == 200
+        started = psutil.Process(ui.pid).children(recursive=True)
+        assert len(started) > 4
+        ui.send_signal(signal.SIGINT)
+        assert ui.wait(timeout=60) == 0
+        _, alive = psutil.wait_procs(started, timeout=0)
+        assert alive == []
+    finally:
+        if ui.poll() is None:
+            ui.send_signal(signal.SIGTERM)
+            ui.wait(timeout=60)
+
+
+def test_port_in_use_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        env = dict(os.environ) | {"M2M_HOME": str(tmp_path), "AIRFLOW_PORT": str(port)}
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / "examples" / "ui.py")],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert f"Port {port} is in use" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pytest
+
+from m2m_model.calibration import ResidualQuantiles
+from m2m_model.config import Task
+
+TASKS = (Task("spend", "spend", "sum"), Task("active_days", "active", "days"))
+
+
+def simulate(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Forecasts that are right on average, and actuals spread around them; days 0..7."""
+    rng = np.random.default_rng(seed)
+    forecast_NM = np.stack([np.exp(rng.normal(2, 1.5, rows)), rng.uniform(0, 7, rows)], 1)
+    spend_N = forecast_NM[:, 0] * rng.gamma(1.5, 1 / 1.5, rows)
+    actual_NM = np.stack([spend_N, rng.binomial(7, forecast_NM[:, 1] / 7)], 1)
+    return forecast_NM, actual_NM.astype(float), np.where(rng.random(rows) < 0.7, "a", "b").astype(object)
+
+
+def test_coverage_on_rows_that_were_not_fitted() -> None:
+    calibration = ResidualQuantiles.fit(*simulate(6000, 1), TASKS, 7)
+    forecast_NM, actual_NM, scenario_N = simulate(6000, 2)
+    spread = calibration.apply(forecast_NM, scenario_N)
+    inside_90 = ((spread.p05_NM <= actual_NM) & (actual_NM <= spread.p95_NM)).mean(0)
+    inside_50 = ((spread.p25_NM <= actual_NM) & (actual_NM <= spread.p75_NM)).mean(0)
+    assert inside_90[0] == pytest.approx(0.90, abs=0.03)
+    assert inside_50[0] == pytest.approx(0.50, abs=0.05)
+    assert 0.88 <= inside_90[1] <= 1.0  # whole days cover at least what is asked
+    np.testing.assert_allclose(spread.mean_NM.mean(0), actual_NM.mean(0), rtol=0.1)
+
+
+def test_the_median_beats_the_mean_on_absolute_error() -> None:
+    calibration = ResidualQuantiles.fit(*simulate(6000, 1), TASKS, 7)
+    forecast_NM, actual_NM, scenario_N = simulate(6000, 2)
+    median_NM = calibration.apply(forecast_NM, scenario_N).median_NM
+    assert np.abs(actual_NM - median_NM)[:, 0].mean() < np.abs(actual_NM - forecast_NM)[:, 0].mean()
+
+
+def test_never_crossing_never_negative_days_within_the_horizon() -> None:
+    calibration = ResidualQuantiles.fit(*simulate(800, 1), TASKS, 7)
+    wild = np.array([[0.0, 0.0], [1e9, 9.0], [-3.0, -1.0], [1e-9, 6.9]])
+    spread = calibration.apply(wild, np.array(["a", "b", "new", "a"], object))
+    stack = np.stack(spread.quantiles)
+    assert (np.diff(stack, axis=0) >= 0).all()
+    assert (stack >= 0).all()
+    assert (stack[:, :, 1] <= 7).all()
+    assert (spread.mean_NM[:, 1] <= 7).all()
+
+
+def test_small_and_unseen_scenarios_use_the_pooled_cell() -> None:
+    forecast_NM, actual_NM, scenario_N = simulate(2000, 1)
+    scenario_N[:10] = "tiny"
+    calibration = ResidualQuantiles.fit(forecast_NM, actual_NM, scenario_N, TASKS, 7)
+    assert set(calibration.scenarios) == {"a", "b"}
+    tiny = calibration.apply(forecast_NM[:5], np.full(5, "tiny", object))
+    unseen = calibration.apply(forecast_NM[:5], np.full(5, "unseen", object))
+    np.testing.assert_array_equal(tiny.median_NM, unseen.median_NM)
+
+
+def test_survives_json() -> None:
+    calibration = ResidualQuantiles.fit(*simulate(1000, 1), TASKS, 7)
+    again = ResidualQuantiles.from_dict(json.loads(json.dumps(calibration.to_dict())))
+    assert again == calibration
+
+
+def test_no_rows_give_the_point_back() -> None:
+    calibration = ResidualQuantiles.fit(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, object), TASKS, 7)
+    spread = calibration.apply(np.array([[3.5, 2.0]]), np.array(["a"], object))
+    assert all(quantile_NM.tolist() == [[3.5, 2.0]] for quantile_NM in spread.quantiles)
+    assert ResidualQuantiles.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+
+
+def test_forecasts_and_actuals_of_zero() -> None:
+    zeros = np.zeros((500, 2))
+    calibration = ResidualQuantiles.fit(zeros, zeros, np.full(500, "a", object), TASKS, 7)
+    spread = calibration.apply(zeros[:2], np.full(2, "a", object))
+    assert np.stack([spread.mean_NM, *spread.quantiles]).max() == 0

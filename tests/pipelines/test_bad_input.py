@@ -1,0 +1,175 @@
+"""Bad input: a named error, the right exit status, nothing published, yesterday's tables intact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+
+import polars as pl
+import pytest
+from conftest import FIRST_DAY, Deployment, rows_of_day
+
+TABLE = "staged.performance_daily"
+
+
+@pytest.fixture
+def week(deployment: Deployment) -> Deployment:
+    """Ten good days are staged."""
+    last = deployment.write_days(FIRST_DAY, 10)
+    status, said = deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)
+    assert status == 0, said
+    return deployment
+
+
+BAD_DAY = FIRST_DAY + timedelta(days=10)
+_FIRST = pl.int_range(pl.len()) == 0
+
+
+def _set(column: str, value: object) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Break the first row's column."""
+    return lambda rows: rows.with_columns(pl.when(_FIRST).then(pl.lit(value)).otherwise(pl.col(column)).alias(column))
+
+
+BAD_ROWS = {
+    "duplicate keys": (lambda rows: pl.concat([rows, rows.head(3)]), ["duplicate_key", "search", "found 2", "adv"]),
+    "negative spend": (_set("cost", -3.25), ["negative", "spend", "search", "-3.25", "adv0"]),
+    "NaN": (_set("cost", float("nan")), ["nan", "spend", "search", "adv0"]),
+    "infinity": (_set("views", float("inf")), ["infinite", "views", "search", "adv0"]),
+    "null metric": (_set("taps", None), ["null", "taps", "search", "adv0"]),
+    "clicks above impressions": (_set("taps", 1e6), ["not_above", "taps", "search", "1000000"]),
+    "null id": (_set("who", None), ["null_id", "advertiser_id", "search"]),
+    "empty id": (_set("who", "  "), ["empty_id", "advertiser_id", "search"]),
+    "very long id": (_set("who", "x" * 300), ["long_id", "advertiser_id", "256", "xxx"]),
+    "control characters in an id": (_set("who", "a\nb"), ["control_characters", "advertiser_id"]),
+    "null scenario": (_set("place", None), ["null_id", "scenario_id"]),
+    "a row of another day": (_set("day", BAD_DAY + timedelta(days=3)), ["other_day", "2024-01-14"]),
+    "a row in the far future": (_set("day", date(2199, 1, 1)), ["other_day", "2199-01-01"]),
+    "an empty day": (lambda rows: rows.clear(), ["empty_day", "2024-01-11"]),
+    "half a day": (lambda rows: rows.head(4), ["volume", "4 rows", "usually"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_bad_rows_stop_the_run_and_publish_nothing(week: Deployment, case: str) -> None:
+    break_rows, words = BAD_ROWS[case]
+    week.write_day(BAD_DAY, break_rows(rows_of_day(BAD_DAY)))
+    before, snapshot = week.rows(TABLE), week.warehouse.snapshot_id(TABLE)
+
+    status, said = week.run("stage_sources", "--date", BAD_DAY)
+
+    assert status == 3
+    assert "nothing was published" in said
+    for word in ["performance_daily", *words]:
+        assert word in said
+    assert week.warehouse.snapshot_id(TABLE) == snapshot
+    assert week.rows(TABLE).equals(before)
+    failed = week.rows("ops.validation").filter(passed=False, severity="critical")
+    assert failed.height >= 1  # the failure is kept, with the run that found it
+    week.write_day(BAD_DAY)
+    assert week.run("stage_sources", "--date", BAD_DAY)[0] == 0  # mended data goes through
+
+
+def _rename(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.rename({"cost": "costs"})
+
+
+def test_a_renamed_column_is_named_with_its_likely_new_name(week: Deployment) -> None:
+    week.write_day(BAD_DAY, _rename(rows_of_day(BAD_DAY)))
+    status, said = week.run("stage_sources", "--date", BAD_DAY)
+    assert status == 3
+    assert 'source raw_day ds=2024-01-11: column "cost" is gone' in said
+    assert 'is it "costs" now?' in said
+    assert BAD_DAY not in week.warehouse.days(TABLE)
+
+
+def test_a_new_column_is_reported_and_ignored(week: Deployment) -> None:
+    week.write_day(BAD_DAY, rows_of_day(BAD_DAY).with_columns(extra=pl.lit(1)))
+    status, said = week.run("stage_sources", "--date", BAD_DAY)
+    assert status == 0
+    assert "warning" in said
+    assert "extra" in said
+    assert week.warehouse.days(TABLE)[BAD_DAY] > 0
+
+
+def test_text_in_a_number_is_counted_with_an_example(week: Deployment) -> None:
+    rows = rows_of_day(BAD_DAY).with_columns(pl.when(_FIRST).then(pl.lit("1,5")).otherwise(pl.col("cost").cast(pl.String)).alias("cost"))
+    week.write_day(BAD_DAY, rows)
+    status, said = week.run("stage_sources", "--date", BAD_DAY)
+    assert status == 3
+    assert 'source raw_day ds=2024-01-11: column "cost": 1 values are not double; expected 0. First: "1,5"' in said
+    assert BAD_DAY not in week.warehouse.days(TABLE)
+
+
+def test_a_missing_file_is_named(week: Deployment) -> None:
+    status, said = week.run("stage_sources", "--date", BAD_DAY)
+    assert status == 3
+    assert "source raw_day ds=2024-01-11: 1 of 1 files are missing" in said
+    assert "ds=2024-01-11.parquet" in said
+
+
+@pytest.mark.parametrize("content", [b"not parquet at all", b"PAR1" + b"\0" * 64 + b"PAR1"])
+def test_a_corrupt_file_is_named(week: Deployment, content: bytes) -> None:
+    week.write_day(BAD_DAY).write_bytes(content)
+    status, said = week.run("stage_sources", "--date", BAD_DAY)
+    assert status == 3
+    assert "cannot be read" in said
+    assert "ds=2024-01-11.parquet" in said
+    assert BAD_DAY not in week.warehouse.days(TABLE)
+
+
+def test_a_truncated_file_is_named(week: Deployment) -> None:
+    path = week.write_day(BAD_DAY)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + b"\xff" * 40 + whole[80:])  # the footer is right, the pages are not
+    status, said = week.run("stage_sources", "--date", BAD_DAY)
+    assert status == 3, said
+    assert "ds=2024-01-11.parquet" in said
+
+
+def test_an_id_that_is_not_ascii_warns_and_goes_through_unharmed(week: Deployment) -> None:
+    week.write_day(BAD_DAY, _set("who", "Žižkov 広告")(rows_of_day(BAD_DAY)))
+    status, said = week.run("stage_sources", "--date", BAD_DAY)
+    assert status == 0
+    assert "not_ascii" in said
+    assert "Žižkov 広告" in week.rows(TABLE)["advertiser_id"].to_list()
+    week.edit("[checks]", '[checks]\nseverity = { not_ascii = "critical" }')
+    assert week.run("stage_sources", "--date", BAD_DAY)[0] == 3
+
+
+def test_an_unknown_scenario_stops_the_run_when_scenarios_are_declared(week: Deployment) -> None:
+    week.edit('performance_daily = "performance_daily.sql"', 'performance_daily = "performance_daily.sql"\nscenario = "scenario.sql"')
+    (week.folder / "scenario.sql").write_text("select scenario_id from values ('search'), ('feed') as s (scenario_id)")
+    week.write_day(BAD_DAY, _set("place", "serach")(rows_of_day(BAD_DAY)))
+    status, said = week.run("stage_sources", "--date", BAD_DAY)
+    assert status == 3
+    assert "unknown_scenario" in said
+    assert "serach" in said
+    assert BAD_DAY not in week.warehouse.days(TABLE)
+
+
+def test_a_day_that_was_staged_keeps_its_old_rows_when_its_new_ones_are_bad(week: Deployment) -> None:
+    last = FIRST_DAY + timedelta(days=9)
+    before = week.rows(TABLE)
+    week.write_day(last, _set("cost", -1.0)(rows_of_day(last)))
+    assert week.run("stage_sources", "--date", last)[0] == 3
+    assert week.rows(TABLE).equals(before)
+
+
+DATES = {
+    "before the data starts": ("2023-12-31", "before the data starts: [dataset] first_day = 2024-01-01"),
+    "in the future": ("2999-01-01", "in the future"),
+}
+
+
+@pytest.mark.parametrize("case", DATES)
+def test_a_date_that_cannot_be(deployment: Deployment, case: str) -> None:
+    ds, words = DATES[case]
+    status, said = deployment.run("stage_sources", "--date", ds)
+    assert status == 2
+    assert words in said
+
+
+def test_a_date_that_is_no_date_is_wrong_use(deployment: Deployment) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        deployment.run("stage_sources", "--date", "20240111")
+    assert stopped.value.code == 2
