@@ -45,6 +45,8 @@ FAILURES = {
     3: ("data failed a check; nothing was published", "exit-3-data"),
 }
 NO_RETRY = (2, 3)  # the same data and configuration fail again
+# What Spark itself prints below ERROR.
+SPARK_NOISE = re.compile(r"\d\d/\d\d/\d\d [\d:]+ (INFO|WARN) |WARNING: Using incubator|Using Spark's default log4j")
 
 
 @pass_context
@@ -104,9 +106,11 @@ def tell_what_to_do(context: Any) -> None:
 
 
 def last_words(error: str, limit: int = 15) -> list[str]:
-    """The last lines that spark-submit printed, or the error's own first ones."""
+    """The last lines that the stage printed, or the error's own first ones."""
     _, marker, output = error.partition("Last spark-submit output:\n")
-    lines = [line for line in (output if marker else error).splitlines() if line.strip()]
+    lines = [
+        line for line in (output if marker else error).splitlines() if line.strip() and not SPARK_NOISE.match(line)
+    ]
     return lines[-limit:] if marker else lines[:limit]
 
 

@@ -27,7 +27,10 @@ LAST_DAYS = {"online_ads": date(2020, 6, 30), "online_retail": date(2011, 12, 9)
 
 # A line of a stage, as Airflow's Spark hook logs it: `TIME [info ] TEXT [LOGGER] loc=...`.
 SUBMIT_LINE = re.compile(r"\[info *\] (?P<text>.*?) *\[airflow\.task\.hooks\.\S*SparkSubmitHook\]")
-PROGRESS = re.compile(r"^(warning: |\w+ \d{4}-\d\d-\d\d: |.*epoch \d+/\d+)")
+# What of it is progress: `STAGE DAY: TEXT`, a warning, a training step.
+PROGRESS = re.compile(r"^(?:\w+ \d{4}-\d\d-\d\d: )?(?P<said>(?<=: ).*|warning: .*|.*epoch \d+/\d+.*)$")
+STEP = re.compile(r"epoch \d+/\d+ step ")
+ERASE = "\r\x1b[K" if sys.stdout.isatty() else ""
 
 
 def main() -> int:
@@ -91,8 +94,10 @@ def logged(log_file: Path, screen: TextIO) -> Iterator[None]:
             for line in lines:
                 log.write(line)
                 found = SUBMIT_LINE.search(line)
-                if found and PROGRESS.match(found["text"]):
-                    print(f"      {found['text']}", file=screen)
+                if found and (progress := PROGRESS.match(found["text"])):
+                    # On a terminal a training step takes the place of the one before it.
+                    passing = screen.isatty() and STEP.search(progress["said"])
+                    print(f"{ERASE}      {progress['said']}", end="" if passing else "\n", file=screen, flush=True)
 
     copying = threading.Thread(target=copy)
     copying.start()
@@ -124,10 +129,10 @@ def run_dag(dag_id: str, day: date, screen: TextIO, **parameters: Any) -> None:
 
     def ended(context: Any) -> None:
         name = context["task"].task_id
-        print(f"    {name} done in {time.monotonic() - starts[name]:.0f} s", file=screen)
+        print(f"{ERASE}    {name} done in {time.monotonic() - starts[name]:.0f} s", file=screen)
 
     def failed(context: Any) -> None:
-        print(explain_failure(context), file=screen)
+        print(f"{ERASE}{explain_failure(context)}", file=screen)
 
     for task in dag.tasks:
         task.retries = 0  # a person is watching: say at once what is wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import polars as pl
 
 from m2m_model.baselines import BASELINES
 from pipelines.config import ALL_SCENARIOS, Config, load_config
+from pipelines.registry import CHALLENGER, CHAMPION
 from pipelines.show import rows_of
 from pipelines.warehouse import Warehouse
 
@@ -21,7 +23,10 @@ def summary(config_file: Path, trained_on: date, last_day: date) -> str:
     warehouse = Warehouse(config)
     parts = [
         ("DATA", data(warehouse, last_day)),
-        (f"BACKTEST: NMAE as of {trained_on}, all cutoffs together, lower is better", backtest(warehouse, trained_on)),
+        (
+            f"BACKTEST: NMAE as of {trained_on}, all cutoffs together; lower is better",
+            backtest(config, warehouse, trained_on),
+        ),
         ("GATE", gate(warehouse, trained_on)),
         (f"FORECASTS: the {config.dataset.horizon_days} days after {last_day}", forecasts(config, warehouse, last_day)),
         ("LOOK FURTHER", look_further(config_file, last_day)),
@@ -55,23 +60,27 @@ def data(warehouse: Warehouse, last_day: date) -> str:
     return "\n".join(lines)
 
 
-def backtest(warehouse: Warehouse, day: date) -> str:
+def backtest(config: Config, warehouse: Warehouse, day: date) -> str:
     rows = rows_of(warehouse, "marts.backtest", day, limit=None).filter(pl.col("cutoff").is_null())
-    names = [name for name in ("challenger", "champion", *BASELINES) if name in set(rows["forecaster"])]
-    table = rows.pivot(on="forecaster", index=["task", "scenario_id"], values="nmae")
-    # All scenarios together first, then each scenario.
-    table = table.sort(pl.col("scenario_id") != ALL_SCENARIOS, "scenario_id", "task")
-    titles = {"challenger": "M2M"}
+    names = [name for name in (CHALLENGER, CHAMPION, *BASELINES) if name in set(rows["forecaster"])]
+    cells = {(scenario, task): {} for scenario, task in rows.select("scenario_id", "task").iter_rows()}
+    for scenario, task, forecaster, nmae in rows.select("scenario_id", "task", "forecaster", "nmae").iter_rows():
+        cells[scenario, task][forecaster] = nmae
+    tasks = [task.name for task in config.task]
+    # All scenarios together first, then each; tasks as they are declared.
+    order = sorted(cells, key=lambda cell: (cell[0] != ALL_SCENARIOS, cell[0], tasks.index(cell[1])))
     body, lost = [], 0
-    for row in table.iter_rows(named=True):
-        baselines = [row[name] for name in BASELINES if row.get(name) is not None]
-        m2m = row["challenger"]
-        loses = m2m is not None and bool(baselines) and m2m > min(baselines)
-        lost += loses
-        scenario = "all" if row["scenario_id"] == ALL_SCENARIOS else row["scenario_id"]
-        values = ["-" if row[name] is None else f"{row[name]:.3f}" for name in names]
-        body.append([row["task"], scenario, *values, "M2M loses" if loses else ""])
-    shown = aligned([["task", "scenario", *(titles.get(name, name) for name in names), ""], *body])
+    for scenario, task in order:
+        nmae = cells[scenario, task]
+        best = min((nmae[name] for name in BASELINES if nmae.get(name) is not None), default=None)
+        m2m = nmae.get(CHALLENGER)
+        ratio = m2m / best if m2m is not None and best else None
+        lost += ratio is not None and ratio > 1
+        values = ["-" if nmae.get(name) is None else f"{nmae[name]:.3f}" for name in names]
+        verdict = "" if ratio is None else f"{ratio:.2f} x best{', loses' if ratio > 1 else ''}"
+        body.append([task, "all" if scenario == ALL_SCENARIOS else scenario, *values, verdict])
+    titles = ["M2M" if name == CHALLENGER else name for name in names]
+    shown = aligned([["task", "scenario", *titles, "M2M against the best baseline"], *body])
     return f"{shown}\nM2M loses to the best baseline in {lost} of {len(body)} lines."
 
 
@@ -123,7 +132,7 @@ def os_relative(path: Path) -> Path:
 def aligned(rows: list[list[str]]) -> str:
     """Columns with two spaces between; those whose body is numbers are right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    numeric = [all(row[i][:1].isdigit() or row[i] == "-" for row in rows[1:]) for i in range(len(rows[0]))]
+    numeric = [all(re.fullmatch(r"[\d,.]+( \.\. [\d,.]+)?|-", row[i]) for row in rows[1:]) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)

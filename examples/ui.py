@@ -125,7 +125,7 @@ def addresses(env: dict[str, str], airflow_url: str, mlflow_url: str, logs: Path
     user, password = next(iter(json.loads(passwords.read_text(encoding="utf-8")).items()))
     return f"""
   Airflow  {airflow_url}   log in as {user}, password {password}
-  MLflow   {mlflow_url}   no log-in
+  MLflow   {mlflow_url}/#/models   no log-in
   Data set {env["M2M_CONFIG"]}
   Logs     {logs}
 

@@ -17,13 +17,13 @@ Baseline = Callable[[Panel, int, Ints], Floats]
 
 def last_h_days(panel: Panel, cutoff: int, series: Ints) -> Floats:
     """The last horizon_days once more. ``cutoff`` is a day index, ``series`` row indices; (N, M) totals come back."""
-    return _recent(panel, cutoff, series, panel.spec.horizon_days).sum(1)
+    return np.asarray(_recent(panel, cutoff, series, panel.spec.horizon_days).sum(1))
 
 
 def mean_28(panel: Panel, cutoff: int, series: Ints) -> Floats:
     """The daily mean of 28 days (of the registered ones, when younger) x horizon_days."""
     days_N = np.clip(history_days(panel, cutoff)[series], 1, 28)
-    return _recent(panel, cutoff, series, 28).sum(1) / days_N[:, None] * panel.spec.horizon_days
+    return np.asarray(_recent(panel, cutoff, series, 28).sum(1) / days_N[:, None] * panel.spec.horizon_days)
 
 
 def same_weekdays(panel: Panel, cutoff: int, series: Ints) -> Floats:

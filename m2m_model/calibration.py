@@ -19,9 +19,10 @@ Floats = NDArray[Any]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 LEVELS = 10  # at most this many forecast levels per cell
-ROWS_PER_LEVEL = 60
-CELL_ROWS = 240  # a scenario with fewer rows uses its task's pooled cell
-FLOOR = 0.02  # of the task's mean: keeps the ratio to a forecast of zero finite
+LEVEL_ROWS = (30, 200)  # rows that one level is made from: a third of the cell's, within these; levels overlap
+CELL_ROWS = 480  # a scenario with fewer rows uses its task's pooled cell
+FLOOR = 0.2  # of the task's mean: keeps the ratio to a forecast of zero finite
+SHIFT_KEPT = 0.5  # of the rise or fall that all series of a task shared on the few validation dates: half is chance
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,10 @@ class ResidualQuantiles:
         size_M = np.maximum(forecast_NM, actual_NM).mean(0)
         floor_M = tuple(float(FLOOR * size) if size > 0 else 1.0 for size in size_M)
 
+        steady_NM = actual_NM / _shared_shift(forecast_NM.sum(0), actual_NM.sum(0)) ** (1 - SHIFT_KEPT)
+
         def cells(rows: NDArray[Any]) -> tuple[Cell, ...]:
-            return tuple(_fit_cell(forecast_NM[rows, m], actual_NM[rows, m], floor_M[m]) for m in columns)
+            return tuple(_fit_cell(forecast_NM[rows, m], steady_NM[rows, m], floor_M[m]) for m in columns)
 
         names, code_N, count = np.unique(scenario_N.astype(str), return_inverse=True, return_counts=True)
         large = {str(name): cells(code_N == code) for code, name in enumerate(names) if count[code] >= CELL_ROWS}
@@ -129,17 +132,32 @@ class ResidualQuantiles:
         )
 
 
+def _shared_shift(forecast_M: Floats, actual_M: Floats) -> Floats:
+    """Actual over forecast, all series together; 1 where either is nothing."""
+    both_M = (forecast_M > 0) & (actual_M > 0)
+    return np.clip(np.divide(actual_M, forecast_M, out=np.ones_like(actual_M), where=both_M), 0.25, 4.0)
+
+
 def _fit_cell(forecast_X: Floats, actual_X: Floats, floor: float) -> Cell:
     forecast_X = np.maximum(forecast_X.astype(np.float64), 0)
     order_X = np.argsort(forecast_X, kind="stable")
     ratio_X = actual_X / (forecast_X + floor)
     log_X = np.log(forecast_X + floor)
     log_level_J, mean_J, ratio_JQ = [], [], []
-    for rows in np.array_split(order_X, int(np.clip(len(order_X) // ROWS_PER_LEVEL, 1, LEVELS))):
+    for rows in _levels(order_X):
         log_level_J.append(float(log_X[rows].mean()))
         mean_J.append(float(actual_X[rows].sum() / (forecast_X[rows] + floor).sum()))
         ratio_JQ.append(np.quantile(ratio_X[rows], QUANTILES).tolist())
     return Cell(log_level_J, mean_J, np.asarray(ratio_JQ).T.tolist())
+
+
+def _levels(order_X: NDArray[Any]) -> list[NDArray[Any]]:
+    """Rows of each forecast level, lowest first. Neighbours share half their rows: few rows make several levels."""
+    rows = len(order_X)
+    size = min(rows, max(int(np.clip(rows // 3, *LEVEL_ROWS)), rows // LEVELS))
+    count = int(np.clip(2 * rows // size - 1, 1, LEVELS))
+    starts = np.unique(np.linspace(0, rows - size, count).astype(int))
+    return [order_X[start : start + size] for start in starts]
 
 
 def _apply_cell(cell: Cell | None, forecast_X: Floats, floor: float) -> Floats:

@@ -49,7 +49,6 @@ class ModelConfig:
     dropout: float = 0.1
     scenario_dropout: float = 0.05  # scenario id and attributes become unknown at random, so that "unknown" is trained
     exposure_offset: bool = True  # log lambda = log(recent level) + f(x)
-    dense_skip: bool = False  # a linear path from the dense features to log lambda
     level_weights: bool = True  # loss weight sqrt(level) instead of the Poisson loss's own weight, the level
     meta_attention: bool = True
     meta_tower: bool = True
@@ -72,8 +71,8 @@ class ModelConfig:
 class TrainConfig:
     """The training run. ``batch_size`` and ``max_windows`` count windows over all ranks together."""
 
-    epochs: int = 8
-    max_windows: int = 400_000  # of the whole run: what bounds its time on large data
+    epochs: int = 6
+    max_windows: int = 300_000  # of the whole run: what bounds its time on large data
     min_steps: int = 200  # of the whole run: small data is walked through more often
     batch_size: int = 512
     learning_rate: float = 2e-3

@@ -42,7 +42,7 @@ class PatchEmbedding(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """MH(X) = concat(head_1 .. head_H) W^H over the day axis, padding masked; residual, norm and feed-forward around it."""
+    """MH(X) = concat(head_1 .. head_H) W^H over the day axis, padding masked; residuals, norms and feed-forward."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -59,7 +59,8 @@ class TransformerLayer(nn.Module):
         query, key, value = split.permute(2, 0, 3, 1, 4)
         mixed_BHCE = functional.scaled_dot_product_attention(query, key, value, attn_mask=present_BC[:, None, None, :])
         token_BCD = token_BCD + self.dropout(self.join_heads(mixed_BHCE.transpose(1, 2).reshape(batch, tokens, width)))
-        return token_BCD + self.dropout(self.feed(self.norm_feed(token_BCD)))
+        fed_BCD: Tensor = self.dropout(self.feed(self.norm_feed(token_BCD)))
+        return token_BCD + fed_BCD
 
 
 class SequenceEncoder(nn.Module):

@@ -1,7 +1,7 @@
 """From sequence rows to what the network reads: panels, windows, targets, bins and vocabularies.
 
 Shapes: N series (advertiser x scenario), T days of a panel, B windows, L days of a window, P performance metrics,
-F behavior columns, M tasks, D dense features. A window is a (series, cutoff) pair of indices; it is cut when it is needed.
+F behavior columns, M tasks, D dense features. A window is a (series, cutoff) pair of indices, cut when it is needed.
 """
 
 from __future__ import annotations
@@ -175,8 +175,17 @@ class Panel:
         header = json.loads((folder / "panel.json").read_text(encoding="utf-8"))
         with pa.memory_map(str(folder / "keys.arrow")) as source:
             keys = pa.ipc.open_file(source).read_all()
-        arrays = [_mapped(folder / f"{name}.npy") for name in ("performance", "behavior", "registered")]
-        return cls(SequenceSpec.from_dict(header["spec"]), date.fromisoformat(header["last_day"]), *arrays, keys)
+        performance_NTP, behavior_NTF, registered_N = (
+            _mapped(folder / f"{name}.npy") for name in ("performance", "behavior", "registered")
+        )
+        return cls(
+            SequenceSpec.from_dict(header["spec"]),
+            date.fromisoformat(header["last_day"]),
+            performance_NTP,
+            behavior_NTF,
+            registered_N,
+            keys,
+        )
 
 
 def daily_totals(performance_xP: Floats, spec: SequenceSpec) -> Floats:
@@ -184,9 +193,8 @@ def daily_totals(performance_xP: Floats, spec: SequenceSpec) -> Floats:
     value_xP = np.where(performance_xP > 0, performance_xP, 0).astype(np.float64)  # NaN > 0 is False
     columns = []
     for task in spec.tasks:
-        value_x = (
-            value_xP.max(-1, initial=0) if task.metric == ACTIVE else value_xP[..., spec.metrics.index(task.metric)]
-        )
+        active = task.metric == ACTIVE
+        value_x = value_xP.max(-1, initial=0) if active else value_xP[..., spec.metrics.index(task.metric)]
         columns.append(value_x if task.aggregate == "sum" else (value_x > 0).astype(np.float64))
     return np.stack(columns, -1)
 
@@ -390,7 +398,7 @@ class Inputs:
         week_BWM = np.diff(running_BLM[:, 6 : 7 * WEEKS : 7], axis=1, prepend=0) / 7 * horizon / scale_M
         week_BWM = np.where((age_B1 >= 7 * np.arange(1, WEEKS + 1))[:, :, None], week_BWM, level_BM[:, None])
         base_BM = np.log(level_BM + floor)
-        row_BL = (~np.isnan(performance_BLP[:, ::-1])).any(-1)
+        row_BL = np.asarray((~np.isnan(performance_BLP[:, ::-1])).any(-1))
         silence_B = np.where(row_BL.any(1), row_BL.argmax(1), row_BL.shape[1])
         active_BM = (newest_BLM[:, :28] > 0).sum(1) / np.minimum(28, age_B1)
         weekday_BD = np.eye(7)[weekday_B]
@@ -460,7 +468,7 @@ def _edges(counts: Ints, bins: int) -> tuple[float, ...]:
 
 def _grid_bucket(value_x: Floats) -> Ints:
     bucket = np.floor((np.log2(value_x.astype(np.float64)) - _GRID_LOW) * _GRID_PER_DOUBLING)
-    return np.clip(bucket, 0, _GRID_SIZE - 1).astype(np.int64)
+    return np.asarray(np.clip(bucket, 0, _GRID_SIZE - 1), np.int64)
 
 
 def _codes(value_BLC: Floats, registered_BL: NDArray[np.bool_], edges: Sequence[Sequence[float]]) -> Ints:
@@ -534,4 +542,4 @@ def _scatter(
 def _registered(table: pa.Table, first: int) -> Ints:
     days = pc.cast(table["registered_on"], pa.date32()).cast(pa.int32())
     registered_N = np.asarray(pc.fill_null(days, np.iinfo(np.int32).max).to_numpy(), np.int64)
-    return registered_N - first
+    return np.asarray(registered_N - first)

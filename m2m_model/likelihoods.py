@@ -1,4 +1,4 @@
-"""What the network's output means: the loss on it and the mean behind it. Apart from the network, so that it can change.
+"""What the network's output means: the loss on it and the mean behind it. Apart from the network, so it can change.
 
 All figures are in units of the task's scale, so that no task's unit dominates the sum.
 """

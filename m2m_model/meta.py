@@ -6,6 +6,7 @@ B batch, K experts, M tasks, D width, I and O a layer's input and output width, 
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ class GeneratedLayer(NamedTuple):
 
 
 class MetaLayer(nn.Module):
-    """W = reshape(V_w S~ + v_w), b = V_b S~ + v_b. With ``rank`` r: W = U K(S~) V, where only the r x r core is generated."""
+    """W = reshape(V_w S~ + v_w), b = V_b S~ + v_b. With ``rank`` r: W = U K(S~) V, only the r x r core is generated."""
 
     def __init__(self, scenario_width: int, inputs: int, outputs: int, rank: int = 0) -> None:
         super().__init__()
@@ -65,9 +66,7 @@ class MetaAttention(nn.Module):
     def __init__(self, width: int, depth: int, rank: int, generated: bool = True) -> None:
         super().__init__()
         widths = [2 * width] + [width] * depth
-        self.layers = nn.ModuleList(
-            layer_of(generated, width, *pair, rank) for pair in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(layer_of(generated, width, *pair, rank) for pair in itertools.pairwise(widths))
         self.score = nn.Linear(width, 1, bias=False)
 
     def weights(self, expert_BKD: Tensor, task_MD: Tensor, scenario_BD: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Forecast error, exactly as defined in docs/architecture.md: sums per cell that add up over shards and cutoffs.
 
-NMAE = sum |y - f| / sum y, on the median. SMAPE = mean 2|y - f| / (|y| + |f|), with 0/0 = 0. Pinball loss = mean over the
-five quantiles. Coverage = share of actuals within p25..p75 and p05..p95.
+NMAE = sum |y - f| / sum y, on the median. SMAPE = mean 2|y - f| / (|y| + |f|), with 0/0 = 0. Pinball loss = mean over
+the five quantiles. Coverage = share of actuals within p25..p75 and p05..p95.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ SUMS = (
     "n", "sum_abs_error", "sum_actual", "sum_forecast", "smape_sum", "pinball_sum", "covered_50", "covered_90",
 )  # fmt: skip
 CELL_SCHEMA = pa.schema(
-    [("cutoff", pa.date32()), ("forecaster", pa.string()), ("scenario_id", pa.string()), ("task", pa.string())]
-    + [("n", pa.int64()), *((name, pa.float64()) for name in SUMS[1:-2])]
-    + [("covered_50", pa.int64()), ("covered_90", pa.int64())]
+    [
+        *[("cutoff", pa.date32()), ("forecaster", pa.string()), ("scenario_id", pa.string()), ("task", pa.string())],
+        *[(name, pa.int64() if name in ("n", "covered_50", "covered_90") else pa.float64()) for name in SUMS],
+    ]
 )
 
 

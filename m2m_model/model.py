@@ -67,9 +67,6 @@ class M2M(nn.Module):
             self.towers = nn.ModuleList(mlp(width, width) for _ in range(self.tasks))
         self.output_weight_MD = nn.Parameter(torch.randn(self.tasks, width) * 0.01)
         self.output_bias_M = nn.Parameter(torch.zeros(self.tasks))
-        self.skip = nn.Linear(inputs.dense_features, self.tasks, bias=False) if config.dense_skip else None
-        if self.skip is not None:
-            nn.init.zeros_(self.skip.weight)
 
     def forward(self, batch: Batch) -> Tensor:
         """log lambda (B, M)."""
@@ -82,8 +79,6 @@ class M2M(nn.Module):
         joined_BX = torch.cat([*views, batch.dense_BD], 1)
         task_BMD = self.represent(joined_BX, scenario_BD)
         log_rate_BM = (task_BMD * self.output_weight_MD).sum(-1) + self.output_bias_M
-        if self.skip is not None:
-            log_rate_BM = log_rate_BM + self.skip(batch.dense_BD)
         if self.config.exposure_offset:
             log_rate_BM = log_rate_BM + torch.log(batch.level_BM + LEVEL_FLOOR)
         return log_rate_BM

@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import metadata as packages
 from pathlib import Path
@@ -164,18 +164,13 @@ def forecast_baseline(
         KeyError: no such baseline.
     """
     forecast = baselines.BASELINES[name]
-    known = calibrations or {}
-    result = _forecasts(
-        panel, cutoff, all_series, f"baseline:{name}", lambda day, series: forecast(panel, day, series),
-        known | {f"baseline:{name}": known[name]} if name in known else known,
-    )  # fmt: skip
-    points_NM = forecast(panel, panel.index_of(cutoff), result.series_N)
-    is_baseline_N1 = (result.method_N == f"baseline:{name}")[:, None]
-    median_NM = np.where(is_baseline_N1, points_NM, result.distribution.median_NM)
-    return Forecasts(
-        cutoff, result.series_N, result.advertiser_N, result.scenario_N, result.method_N,
-        result.distribution.with_median(median_NM),
-    )  # fmt: skip
+    known, method = dict(calibrations or {}), f"baseline:{name}"
+    if name in known:
+        known[method] = known[name]
+    result = _forecasts(panel, cutoff, all_series, method, lambda day, series: forecast(panel, day, series), known)
+    own_NM = forecast(panel, panel.index_of(cutoff), result.series_N)
+    median_NM = np.where((result.method_N == method)[:, None], own_NM, result.distribution.median_NM)
+    return replace(result, distribution=result.distribution.with_median(median_NM))
 
 
 def choose_device() -> torch.device:

@@ -1,8 +1,8 @@
 """The training loop: every rank calls ``train_rank``; rank 0 writes.
 
-Validation cutoffs are held_out_from - h and every 7 days before it; no training label ends after the earliest of them, and
-nothing after ``held_out_from`` is read. What a step does follows from (seed, step, rank) alone, so a run that resumes needs
-no sampler state. Shapes as in inputs.py.
+Validation cutoffs are held_out_from - h and every 7 days before it; no training label ends after the earliest of them,
+and nothing after ``held_out_from`` is read. What a step does follows from (seed, step, rank) alone, so a run that
+resumes needs no sampler state. V validation windows, X any windows; other shapes as in inputs.py.
 """
 
 from __future__ import annotations
@@ -26,8 +26,16 @@ from m2m_model import baselines, checkpoint, likelihoods
 from m2m_model.calibration import ResidualQuantiles
 from m2m_model.config import ModelConfig, TrainConfig, to_dict
 from m2m_model.inputs import (
-    COLD_START_DAYS, Inputs, Panel, Windows, daily_totals, eligible, history_days, silent, trainable_NT,
-)  # fmt: skip
+    COLD_START_DAYS,
+    Inputs,
+    Panel,
+    Windows,
+    daily_totals,
+    eligible,
+    history_days,
+    silent,
+    trainable_NT,
+)
 from m2m_model.model import M2M, Batch
 from m2m_model.predict import COLD_START_METHOD, M2M_METHOD, SILENT_METHOD, Forecaster, choose_device, point_forecasts
 
@@ -198,9 +206,10 @@ def train_rank(
 def calibrate_baselines(
     shards: list[Path], inputs: Inputs, held_out_from: date, count: int = 2, max_rows: int = 50_000
 ) -> dict[str, ResidualQuantiles]:
-    """Residual quantiles of every baseline, cold_start and silent on the validation cutoffs: for when there is no model.
+    """Residual quantiles of every baseline, cold_start and silent on the validation cutoffs, for want of a model.
 
-    Keys: the names in BASELINES, "cold_start", "silent"."""
+    Keys: the names in BASELINES, "cold_start", "silent".
+    """
     cutoffs = validation_cutoffs(held_out_from, inputs.spec.horizon_days, count)
     return Shards(shards, inputs).calibrate_baselines(cutoffs, max_rows)
 
@@ -312,7 +321,7 @@ class Shards:
         return found[_evenly(len(found), limit)]
 
     def windows(self, index: WindowIndex) -> Windows:
-        """Cut the windows; rows come back grouped by shard, so ask for ``targets`` of the same index order."""
+        """Cut the windows of an index that is in order of shards."""
         parts = [
             self.inputs.windows(self.panels[shard], self.profiles[shard], index.series_X[rows], index.cutoff_X[rows])
             for shard, rows in self._by_shard(index)
@@ -345,10 +354,10 @@ class Shards:
     def levels(self, index: WindowIndex) -> Floats:
         """Recent levels (X, M) in units of the scales, in the index's order."""
         level_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
-        for shard, rows in self._by_shard(index):
-            for start in range(0, len(rows), 4096):
-                part = rows[start : start + 4096]
-                level_XM[part] = self.windows(index[part]).level_BM
+        for start in range(0, len(index), 4096):
+            part = np.arange(start, min(start + 4096, len(index)))
+            part = part[np.argsort(index.shard_X[part], kind="stable")]
+            level_XM[part] = self.windows(index[part]).level_BM
         return level_XM
 
     def scenario_of(self, index: WindowIndex) -> NDArray[Any]:
@@ -466,9 +475,10 @@ class Progress:
         seconds_per_step = (now - self.started) / (state.step - first_step)
         left = int(seconds_per_step * (plan.steps - state.step))
         epoch = (state.step - 1) // plan.steps_per_epoch
+        step, steps = state.step - epoch * plan.steps_per_epoch, plan.steps_per_epoch
         self.say(
-            f"epoch {epoch + 1}/{plan.epochs} step {state.step - epoch * plan.steps_per_epoch}/{plan.steps_per_epoch} "
-            f"loss {state.train_loss:.3f} {plan.batch_size / seconds_per_step:,.0f} rows/s {left // 60}:{left % 60:02d} left"
+            f"epoch {epoch + 1}/{plan.epochs} step {step}/{steps} loss {state.train_loss:.3f} "
+            f"{plan.batch_size / seconds_per_step:,.0f} rows/s {left // 60}:{left % 60:02d} left"
         )
 
 
@@ -490,11 +500,11 @@ def _train_step(
     optimizer.zero_grad(set_to_none=False)
     share = len(index) / batch_size
     loss = likelihoods.loss(model(batch), target_BM, batch.level_BM, model.config.level_weights) * share
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = ranks.add(torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)]))
     if ranks.together:
-        pieces = flat[1:].split([gradient.numel() for gradient in gradients])
+        pieces = torch.split(flat[1:], [gradient.numel() for gradient in gradients])
         for gradient, piece in zip(gradients, pieces, strict=True):
             gradient.copy_(piece.view_as(gradient))
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)

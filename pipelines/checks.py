@@ -51,11 +51,18 @@ def row_rules(
     """
     rules: list[Rule] = []
 
-    def rule(name: str, column: str | None, expected: str, mask: pl.Expr, severity: Severity = "critical") -> None:
+    def rule(
+        name: str,
+        column: str | None,
+        expected: str,
+        mask: pl.Expr,
+        severity: Severity = "critical",
+        show: str | None = None,
+    ) -> None:
         counter = f"{name}.{column}" if column else name
         severity = config.checks.severity.get(name, severity)
         check = Check(name=name, column=column, counter=counter, max_value=0, severity=severity, expected=expected)
-        rules.append(Rule(check, mask.fill_null(False), column))
+        rules.append(Rule(check, mask.fill_null(False), show or column))
 
     if "ds" in key:
         outside = pl.col("ds").is_null() | ~pl.col("ds").is_between(first, last)
@@ -81,7 +88,7 @@ def row_rules(
         if kind != "ratio":
             rule("negative", column, "at least 0", value < 0)
     for small, large in not_above:
-        rule("not_above", small, f"{small} <= {large}", pl.col(small) > pl.col(large))
+        rule("not_above", f"{small},{large}", f"{small} <= {large}", pl.col(small) > pl.col(large), show=small)
     return rules
 
 

@@ -112,6 +112,6 @@ def exit_status(stage: Callable[[list[str] | None], None], argv: list[str] | Non
 
 def day(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
         raise argparse.ArgumentTypeError(f'"{text}" is not a day; write YYYY-MM-DD') from None

@@ -27,7 +27,20 @@ Severity = Literal["critical", "warning"]
 
 # Columns of our own tables that a metric, behavior or attribute must not be named after.
 RESERVED = frozenset(
-    ["ds", "bucket", "advertiser_id", "scenario_id", "registered_on", "day", "behavior_day", "source_rows", "dirt", "task", "horizon_days", "active"]
+    [
+        "ds",
+        "bucket",
+        "advertiser_id",
+        "scenario_id",
+        "registered_on",
+        "day",
+        "behavior_day",
+        "source_rows",
+        "dirt",
+        "task",
+        "horizon_days",
+        "active",
+    ]
 )
 # Every check whose severity [checks] severity may set.
 CHECKS = frozenset(

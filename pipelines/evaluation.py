@@ -24,7 +24,12 @@ from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
 from pipelines.sequences import SequenceFiles, held_out_cutoffs, kept_days, write_shards
 
-_KEYS: dict[str, pl.DataType] = {"cutoff": pl.Date(), "forecaster": pl.String(), "scenario_id": pl.String(), "task": pl.String()}
+_KEYS: dict[str, pl.DataType] = {
+    "cutoff": pl.Date(),
+    "forecaster": pl.String(),
+    "scenario_id": pl.String(),
+    "task": pl.String(),
+}
 _SUMS: dict[str, pl.DataType] = {
     "n": pl.Int64(),
     **dict.fromkeys(("sum_abs_error", "sum_actual", "sum_forecast", "smape_sum", "pinball_sum"), pl.Float64()),

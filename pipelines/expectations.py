@@ -1,7 +1,7 @@
 """Checks before a commit: Great Expectations rules on the counters that a build makes in its own pass.
 
-The counters are a small frame, one row per (ds, scenario_id), either of which may be null, with a column per counter and,
-beside it, ``<counter>_example``. Judging them costs the same whatever the table's size; a rule never reads the table.
+The counters are a small frame, one row per (ds, scenario_id), either of which may be null, with a column per counter
+and, beside it, ``<counter>_example``. Judging them costs the same whatever the table's size: no rule reads the table.
 A null counter was not counted there and is not judged. Great Expectations decides whether a rule holds; what a failure
 does to the run depends on the check's severity and is decided here.
 """
@@ -9,12 +9,15 @@ does to the run depends on the check's severity and is decided here.
 from __future__ import annotations
 
 import fcntl
+import html
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -26,7 +29,7 @@ from pipelines.errors import DataError
 MAX_LINES = 20
 _KEY = ["ds", "scenario_id"]
 _DOCS_EXAMPLES = 20
-_DOCS_PAGES = 200  # the index reads every result that it lists: about 5 ms each
+_DOCS_PAGES = 100  # the index reads every result that it lists
 _DOCS_WAIT_S = 30.0
 
 
@@ -113,35 +116,40 @@ def run_checks(
     by_day = judged.groupby([places[day] for day in days])
     highest, lowest = by_day.max(), by_day.min()
 
-    def result(
-        check: Check, ds: date | None, scenario: str | None, found: float, example: str | None, passed: bool
-    ) -> CheckResult:
-        severity, expected = check.severity, check.expected
-        return CheckResult(
-            run.run_id, run.stage, table, ds, check.name, check.column, scenario, severity, expected, found, example, passed
-        )
-
     results = []
     for check, rows in zip(checks, broken, strict=True):
+        result = partial(
+            CheckResult,
+            run_id=run.run_id,
+            stage=run.stage,
+            table=table,
+            check=check.name,
+            column=check.column,
+            severity=check.severity,
+            expected=check.expected,
+        )
         failing: dict[date | None, list[CheckResult]] = {}
         values = judged[check.counter].to_numpy()
         examples = frame.get(f"{check.counter}_example")
         for row in rows:
+            ds, found = days[row], float(values[row])
             shown = None if examples is None or pd.isna(examples.iat[row]) else str(examples.iat[row])
-            failure = result(check, days[row], scenarios[row], float(values[row]), shown, False)
-            failing.setdefault(days[row], []).append(failure)
+            failure = result(ds=ds, scenario=scenarios[row], found=found, example=shown, passed=False)
+            failing.setdefault(ds, []).append(failure)
         nearest = (lowest if check.max_value is None else highest)[check.counter].to_numpy()
-        for ds, found in zip(calendar, nearest, strict=True):
+        for ds, found in zip(calendar, nearest.tolist(), strict=True):
             if ds in failing:
                 results += failing[ds]
-            elif found == found:  # NaN: counted nowhere on that day
-                results.append(result(check, ds, None, float(found), None, True))
+            elif not math.isnan(found):
+                results.append(result(ds=ds, scenario=None, found=found, example=None, passed=True))
     if docs_dir is not None:
-        for outcome, rows in zip(validation.results, broken, strict=True):
-            _shorten(outcome.result, [(days[row], scenarios[row]) for row in rows[:_DOCS_EXAMPLES]])
+        for check, outcome, rows in zip(checks, validation.results, broken, strict=True):
+            values = judged[check.counter]
+            named = [(days[row], scenarios[row], float(values.iat[row])) for row in rows[:_DOCS_EXAMPLES]]
+            _shorten(outcome.result, check.counter, named)
         try:
             build_docs(docs_dir, table, validation, run.run_id)
-        except Exception as error:  # noqa: BLE001: whatever breaks in a report for people must not stop the data
+        except Exception as error:  # noqa: BLE001 - whatever breaks in a report for people must not stop the data
             reason = _one_line(f"{type(error).__name__}: {error}")
             print(f"warning: {table}: Data Docs in {docs_dir} were not built: {reason}", file=sys.stderr, flush=True)
     return results
@@ -258,7 +266,7 @@ def _validate(table: str, judged: pd.DataFrame, checks: Sequence[Check]) -> Any:
                 min_value=check.min_value,
                 max_value=check.max_value,
                 severity=check.severity,
-                description=f"{check.title} ({check.severity}): {check.expected}",
+                description=html.escape(f"{check.title} ({check.severity}): {check.expected}"),
                 meta={"check": check.name, "column": check.column, "severity": check.severity},
             )
             for check in checks
@@ -285,13 +293,18 @@ def _broken_rows(table: str, validation: Any, checks: Sequence[Check]) -> list[l
     return broken
 
 
-def _shorten(result: dict[str, Any], places: Sequence[tuple[date | None, str | None]]) -> None:
-    """Keep for the page what a person reads: the first failing days and scenarios in place of row positions."""
+def _shorten(result: dict[str, Any], counter: str, named: Sequence[tuple[date | None, str | None, float]]) -> None:
+    """Keep for the page what a person reads: the first failing days and scenarios in place of row positions.
+
+    Great Expectations writes values into its pages as they are, so that an id could bring a script along.
+    """
     for key in ("unexpected_list", "unexpected_index_query", "partial_unexpected_index_list"):
         result.pop(key, None)
-    if places:
+    if named:
         result["unexpected_index_column_names"] = _KEY
-        result["unexpected_index_list"] = [{"ds": str(ds), "scenario_id": str(scenario)} for ds, scenario in places]
+        result["unexpected_index_list"] = [
+            {counter: found, "ds": str(ds), "scenario_id": html.escape(str(scenario))} for ds, scenario, found in named
+        ]
 
 
 def _refuse_misuse(table: str, counters: pd.DataFrame, checks: Sequence[Check]) -> None:

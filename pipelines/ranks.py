@@ -19,7 +19,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from pyspark.ml.torch.distributor import TorchDistributor
-from pyspark.sql import SparkSession
 
 from m2m_model.train import TrainResult, train_rank
 from pipelines.config import Distributor
@@ -32,9 +31,7 @@ class RankError(Exception):
     """A rank failed more often than [distributor] attempts allows."""
 
 
-def train_on_ranks(
-    spark: SparkSession, settings: Distributor, run_dir: Path, resume: bool, arguments: Mapping[str, Any]
-) -> TrainResult:
+def train_on_ranks(settings: Distributor, run_dir: Path, resume: bool, arguments: Mapping[str, Any]) -> TrainResult:
     """Run ``m2m_model.train.train_rank`` on every rank and return rank 0's result.
 
     A failed barrier stage is not retried by Spark, so this does, from the last checkpoint.
@@ -43,14 +40,13 @@ def train_on_ranks(
         DataError: there is nothing to train or validate on.
         RankError: the ranks failed ``attempts`` times; it holds the first error of the last attempt.
     """
-    spark.conf.set("spark.scheduler.barrier.maxConcurrentTasksCheck.interval", "5s")
     errors = run_dir / "errors"
     for attempt in range(1, settings.attempts + 1):
         errors.mkdir(parents=True, exist_ok=True)
         for file in errors.iterdir():
             file.unlink()
         distributor = TorchDistributor(
-            num_processes=settings.processes, local_mode=settings.local, use_gpu=settings.use_gpu, _ssl_conf=""
+            num_processes=settings.processes, local_mode=settings.local, use_gpu=settings.use_gpu
         )
         try:
             result: TrainResult = distributor.run(

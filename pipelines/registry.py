@@ -6,7 +6,9 @@ A model is logged as code + safetensors + config.json. Nothing is unpickled: sta
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # table creation is not news
+warnings.filterwarnings("ignore", "An input example was not provided")  # the signature is explicit
 
 import mlflow
 from mlflow.entities import Metric, Param

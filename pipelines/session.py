@@ -30,12 +30,16 @@ def spark_session(config: Config, app_name: str) -> Iterator[SparkSession]:
         "spark.sql.adaptive.coalescePartitions.enabled": "true",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        # Training that asks for more slots than there are is told so after half a minute, not ten.
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "5s",
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "6",
         "spark.executorEnv.MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     } | config.spark.conf
     for key, value in settings.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
-    spark.sparkContext.setLogLevel("ERROR")
+    # A failed task reaches the driver as an exception, which says it once; the log would say it three times first.
+    spark.sparkContext.setLogLevel("FATAL")
     try:
         yield spark
     finally:

@@ -13,6 +13,7 @@ from glob import glob
 from pathlib import Path
 
 from pyarrow.fs import FileSelector, FileSystem, FileType
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -21,23 +22,25 @@ from pipelines.config import Config, Source
 from pipelines.errors import DataError
 from pipelines.warehouse import days_between
 
+# Marks of Spark's and Java's errors that are about the data and not about us.
 UNREADABLE = (
     "FAILED_READ_FILE",
     "CANNOT_READ_FILE_FOOTER",
     "UNABLE_TO_INFER_SCHEMA",
     "MALFORMED_RECORD_IN_PARSING",
     "PATH_NOT_FOUND",
+    "is not a Parquet file",
+    "EOFException",
 )
+UNCASTABLE = ("CAST_INVALID_INPUT", "CAST_OVERFLOW", "CANNOT_PARSE")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something odd about a source that does not stop the run."""
+    """A column of a source that nobody declared."""
 
     source: str
-    check: str
-    column: str | None
-    count: int
+    column: str
     example: str
 
 
@@ -66,9 +69,7 @@ def register_sources(spark: SparkSession, config: Config, first: date, last: dat
             raise DataError(lines)
         for name in frame.columns:
             if name not in source.columns:
-                findings.append(
-                    Finding(source.name, "new_column", name, 1, f"{name} {frame.schema[name].dataType.simpleString()}")
-                )
+                findings.append(Finding(source.name, name, f"{name} {frame.schema[name].dataType.simpleString()}"))
         frame.select(
             *(F.col(f"`{name}`").cast(kind).alias(name) for name, kind in source.columns.items())
         ).createOrReplaceTempView(source.name)
@@ -76,14 +77,15 @@ def register_sources(spark: SparkSession, config: Config, first: date, last: dat
 
 
 def explain_failure(
-    spark: SparkSession, config: Config, first: date, last: date, error: PySparkException
+    spark: SparkSession, config: Config, first: date, last: date, error: PySparkException | Py4JJavaError
 ) -> DataError | None:
     """Turn an error of the staging query into one that names source, column, count and example; None if it is not the
     data's fault."""
-    condition, text = error.getCondition() or "", str(error)
-    if condition.startswith(UNREADABLE) or "is not a Parquet file" in text or "EOFException" in text:
-        return DataError(f"ds={_range(first, last)}: a source file cannot be read: {_first_line(text)}")
-    if "CAST_" not in condition and "CAST_" not in text and "CANNOT_PARSE" not in text:
+    text = str(error)
+    if line := _line_with(text, UNREADABLE):
+        return DataError(f"ds={_range(first, last)}: a source file cannot be read: {line}")
+    line = _line_with(text, UNCASTABLE)
+    if not line:
         return None
     lines = []
     for source in config.source:
@@ -98,7 +100,7 @@ def explain_failure(
                     f'source {source.name} ds={_range(first, last)}: column "{name}": {count} values are not {kind}; expected 0. '
                     f'First: "{row[name]}" in {dict(row.asDict())}'
                 )
-    return DataError(lines or f"ds={_range(first, last)}: the staging SQL cannot cast a value: {_first_line(text)}")
+    return DataError(lines or f"ds={_range(first, last)}: the staging SQL cannot cast a value: {line}")
 
 
 def _read(spark: SparkSession, config: Config, source: Source, first: date, last: date) -> DataFrame:
@@ -109,14 +111,15 @@ def _read(spark: SparkSession, config: Config, source: Source, first: date, last
         return reader.format("jdbc").load()
     paths = _paths(config, source, first, last)
     if source.format == "csv":
-        reader = reader.option("mode", "FAILFAST")
+        # enforceSchema: columns in another order in one of several files would be swapped without a word.
+        reader = reader.option("mode", "FAILFAST").option("enforceSchema", "false")
     if source.format == "json":  # a line may leave a column out, so its columns cannot be inferred from a few lines
         reader = reader.option("mode", "FAILFAST").schema(", ".join(f"`{name}` string" for name in source.columns))
     try:
         return reader.format(source.format).load(paths)
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:
         raise DataError(
-            f"source {source.name} ds={_range(first, last)}: cannot be read: {_first_line(str(error))}. Path: {paths[0]}"
+            f"source {source.name} ds={_range(first, last)}: cannot be read: {_line_with(str(error), ('',))}. Path: {paths[0]}"
         ) from error
 
 
@@ -153,5 +156,7 @@ def _range(first: date, last: date) -> str:
     return str(first) if first == last else f"{first}..{last}"
 
 
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:400]
+def _line_with(text: str, marks: tuple[str, ...]) -> str:
+    """The first line of an error that holds one of ``marks``, without Java's prefix; empty if there is none."""
+    lines = (line.strip().removeprefix("Caused by: ") for line in text.strip().splitlines())
+    return next((line[:400] for line in lines if any(mark in line for mark in marks)), "")

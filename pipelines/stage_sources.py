@@ -16,6 +16,7 @@ from functools import partial
 
 import polars as pl
 import pyarrow as pa
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -72,7 +73,7 @@ def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         amounts = {metric.name: str(metric.kind) for metric in config.performance}
         sql = config.staging.performance_daily
         staged.append(_stage(run, spark, warehouse, "staged.performance_daily", sql, amounts, scenarios))
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:
         reason = explain_failure(spark, config, first, last, error)
         raise reason or error from error
 

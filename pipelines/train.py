@@ -53,7 +53,7 @@ def train(run: Run, spark: SparkSession, warehouse: Warehouse, from_scratch: boo
         "train_config": config.training,
         "held_out_from": held_out_from,
     }
-    result = train_on_ranks(spark, config.distributor, folder, resume, arguments)
+    result = train_on_ranks(config.distributor, folder, resume, arguments)
     version = _log(run, sequences, result, folder)
     shutil.rmtree(folder)  # what is left behind is a run to resume
     run.say(

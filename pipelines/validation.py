@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import polars as pl
 
+from pipelines.buckets import FILE
 from pipelines.checks import counters_frame
 from pipelines.cli import Run
 from pipelines.expectations import Check, CheckResult, failures, format_failure, raise_on_critical, run_checks
@@ -16,31 +17,44 @@ from pipelines.warehouse import Warehouse
 
 
 def judge(run: Run, table: str, report: pl.DataFrame, checks: Sequence[Check]) -> list[CheckResult]:
-    """Results of the checks of one table, and one ``info`` result per day and dirt rule."""
+    """Results of the checks of one table, and one ``info`` result per day, scenario and dirt rule."""
     dirt = pl.col("counter").str.starts_with("dirt:")
-    counted = report.filter(~dirt & (pl.col("counter") != "file"))
-    results = list(run_checks(table, counters_frame(counted, checks), checks, run, run.config.home / "data_docs"))
-    per_day = report.filter(dirt).group_by("ds", "scenario_id", "counter").agg(pl.sum("value"), pl.first("example"))
-    for ds, scenario, counter, value, example in per_day.sort("ds", "counter", "scenario_id").iter_rows():
+    counted = report.filter(~dirt & (pl.col("counter") != FILE))
+    results = run_checks(table, counters_frame(counted, checks), checks, run, run.config.home / "data_docs")
+    rows = report.filter(dirt).group_by("ds", "scenario_id", "counter").agg(pl.sum("value"), pl.first("example"))
+    for ds, scenario, rule, count, example in rows.sort("ds", "counter", "scenario_id", nulls_last=True).iter_rows():
         results.append(
-            _result(run, table, ds, counter, None, scenario, "info", "counted, not judged", value, example, True)
+            CheckResult(
+                run.run_id,
+                run.stage,
+                table,
+                ds,
+                rule,
+                None,
+                scenario,
+                "info",
+                "counted, not judged",
+                count,
+                example,
+                True,
+            )
         )
     return results
 
 
 def new_column(run: Run, finding: Finding) -> CheckResult:
     """Result of a source column that nobody declared: it is ignored, and said."""
-    expected = "only declared columns"
-    return _result(
-        run,
-        finding.source,
+    return CheckResult(
+        run.run_id,
+        run.stage,
+        f"source {finding.source}",
         run.ds,
-        finding.check,
+        "new_column",
         finding.column,
         None,
         "warning",
-        expected,
-        finding.count,
+        "only columns that pipeline.toml declares; it is ignored",
+        1.0,
         finding.example,
         False,
     )
@@ -53,26 +67,18 @@ def record(run: Run, warehouse: Warehouse, results: Sequence[CheckResult]) -> No
         DataError: with one line per critical failure.
     """
     if results:
-        rows = pl.DataFrame([dataclasses.asdict(result) for result in results], infer_schema_length=None)
         schema = warehouse.arrow_schema("ops.validation")
+        rows = pl.DataFrame([asdict(result) for result in results], infer_schema_length=None)
         warehouse.append("ops.validation", rows.select(schema.names).to_arrow(), run.lineage())
-    for result in failures(results):
-        if result.severity == "warning":
-            print(f"warning: {format_failure(result)}", file=sys.stderr, flush=True)
+    for first, count in _grouped([result for result in failures(results) if result.severity == "warning"]):
+        more = f" (and {count - 1} more like it in ops.validation)" if count > 1 else ""
+        print(f"warning: {format_failure(first)}{more}", file=sys.stderr, flush=True)
     raise_on_critical(results)
 
 
-def _result(
-    run: Run,
-    table: str,
-    ds: object,
-    check: str,
-    column: str | None,
-    scenario: str | None,
-    severity: str,
-    expected: str,
-    found: float,
-    example: str | None,
-    passed: bool,
-) -> CheckResult:
-    raise NotImplementedError
+def _grouped(warnings: Sequence[CheckResult]) -> list[tuple[CheckResult, int]]:
+    """The first warning of each rule, and how many there are: a first load may find one on every closed day."""
+    groups: dict[tuple[str, str, str | None], list[CheckResult]] = {}
+    for warning in warnings:
+        groups.setdefault((warning.table, warning.check, warning.column), []).append(warning)
+    return [(group[0], len(group)) for group in groups.values()]

@@ -95,13 +95,13 @@ from raw_day
 
 
 def rows_of_day(ds: date, advertisers: int = 12, scenarios: tuple[str, ...] = ("search", "feed")) -> pl.DataFrame:
-    """Raw rows of one day: advertiser i skips every (i+2)th day, so that there are gaps."""
+    """Raw rows of one day: each advertiser skips one day in five."""
     number = (ds - FIRST_DAY).days
     rows = [
         (ds, f"adv{i}", scenario, 100.0 + 10 * i + number, float(i % 5 + number % 7), 1.5 * (i + 1) + (number % 7))
         for i in range(advertisers)
         for scenario in scenarios
-        if number % (i + 2) != 1
+        if (number + i) % 5 != 1
     ]
     return pl.DataFrame(rows, schema=["day", "who", "place", "views", "taps", "cost"], orient="row")
 

@@ -42,7 +42,7 @@ def spec() -> SequenceSpec:
 
 @pytest.fixture(scope="session")
 def make_table() -> Callable[..., pa.Table]:
-    """Sequence rows of ``series`` advertisers in two scenarios: gaps, zeros, late starts, silent tails, no rows at all."""
+    """Sequence rows of ``series`` advertisers in two scenarios: gaps, zeros, late starts, silent tails."""
 
     def build(series: int = 60, days: int = DAYS, seed: int = 0) -> pa.Table:
         rng = np.random.default_rng(seed)

@@ -71,6 +71,14 @@ def test_no_rows_give_the_point_back() -> None:
     assert ResidualQuantiles.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
 
 
+def test_half_of_a_shift_shared_by_all_series_is_kept() -> None:
+    forecast_NM, actual_NM, scenario_N = simulate(6000, 1)
+    plain = ResidualQuantiles.fit(forecast_NM, actual_NM, scenario_N, TASKS, 7).apply(forecast_NM, scenario_N)
+    doubled = ResidualQuantiles.fit(forecast_NM, 2 * actual_NM, scenario_N, TASKS, 7).apply(forecast_NM, scenario_N)
+    ratio = doubled.mean_NM[:, 0].sum() / plain.mean_NM[:, 0].sum()
+    assert ratio == pytest.approx(2**0.5, rel=0.03)
+
+
 def test_forecasts_and_actuals_of_zero() -> None:
     zeros = np.zeros((500, 2))
     calibration = ResidualQuantiles.fit(zeros, zeros, np.full(500, "a", object), TASKS, 7)

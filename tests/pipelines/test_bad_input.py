@@ -92,7 +92,9 @@ def test_a_new_column_is_reported_and_ignored(week: Deployment) -> None:
 
 
 def test_text_in_a_number_is_counted_with_an_example(week: Deployment) -> None:
-    rows = rows_of_day(BAD_DAY).with_columns(pl.when(_FIRST).then(pl.lit("1,5")).otherwise(pl.col("cost").cast(pl.String)).alias("cost"))
+    rows = rows_of_day(BAD_DAY).with_columns(
+        pl.when(_FIRST).then(pl.lit("1,5")).otherwise(pl.col("cost").cast(pl.String)).alias("cost")
+    )
     week.write_day(BAD_DAY, rows)
     status, said = week.run("stage_sources", "--date", BAD_DAY)
     assert status == 3
@@ -137,7 +139,10 @@ def test_an_id_that_is_not_ascii_warns_and_goes_through_unharmed(week: Deploymen
 
 
 def test_an_unknown_scenario_stops_the_run_when_scenarios_are_declared(week: Deployment) -> None:
-    week.edit('performance_daily = "performance_daily.sql"', 'performance_daily = "performance_daily.sql"\nscenario = "scenario.sql"')
+    week.edit(
+        'performance_daily = "performance_daily.sql"',
+        'performance_daily = "performance_daily.sql"\nscenario = "scenario.sql"',
+    )
     (week.folder / "scenario.sql").write_text("select scenario_id from values ('search'), ('feed') as s (scenario_id)")
     week.write_day(BAD_DAY, _set("place", "serach")(rows_of_day(BAD_DAY)))
     status, said = week.run("stage_sources", "--date", BAD_DAY)

@@ -85,14 +85,20 @@ def test_zero_missing_and_not_registered_are_kept_apart(deployment: Deployment) 
     rows = deployment.rows(TABLE).filter(scenario_id="search")
     first = (FIRST_DAY - EPOCH).days
     adv0, adv3 = (rows.row(by_predicate=pl.col("advertiser_id") == name, named=True) for name in ("adv0", "adv3"))
-    assert (adv0["day"], adv0["spend"]) == ([first, first + 2], [1.5, 0.0])  # day 1 missing, day 2 zero, day 3 missing
-    assert adv3["registered_on"] == FIRST_DAY + timedelta(days=2)
-    assert adv3["day"][0] == first + 2  # the days before are not registered
+    assert (adv0["day"], adv0["spend"]) == (
+        [first, first + 2, first + 3],
+        [1.5, 0.0, 4.5],
+    )  # day 1 is missing, day 2 a zero
+    assert adv3["registered_on"] == FIRST_DAY + timedelta(days=1)
+    assert adv3["day"][0] == first + 1  # the day before is not registered
 
 
 def test_the_same_date_twice_gives_the_same_rows_and_one_more_snapshot(deployment: Deployment) -> None:
     last = deployment.write_days(FIRST_DAY, 12)
-    for stage, arguments in (("stage_sources", ("--from", FIRST_DAY, "--to", last)), ("build_sequences", ("--date", last))):
+    for stage, arguments in (
+        ("stage_sources", ("--from", FIRST_DAY, "--to", last)),
+        ("build_sequences", ("--date", last)),
+    ):
         table = {"stage_sources": "staged.performance_daily", "build_sequences": TABLE}[stage]
         assert deployment.run(stage, *arguments)[0] == 0
         before, snapshot = deployment.rows(table), deployment.warehouse.snapshot_id(table)
@@ -123,12 +129,17 @@ def test_a_day_that_was_never_staged_is_named_with_the_command_that_mends_it(dep
 
 def test_a_new_advertiser_and_a_new_scenario_are_normal(deployment: Deployment) -> None:
     last = deployment.write_days(FIRST_DAY, 10)
-    new = pl.concat([rows_of_day(last), rows_of_day(last, 3, ("video",)), rows_of_day(last, 1).with_columns(who=pl.lit("new"))])
+    new = pl.concat(
+        [rows_of_day(last), rows_of_day(last, 3, ("video",)), rows_of_day(last, 1).with_columns(who=pl.lit("new"))]
+    )
     deployment.write_day(last, new)
     assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[0] == 0
     assert deployment.run("build_sequences", "--date", last)[0] == 0
     rows = deployment.rows(TABLE)
-    assert rows.filter(scenario_id="video")["day"].list.len().to_list() == [1, 1, 1][: rows.filter(scenario_id="video").height]
+    assert (
+        rows.filter(scenario_id="video")["day"].list.len().to_list()
+        == [1, 1, 1][: rows.filter(scenario_id="video").height]
+    )
     assert rows.filter(advertiser_id="new")["registered_on"].unique().to_list() == [last]
 
 

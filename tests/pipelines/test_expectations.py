@@ -1,0 +1,246 @@
+"""Literal counters in, literal results out; the rules are judged by the real Great Expectations."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipelines.errors import DataError
+from pipelines.expectations import (
+    Check,
+    CheckResult,
+    failures,
+    format_failure,
+    raise_on_critical,
+    run_checks,
+)
+
+MON, TUE = date(2020, 4, 6), date(2020, 4, 7)
+NEGATIVE = Check("negative", "spend", "negative.spend", "at least 0", max_value=0)
+DUPLICATE = Check("duplicate_key", None, "duplicate_key", "one row per (advertiser_id, scenario_id)", max_value=0)
+NOT_ASCII = Check("not_ascii", "scenario_id", "not_ascii", "only ASCII characters", max_value=0, severity="warning")
+
+
+@dataclass(frozen=True)
+class Stage:
+    run_id: str = "stage_sources-2020-04-07-0a1b2c3d"
+    stage: str = "stage_sources"
+
+
+RUN = Stage()
+
+
+def counters(*rows: tuple[Any, ...], columns: str = "negative.spend") -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["ds", "scenario_id", *columns.split()])
+
+
+def judged(frame: pd.DataFrame, *checks: Check) -> list[tuple[date | None, str, str | None, float, bool]]:
+    results = run_checks("performance_daily", frame, checks, RUN)
+    return [(r.ds, r.check, r.scenario, r.found, r.passed) for r in results]
+
+
+def failure(**changes: Any) -> CheckResult:
+    row: dict[str, Any] = {
+        "run_id": RUN.run_id,
+        "stage": RUN.stage,
+        "table": "performance_daily",
+        "ds": TUE,
+        "check": "negative",
+        "column": "spend",
+        "scenario": "abc",
+        "severity": "critical",
+        "expected": "at least 0",
+        "found": 312.0,
+        "example": "(camp 1, abc) spend=-3.2",
+        "passed": False,
+    }
+    return CheckResult(**(row | changes))
+
+
+def test_a_check_that_holds_is_one_result_a_day() -> None:
+    frame = counters((TUE, "a", 0, 0), (TUE, "b", 0, 0), (MON, "a", 0, 0), columns="negative.spend duplicate_key")
+    assert judged(frame, NEGATIVE, DUPLICATE) == [
+        (MON, "negative", None, 0.0, True),
+        (TUE, "negative", None, 0.0, True),
+        (MON, "duplicate_key", None, 0.0, True),
+        (TUE, "duplicate_key", None, 0.0, True),
+    ]
+
+
+def test_a_check_that_fails_is_one_result_per_failing_scenario() -> None:
+    columns = "negative.spend negative.spend_example"
+    frame = counters((MON, "a", 0, None), (TUE, "a", 2, "(x, a) spend=-1"), (TUE, "b", 0, None), columns=columns)
+    passed, failed = run_checks("performance_daily", frame, [NEGATIVE], RUN)
+    assert (passed.ds, passed.passed, passed.example) == (MON, True, None)
+    assert failed == failure(scenario="a", found=2.0, example="(x, a) spend=-1")
+
+
+def test_two_failing_scenarios_of_one_day_are_two_results() -> None:
+    assert judged(counters((TUE, "a", 1), (TUE, "b", 3), (TUE, "c", 0)), NEGATIVE) == [
+        (TUE, "negative", "a", 1.0, False),
+        (TUE, "negative", "b", 3.0, False),
+    ]
+
+
+def test_rows_without_a_day_or_a_scenario_are_judged_too() -> None:
+    frame = counters((None, "a", 1), (TUE, None, 4), (None, None, 0))
+    assert judged(frame, NEGATIVE) == [(TUE, "negative", None, 4.0, False), (None, "negative", "a", 1.0, False)]
+
+
+def test_a_counter_that_was_not_counted_is_not_judged() -> None:
+    assert judged(counters((MON, None, None), (TUE, None, 0)), NEGATIVE) == [(TUE, "negative", None, 0.0, True)]
+
+
+def test_no_counters_give_no_results() -> None:
+    assert judged(counters(), NEGATIVE) == []
+
+
+@pytest.mark.parametrize("day", [date(1, 1, 1), date(9999, 12, 31)])
+def test_a_day_that_timestamps_cannot_hold_is_named(day: date) -> None:
+    assert judged(counters((day, "a", 1)), NEGATIVE) == [(day, "negative", "a", 1.0, False)]
+
+
+def test_days_may_arrive_as_timestamps() -> None:
+    frame = counters((TUE, "a", 1)).assign(ds=lambda f: pd.to_datetime(f["ds"]).astype("datetime64[ms]"))
+    assert judged(frame, NEGATIVE) == [(TUE, "negative", "a", 1.0, False)]
+
+
+def test_bounds_are_inclusive_on_both_sides() -> None:
+    frame = counters((MON, "a", 0.5), (MON, "b", 2), (TUE, "a", 0.4), (TUE, "b", 2.1), columns="ratio")
+    check = Check("volume", None, "ratio", "0.5 to 2 times the usual", min_value=0.5, max_value=2)
+    assert judged(frame, check) == [
+        (MON, "volume", None, 2.0, True),
+        (TUE, "volume", "a", 0.4, False),
+        (TUE, "volume", "b", 2.1, False),
+    ]
+
+
+def test_at_least_keeps_the_smallest_value_of_the_day() -> None:
+    frame = counters((MON, "a", 9), (MON, "b", 5), (TUE, "a", float("inf")), (TUE, "b", 4), columns="rows")
+    assert judged(frame, Check("rows", None, "rows", "at least 5 rows", min_value=5)) == [
+        (MON, "rows", None, 5.0, True),
+        (TUE, "rows", "b", 4.0, False),
+    ]
+
+
+def test_warnings_go_on_and_come_after_what_is_critical() -> None:
+    frame = counters((TUE, "é", 1, 0), columns="not_ascii negative.spend")
+    raise_on_critical(run_checks("performance_daily", frame, [NOT_ASCII, NEGATIVE], RUN))
+    frame["negative.spend"] = 2
+    results = run_checks("performance_daily", frame, [NOT_ASCII, NEGATIVE], RUN)
+    assert [result.severity for result in failures(results)] == ["critical", "warning"]
+    with pytest.raises(DataError) as error:
+        raise_on_critical(results)
+    assert error.value.lines == [
+        "performance_daily ds=2020-04-07 scenario=é: negative spend: found 2; expected at least 0"
+    ]
+
+
+def test_a_failure_is_told_in_one_line() -> None:
+    assert format_failure(failure()) == (
+        "performance_daily ds=2020-04-07 scenario=abc: negative spend: found 312; expected at least 0. "
+        "First: (camp 1, abc) spend=-3.2"
+    )
+
+
+def test_a_failure_without_day_scenario_column_or_example_says_so() -> None:
+    bare = failure(ds=None, scenario=None, column=None, check="volume", found=0.83333, example=None)
+    assert format_failure(bare) == "performance_daily ds=null: volume: found 0.8333; expected at least 0"
+
+
+def test_a_line_break_in_an_id_does_not_break_the_line() -> None:
+    assert "scenario=a\\nb\\x1b:" in format_failure(failure(scenario="a\nb\x1b"))
+
+
+def test_many_failures_are_capped() -> None:
+    with pytest.raises(DataError) as error:
+        raise_on_critical([failure(scenario=str(number)) for number in range(54)])
+    assert len(error.value.lines) == 21
+    assert error.value.lines[-1] == "... and 34 more in ops.validation"
+
+
+def test_a_check_without_its_counter_is_refused() -> None:
+    message = r"performance_daily: the counters have no column duplicate_key; found: ds, scenario_id, negative\.spend"
+    with pytest.raises(ValueError, match=message):
+        judged(counters((TUE, "a", 0)), DUPLICATE)
+
+
+def test_a_check_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="check given twice: negative spend"):
+        judged(counters((TUE, "a", 0)), NEGATIVE, NEGATIVE)
+
+
+def test_two_rows_for_one_day_and_scenario_are_refused() -> None:
+    with pytest.raises(ValueError, match="two rows of counters for ds=2020-04-07 scenario=a"):
+        judged(counters((TUE, "a", 0), (TUE, "a", 1)), NEGATIVE)
+
+
+def test_a_check_without_bounds_is_refused() -> None:
+    with pytest.raises(ValueError, match="check negative spend: expected max_value or min_value"):
+        Check("negative", "spend", "negative.spend", "at least 0")
+
+
+def pages(docs_dir: Path) -> list[Path]:
+    return sorted((docs_dir / "validations").rglob("*.html"))
+
+
+def test_data_docs_gather_the_runs_and_the_index_links_them(tmp_path: Path) -> None:
+    for table in ("performance_daily", "staged.scenario"):
+        run_checks(table, counters((TUE, "a", 1)), [NEGATIVE], RUN, tmp_path)
+    index = (tmp_path / "index.html").read_text()
+    assert len(pages(tmp_path)) == 2
+    for page in pages(tmp_path):
+        assert page.relative_to(tmp_path).as_posix() in index
+        assert "negative spend (critical): at least 0" in page.read_text()
+
+
+def test_data_docs_show_ids_and_rules_as_text(tmp_path: Path) -> None:
+    frame = counters((TUE, "<script>alert(1)</script> $5", 7), columns="not_above.taps")
+    above = Check("not_above", "taps", "not_above.taps", "taps <= views", max_value=0)
+    run_checks("performance_daily", frame, [above], RUN, tmp_path)
+    (page,) = pages(tmp_path)
+    shown = page.read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; $5" in shown
+    assert "not_above taps (critical): taps &lt;= views" in shown
+    assert "<script>alert(1)" not in shown
+
+
+def test_data_docs_that_cannot_be_built_are_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    results = run_checks("performance_daily", counters((TUE, "a", 1)), [NEGATIVE], RUN, tmp_path / "file")
+    assert [result.passed for result in results] == [False]
+    assert "warning: performance_daily: Data Docs in" in capfd.readouterr().err
+
+
+def test_two_processes_build_data_docs_at_once(tmp_path: Path) -> None:
+    def build(table: str) -> subprocess.CompletedProcess[str]:
+        program = f"""
+import sys, pandas, datetime, types, pathlib
+from pipelines.expectations import Check, run_checks
+frame = pandas.DataFrame({{"ds": [datetime.date(2020, 4, 7)], "scenario_id": ["a"], "n": [0]}})
+run = types.SimpleNamespace(run_id="run", stage="stage")
+for _ in range(3):
+    run_checks({table!r}, frame, [Check("n", None, "n", "none", max_value=0)], run, pathlib.Path(sys.argv[1]))
+"""
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True)
+
+    with ThreadPoolExecutor() as pool:
+        for done in pool.map(build, ["one", "two"]):
+            assert (done.stdout, done.stderr) == ("", "")
+    index = (tmp_path / "index.html").read_text()
+    assert len(pages(tmp_path)) == 6
+    assert all(page.relative_to(tmp_path).as_posix() in index for page in pages(tmp_path))
+
+
+def test_importing_the_module_does_not_import_great_expectations() -> None:
+    program = "import sys, pipelines.expectations; sys.exit('great_expectations' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
