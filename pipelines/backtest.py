@@ -1,9 +1,9 @@
 """Stage: challenger, champion and baselines at held-out cutoffs -> marts.backtest, and MLflow.
 
-Reads the sequences as of --date and the aliases `challenger` and `champion`. Every forecaster is judged on the same series
-at the same cutoffs: as-of minus the horizon, then every [backtest] every_days back. Writes the date's partition of
-marts.backtest, per cutoff x scenario x task, with * for all scenarios and a null cutoff for all cutoffs, and logs the
-figures to the challenger's MLflow run.
+Reads the sequences as of --date and the aliases `challenger` and `champion`. Every forecaster is judged on
+the same series at the same cutoffs: as-of minus the horizon, then every [backtest] every_days back. Writes
+the date's partition of marts.backtest, per cutoff x scenario x task, with * for all scenarios and a null
+cutoff for all cutoffs, and logs the figures to the challenger's MLflow run.
 Fails (3) when there are no sequences or no challenger, or the data starts too late for the cutoffs.
 """
 

@@ -1,9 +1,10 @@
 """Stage: staged tables -> features.advertiser_sequence, one row per advertiser and scenario as of --date.
 
-Reads the last [history] keep_days of staged.performance_daily and behavior_daily, the newest profiles and scenarios up to
-the date. Writes the date's partition of features.advertiser_sequence in one commit, after the checks.
-Fails (3) when a day of that history was never staged, when the date itself is missing, or when the number of series falls
-far below the last days'. Nothing is published then.
+Reads the last [history] keep_days of staged.performance_daily and behavior_daily, the newest profiles and
+scenarios up to the date. Writes the date's partition of features.advertiser_sequence in one commit, after the
+checks.
+Fails (3) when a day of that history was never staged, when the date itself is missing, or when the number of
+series falls far below the last days'. Nothing is published then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """``pipeline.toml``: everything a deployment declares, typed, frozen and read once.
 
-A data set is described here and in its own SQL files, and nowhere else: no metric, task or attribute name is written in
-Python. ``docs/bring_your_data.md`` explains every key. An unknown key is an error that names the nearest known one.
+A data set is described here and in its own SQL files, and nowhere else: no metric, task or attribute name is
+written in Python. ``docs/bring_your_data.md`` explains every key. An unknown key is an error that names the
+nearest known one.
 """
 
 from __future__ import annotations

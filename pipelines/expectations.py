@@ -1,9 +1,9 @@
 """Checks before a commit: Great Expectations rules on the counters that a build makes in its own pass.
 
-The counters are a small frame, one row per (ds, scenario_id), either of which may be null, with a column per counter
-and, beside it, ``<counter>_example``. Judging them costs the same whatever the table's size: no rule reads the table.
-A null counter was not counted there and is not judged. Great Expectations decides whether a rule holds; what a failure
-does to the run depends on the check's severity and is decided here.
+The counters are a small frame, one row per (ds, scenario_id), either of which may be null, with a column per
+counter and, beside it, ``<counter>_example``. Judging them costs the same whatever the table's size: no rule
+reads the table. A null counter was not counted there and is not judged. Great Expectations decides whether a
+rule holds; what a failure does to the run depends on the check's severity and is decided here.
 """
 
 from __future__ import annotations

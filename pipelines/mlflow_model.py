@@ -1,7 +1,8 @@
 """MLflow's way to the model: forecasts for rows of features.advertiser_sequence, as a pyfunc made from code.
 
-``mlflow.pyfunc.load_model("models:/m2m_<data set>@champion").predict(rows, params={"as_of": "2020-06-29"})`` gives one row
-per advertiser, scenario and task. The stages do not go this way: they open the folder with ``m2m_model.predict``.
+``mlflow.pyfunc.load_model("models:/m2m_<data set>@champion").predict(rows, params={"as_of": "2020-06-29"})``
+gives one row per advertiser, scenario and task. The stages do not go this way: they open the folder with
+``m2m_model.predict``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Stage: forecasts whose horizon has passed, against what happened -> marts.forecast_quality.
 
-At --date D the forecasts made as of D minus the horizon are mature. Reads them from marts.forecast_daily and the days
-since from staged.performance_daily. Writes that as-of date's partition of marts.forecast_quality, per method x scenario x
-task; a published forecast with 90 % intervals far from 90 % shows here first.
+At --date D the forecasts made as of D minus the horizon are mature. Reads them from marts.forecast_daily and
+the days since from staged.performance_daily. Writes that as-of date's partition of marts.forecast_quality,
+per method x scenario x task; a published forecast with 90 % intervals far from 90 % shows here first.
 Nothing matured is not an error. Fails (3) when a day of the horizon was never staged.
 """
 

@@ -1,7 +1,7 @@
 """Training ranks under TorchDistributor: start them, hear of their failures, start them again from the checkpoint.
 
-Function mode, because file mode returns None when a rank raised. The driver's own message is generic, so each rank leaves
-its error in the run's folder and the driver reports the earliest one.
+Function mode, because file mode returns None when a rank raised. The driver's own message is generic, so each
+rank leaves its error in the run's folder and the driver reports the earliest one.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def train_on_ranks(settings: Distributor, run_dir: Path, resume: bool, arguments
         DataError: there is nothing to train or validate on.
         RankError: the ranks failed ``attempts`` times; it holds the first error of the last attempt.
     """
+    # Threads that spin while they wait take the core that the other is working on, on a machine with company.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     errors = run_dir / "errors"
     for attempt in range(1, settings.attempts + 1):
         errors.mkdir(parents=True, exist_ok=True)
@@ -78,8 +80,11 @@ def run_rank(settings: dict[str, Any], errors: str, arguments: dict[str, Any]) -
     threads = settings["threads"] or max(1, (os.cpu_count() or 1) // settings["processes"])
     torch.set_num_threads(threads)  # torchrun sets OMP_NUM_THREADS to 1
     try:
+        gpu = settings["use_gpu"] and torch.cuda.is_available()
+        if gpu:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         if world > 1:
-            backend = "nccl" if settings["use_gpu"] and torch.cuda.is_available() else "gloo"
+            backend = "nccl" if gpu else "gloo"
             dist.init_process_group(backend, timeout=_RENDEZVOUS)
         return train_rank(**arguments)
     except Exception as error:

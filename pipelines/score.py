@@ -1,9 +1,11 @@
 """Stage: features.advertiser_sequence -> marts.forecast_daily, a forecast for every series and task.
 
 Reads the sequences as of --date and the model with the alias `champion`. Writes the date's partition of
-marts.forecast_daily in one commit, after the checks. Without a champion, or when the champion forecasts other tasks than
-pipeline.toml declares, the best baseline of the held-out cutoffs serves, and the column `method` says so.
-Fails (3) when there are no sequences, or when a forecast is missing, negative, not a number or crosses its quantiles.
+marts.forecast_daily in one commit, after the checks. Without a champion, or when the champion forecasts other
+tasks than pipeline.toml declares, the best baseline of the held-out cutoffs serves, and the column `method`
+says so.
+Fails (3) when there are no sequences, or when a forecast is missing, negative, not a number or crosses its
+quantiles.
 """
 
 from __future__ import annotations

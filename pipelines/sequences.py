@@ -102,4 +102,5 @@ def write_shards(
     tasks = min(len(sequences.buckets), 2 * spark.sparkContext.defaultParallelism)
     partial = spark.sparkContext.parallelize(sequences.buckets, tasks).map(write)
     # A fixed order of addition: floating-point sums must not depend on which task ends first.
-    return sorted(folder.glob("bucket=*")), reduce(add, partial.collect())
+    statistics = reduce(add, partial.collect())
+    return [folder / f"bucket={bucket:05d}" for bucket in sequences.buckets], statistics

@@ -1,7 +1,8 @@
 """Print rows of any table of the warehouse, of one day, one run or one snapshot.
 
-Reads the table through its Iceberg snapshot and writes nothing. With --date only that partition; with --snapshot the table
-as it was then (`--snapshot RUN_ID` finds the snapshot that a run committed). `show tables` lists the tables with their rows.
+Reads the table through its Iceberg snapshot and writes nothing. With --date only that partition; with
+--snapshot the table as it was then (`--snapshot RUN_ID` finds the snapshot that a run committed). `show
+tables` lists the tables with their rows.
 Fails (2) when there is no such table or snapshot.
 """
 

@@ -1,7 +1,8 @@
 """Raw sources as typed Spark views: their columns are checked here, and what cannot be read is named here.
 
-Text is cast by Spark's ANSI cast inside the staging query, which stops at the first value that does not fit. Only then
-``explain_failure`` reads the sources again, to say how many there are, in which column, with an example.
+Text is cast by Spark's ANSI cast inside the staging query, which stops at the first value that does not fit.
+Only then ``explain_failure`` reads the sources again, to say how many there are, in which column, with an
+example.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from datetime import date
 from glob import glob
 from pathlib import Path
 
-from pyarrow.fs import FileSelector, FileSystem, FileType
 from py4j.protocol import Py4JJavaError
+from pyarrow.fs import FileSelector, FileSystem, FileType
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F

@@ -1,10 +1,11 @@
 """Stage: raw sources -> staged.performance_daily, behavior_daily, advertiser, scenario.
 
-Reads the [[source]]s of pipeline.toml through the data set's own SQL, for one day (--date) or a range (--from/--to, in one
-pass). Writes those days of the staged tables, each in one commit, after the checks.
-Fails (3) when a source is missing, unreadable or has lost a column; a value does not fit its type; a day is empty or far
-below its usual volume; a key is null, empty, too long or double; a metric is null, negative, NaN or infinite; a scenario
-is unknown. Nothing is published then. What the SQL dropped, merged or repaired is counted in ops.validation.
+Reads the [[source]]s of pipeline.toml through the data set's own SQL, for one day (--date) or a range
+(--from/--to, in one pass). Writes those days of the staged tables, each in one commit, after the checks.
+Fails (3) when a source is missing, unreadable or has lost a column; a value does not fit its type; a day is
+empty or far below its usual volume; a key is null, empty, too long or double; a metric is null, negative, NaN
+or infinite; a scenario is unknown. Nothing is published then. What the SQL dropped, merged or repaired is
+counted in ops.validation.
 """
 
 from __future__ import annotations

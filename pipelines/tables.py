@@ -1,7 +1,8 @@
 """Every table of the warehouse, declared once: columns, types, units, key, partitions, writer.
 
-Writers, readers, ``pipelines.show`` and ``docs/data_dictionary.md`` all use these declarations. Columns that a data set
-brings (metrics, behaviors, attributes) come from its configuration, so a declaration is a function of it.
+Writers, readers, ``pipelines.show`` and ``docs/data_dictionary.md`` all use these declarations. Columns that
+a data set brings (metrics, behaviors, attributes) come from its configuration, so a declaration is a function
+of it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Stage: features.advertiser_sequence -> an MLflow run and a registered model version, alias `challenger`.
 
-Reads the sequences as of --date. Trains M2M through TorchDistributor on rows up to the first held-out cutoff, so that the
-backtest judges what will be promoted. Logs parameters, metrics per epoch, input snapshots, configuration, code version,
-installed packages, plots and the model to MLflow. Writes no table.
-A run that was interrupted goes on from its last checkpoint, unless --from-scratch. The same seed gives the same weights.
-Fails (3) when there are no sequences, or too few days to train and validate on; (1) when a rank keeps failing.
+Reads the sequences as of --date. Trains M2M through TorchDistributor on rows up to the first held-out cutoff,
+so that the backtest judges what will be promoted. Logs parameters, metrics per epoch, input snapshots,
+configuration, code version, installed packages, plots and the model to MLflow. Writes no table.
+A run that was interrupted goes on from its last checkpoint, unless --from-scratch. The same seed gives the
+same weights.
+Fails (3) when there are no sequences, or too few days to train and validate on; (1) when a rank keeps
+failing.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def train(run: Run, spark: SparkSession, warehouse: Warehouse, from_scratch: boo
     folder = config.home / "training" / f"{ds}-{config.hash}-{sequences.snapshot_id}"
     if from_scratch and folder.exists():
         shutil.rmtree(folder)
-    resume = folder.exists()
+    resume = any((folder / "checkpoints").glob("*"))
     run.say(
         f"{sequences.series:,} series; labels to {last_label}, validation to {held_out_from}, held out after it"
         + ("; going on from a checkpoint" if resume else "")

@@ -1,8 +1,8 @@
 """The Iceberg warehouse through PyIceberg: create, plan, commit once, time travel.
 
-Every stage writes new Parquet files first, checks them, and then calls ``Warehouse.commit``: one snapshot that replaces
-the days it names. Until then readers see the old days; after it, the new ones. The calls into PyIceberg that are not its
-public API stand here alone and are held by tests/pipelines/test_warehouse.py.
+Every stage writes new Parquet files first, checks them, and then calls ``Warehouse.commit``: one snapshot
+that replaces the days it names. Until then readers see the old days; after it, the new ones. The calls into
+PyIceberg that are not its public API stand here alone and are held by tests/pipelines/test_warehouse.py.
 """
 
 from __future__ import annotations

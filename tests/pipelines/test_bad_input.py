@@ -7,7 +7,7 @@ from datetime import date, timedelta
 
 import polars as pl
 import pytest
-from conftest import FIRST_DAY, Deployment, rows_of_day
+from deployment import FIRST_DAY, Deployment, rows_of_day
 
 TABLE = "staged.performance_daily"
 

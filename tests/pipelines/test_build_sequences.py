@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 import polars as pl
-from conftest import FIRST_DAY, Deployment, rows_of_day
+from deployment import FIRST_DAY, Deployment, rows_of_day
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

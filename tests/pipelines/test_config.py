@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import Deployment
+from deployment import Deployment
 
 from m2m_model.config import ModelConfig, Task, TrainConfig
 from pipelines import config as config_module
