@@ -21,8 +21,9 @@ tools:
 # Made again only when what it is made from changes.
 $(INSTALLED): requirements.txt constraints.txt pyproject.toml | tools
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt 'setuptools>=77' -c constraints.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "Installing requirements.txt into .venv: about 240 packages, 3 GB, a few minutes"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt 'setuptools>=77' -c constraints.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 .PHONY: venv

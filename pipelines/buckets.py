@@ -49,7 +49,7 @@ def map_buckets(
 
 
 def map_frame(frame: DataFrame, buckets: int, kernel: Callable[[int, pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
-    """Shuffle a Spark frame once by its ``bucket`` column, run ``kernel(bucket, rows)`` on each and gather the reports."""
+    """Shuffle a Spark frame once by its ``bucket``, run ``kernel(bucket, rows)`` on each and gather the reports."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         arrived = [pl.from_arrow(batch) for batch in batches]

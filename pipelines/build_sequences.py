@@ -106,8 +106,8 @@ def sequences_of(
 ) -> pl.DataFrame:
     """One row per (advertiser, scenario), in that order, with its history as parallel lists (no Spark, no date filter).
 
-    A behavior row without a scenario counts for every scenario of its advertiser. ``registered_on`` is the profile's date
-    or the first row's day, whichever is earlier.
+    A behavior row without a scenario counts for every scenario of its advertiser. ``registered_on`` is the profile's
+    date or the first row's day, whichever is earlier.
     """
     day = pl.col("ds").cast(pl.Int32)
     series = (

@@ -107,6 +107,11 @@ def exit_status(stage: Callable[[list[str] | None], None], argv: list[str] | Non
     except DataError as error:
         print("data error, nothing was published:", *error.lines, sep="\n  ", file=sys.stderr, flush=True)
         return EXIT_DATA
+    except Exception as error:
+        # On the driver or inside a worker: either way the words are in the text, and the trace says the rest.
+        if "No space left on device" in str(error):
+            print("disk full, nothing was published: make room and run again. What was writing:", file=sys.stderr)
+        raise
     return 0
 
 

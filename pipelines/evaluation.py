@@ -135,8 +135,8 @@ def best_baseline(mean: Mapping[str, float]) -> str:
 
 
 def fallback(run: Run, spark: SparkSession, sequences: SequenceFiles) -> tuple[str, dict[str, ResidualQuantiles]]:
-    """The best baseline at the held-out cutoffs, and every baseline's interval calibration: what serves when there is no
-    champion. Calibrated on cutoffs before the held-out ones."""
+    """What serves when there is no champion: the best baseline at the held-out cutoffs, and every baseline's interval
+    calibration, learned on cutoffs before the held-out ones."""
     config, days = run.config, kept_days(run.config, run.ds)
     cutoffs = held_out_cutoffs(config, run.ds)
     folder = config.home / "runs" / run.run_id

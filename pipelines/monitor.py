@@ -41,9 +41,9 @@ def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame
     staged = warehouse.days("staged.performance_daily", days[0], days[-1])
     if missing := [day for day in days if day not in staged]:
         raise DataError(
-            f"staged.performance_daily: {len(missing)} of the {horizon} days after {as_of} were never staged; expected 0. "
-            f"First: {missing[0]}. Stage them with: python -m pipelines.stage_sources --config {config.path} "
-            f"--from {missing[0]} --to {missing[-1]}"
+            f"staged.performance_daily: {len(missing)} of the {horizon} days after {as_of} were never staged; "
+            f"expected 0. First: {missing[0]}. Stage them with: python -m pipelines.stage_sources "
+            f"--config {config.path} --from {missing[0]} --to {missing[-1]}"
         )
     _view(spark, warehouse, "marts.forecast_daily", forecasts).createOrReplaceTempView("forecast_daily")
     files = warehouse.files("staged.performance_daily", days[0], days[-1])

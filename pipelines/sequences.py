@@ -78,8 +78,8 @@ def held_out_cutoffs(config: Config, as_of: date) -> list[date]:
     cutoffs = [latest - timedelta(days=backtest.every_days * i) for i in range(backtest.cutoffs)]
     if cutoffs[-1] <= config.dataset.first_day:
         raise DataError(
-            f"{TABLE} ds={as_of}: the data starts on {config.dataset.first_day}, too late for {backtest.cutoffs} held-out "
-            f"cutoffs: the earliest would be {cutoffs[-1]}. Lower [backtest] cutoffs, or wait for more days."
+            f"{TABLE} ds={as_of}: the data starts on {config.dataset.first_day}, too late for {backtest.cutoffs} "
+            f"held-out cutoffs: the earliest would be {cutoffs[-1]}. Lower [backtest] cutoffs, or wait for more days."
         )
     return cutoffs
 

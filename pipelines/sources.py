@@ -98,8 +98,8 @@ def explain_failure(
                 row = wrong.first()
                 assert row is not None
                 lines.append(
-                    f'source {source.name} ds={_range(first, last)}: column "{name}": {count} values are not {kind}; expected 0. '
-                    f'First: "{row[name]}" in {dict(row.asDict())}'
+                    f'source {source.name} ds={_range(first, last)}: column "{name}": {count} values are not {kind}; '
+                    f'expected 0. First: "{row[name]}" in {dict(row.asDict())}'
                 )
     return DataError(lines or f"ds={_range(first, last)}: the staging SQL cannot cast a value: {line}")
 
@@ -120,7 +120,8 @@ def _read(spark: SparkSession, config: Config, source: Source, first: date, last
         return reader.format(source.format).load(paths)
     except (PySparkException, Py4JJavaError) as error:
         raise DataError(
-            f"source {source.name} ds={_range(first, last)}: cannot be read: {_line_with(str(error), ('',))}. Path: {paths[0]}"
+            f"source {source.name} ds={_range(first, last)}: cannot be read: {_line_with(str(error), ('',))}. "
+            f"Path: {paths[0]}"
         ) from error
 
 
@@ -137,8 +138,8 @@ def _paths(config: Config, source: Source, first: date, last: date) -> list[str]
     if missing:
         ds, path = next(iter(missing.items()))
         raise DataError(
-            f"source {source.name} ds={ds or _range(first, last)}: {len(missing)} of {len(paths)} files are missing; expected 0. "
-            f"First: {path}. If the day is only late, run again when it has arrived."
+            f"source {source.name} ds={ds or _range(first, last)}: {len(missing)} of {len(paths)} files are missing; "
+            f"expected 0. First: {path}. If the day is only late, run again when it has arrived."
         )
     return list(paths.values())
 

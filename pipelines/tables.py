@@ -156,8 +156,9 @@ def advertiser_sequence(config: Config) -> Table:
     behaviors = [Column(b.name, "list<double>", "Events on each day of `behavior_day`") for b in config.behavior]
     return Table(
         "features.advertiser_sequence",
-        "History of each advertiser in each scenario, at most [history] keep_days long. Only days with a row are listed: a "
-        "listed 0 is a zero, an unlisted day since registered_on is missing, a day before it is not registered.",
+        "History of each advertiser in each scenario, at most [history] keep_days long. Only days with a row are "
+        "listed: a listed 0 is a zero, an unlisted day since registered_on is missing, a day before it is not "
+        "registered.",
         "build_sequences",
         ("ds", "advertiser_id", "scenario_id"),
         _DAILY_PARTITION,
@@ -225,7 +226,7 @@ _CELL = Column("scenario_id", "string", f"{_SCENARIO.doc}; * = all together")
 def backtest(config: Config) -> Table:
     return Table(
         "marts.backtest",
-        "Error of each forecaster at held-out cutoffs, on the same series: the candidate, the champion and the baselines.",
+        "Error of each forecaster at held-out cutoffs, on the same series: challenger, champion, baselines.",
         "backtest",
         ("ds", "cutoff", "forecaster", "scenario_id", "task"),
         ("ds",),
@@ -330,8 +331,8 @@ def data_dictionary(config: Config) -> str:
     lines = [
         "# Data dictionary",
         "",
-        f"Made from `pipelines/tables.py` for the data set `{config.dataset.name}`; columns of metrics, behaviors and attributes",
-        "are those that its `pipeline.toml` declares. Re-make it with `make dictionary`.",
+        f"Made from `pipelines/tables.py` for the data set `{config.dataset.name}`; columns of metrics, behaviors and",
+        "attributes are those that its `pipeline.toml` declares. Re-make it with `make dictionary`.",
     ]
     for declare in DECLARATIONS.values():
         table = declare(config)

@@ -59,8 +59,8 @@ def train(run: Run, spark: SparkSession, warehouse: Warehouse, from_scratch: boo
     version = _log(run, sequences, result, folder)
     shutil.rmtree(folder)  # what is left behind is a run to resume
     run.say(
-        f"version {version.version} of {Registry(config).name} in {time.monotonic() - started:.0f} s: {result.windows:,} windows, "
-        f"{result.rows_per_second:,.0f} rows/s, best epoch {result.best_epoch}"
+        f"version {version.version} of {Registry(config).name} in {time.monotonic() - started:.0f} s: "
+        f"{result.windows:,} windows, {result.rows_per_second:,.0f} rows/s, best epoch {result.best_epoch}"
     )
     return version
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -144,7 +145,11 @@ class Deployment:
         """Exit status and everything that was printed."""
         self.capture()
         main = importlib.import_module(f"pipelines.{stage}").main
-        status = exit_status(main, ["--config", str(self.toml), *map(str, arguments)])
+        try:
+            status = exit_status(main, ["--config", str(self.toml), *map(str, arguments)])
+        except Exception:  # noqa: BLE001 - what the interpreter does with it: print it, and end with 1
+            traceback.print_exc()
+            status = 1
         return status, self.capture()
 
     def rows(self, table: str) -> pl.DataFrame:

@@ -1,0 +1,46 @@
+"""On a GPU: the same model, trained and served there. Skipped where there is none."""
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from m2m_model import predict
+from m2m_model.config import ModelConfig, TrainConfig
+from m2m_model.inputs import Inputs, Panel
+from m2m_model.predict import Forecaster
+from m2m_model.train import train_rank
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+TRAIN = TrainConfig(epochs=2, min_steps=12, max_windows=1000, batch_size=64)
+
+
+def test_trained_on_a_gpu_the_model_forecasts_the_same_on_a_cpu(
+    panel: Panel, inputs: Inputs, last_day: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = panel.save(tmp_path / "shard")
+    held_out_from = last_day - timedelta(days=14)
+    result = train_rank([shard], tmp_path / "run", inputs, ModelConfig(width=16), TRAIN, held_out_from)
+    assert all(np.isfinite(epoch.train_loss) for epoch in result.epochs)
+    on_gpu = Forecaster.load(result.model_folder)
+    monkeypatch.setattr(predict, "choose_device", lambda: torch.device("cpu"))
+    on_cpu = Forecaster.load(result.model_folder)
+    devices = [next(forecaster.model.parameters()).device.type for forecaster in (on_gpu, on_cpu)]
+    assert devices == ["cuda", "cpu"]
+    found, expected = (forecaster.predict(panel, held_out_from).distribution for forecaster in (on_gpu, on_cpu))
+    np.testing.assert_allclose(found.mean_NM, expected.mean_NM, rtol=1e-3, atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_weights_on_one_gpu(
+    panel: Panel, inputs: Inputs, last_day: date, tmp_path: Path
+) -> None:
+    shard = panel.save(tmp_path / "shard")
+    held_out_from = last_day - timedelta(days=14)
+    weights = []
+    for run in ("one", "two"):
+        result = train_rank([shard], tmp_path / run, inputs, ModelConfig(width=16), TRAIN, held_out_from)
+        weights.append((result.model_folder / "weights.safetensors").read_bytes())
+    assert weights[0] == weights[1]

@@ -1,0 +1,194 @@
+"""The whole chain on a small deployment: train, backtest, promote, score, monitor, and each of them twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import mlflow
+import polars as pl
+import pyarrow as pa
+import pytest
+from deployment import FIRST_DAY, SQL, TOML, Deployment
+
+from m2m_model.calibration import Distribution
+from m2m_model.metrics import cell_sums, finish
+from pipelines.registry import Registry
+
+DAYS = 70
+AS_OF = FIRST_DAY + timedelta(days=DAYS - 1)
+MATURED = AS_OF + timedelta(days=7)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Seventy days staged, sequences built, baseline forecasts made, a model trained, measured and promoted."""
+    folder = tmp_path_factory.mktemp("chain") / "tiny"
+    folder.mkdir()
+    # The gate is opened: what is tested is the way of a model, not the luck of a tiny one.
+    (folder / "pipeline.toml").write_text(
+        TOML + "\n[gate]\nmax_ratio_to_baseline = 100.0\nmax_ratio_to_champion = 100.0\n"
+    )
+    (folder / "performance_daily.sql").write_text(SQL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("M2M_HOME", str(folder.parent / "home"))
+        deployment = Deployment(folder, str)
+        deployment.write_days(FIRST_DAY, DAYS + 7)
+        assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", AS_OF)[0] == 0
+        assert deployment.run("build_sequences", "--date", AS_OF)[0] == 0
+        yield deployment
+
+
+def _forecasts(deployment: Deployment, ds: date = AS_OF) -> pl.DataFrame:
+    return deployment.rows("marts.forecast_daily").filter(ds=ds)
+
+
+def test_1_without_a_champion_the_best_baseline_serves_and_says_so(chain: Deployment) -> None:
+    assert chain.run("score", "--date", AS_OF)[0] == 0
+    rows = _forecasts(chain)
+    assert rows.height == chain.rows("features.advertiser_sequence").height * 2
+    assert rows["method"].str.starts_with("baseline:").all()
+    assert rows["model_version"].null_count() == rows.height
+    assert (rows["p05"] <= rows["p95"]).all()
+    assert (rows["p05"] < rows["p95"]).any()  # the baseline has an interval too
+
+
+def test_2_training_registers_a_challenger_with_its_whole_story(chain: Deployment) -> None:
+    assert chain.run("train", "--date", AS_OF)[0] == 0
+    registry = Registry(chain.config)
+    version = registry.get("challenger")
+    assert version is not None
+    run = registry.client.get_run(version.run_id)
+    assert run.data.tags["m2m.input.features.advertiser_sequence"] == str(
+        chain.warehouse.snapshot_id("features.advertiser_sequence")
+    )
+    assert run.data.tags["m2m.config-hash"] == chain.config.hash
+    assert run.data.tags["m2m.code-version"]
+    assert run.data.params["ModelConfig.width"] == "8"
+    assert run.data.params["TrainConfig.seed"] == "1"
+    epochs = registry.client.get_metric_history(version.run_id, "validation_nmae")
+    assert [metric.step for metric in epochs] == sorted(metric.step for metric in epochs)
+    assert "validation_nmae/search/spend" in run.data.metrics
+    artifacts = Path(mlflow.artifacts.download_artifacts(run_id=version.run_id))
+    names = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()}
+    assert {"config/pipeline.toml", "environment.txt", "plots/loss.png", "plots/validation_nmae.png"} <= names
+    logged = {path.name for path in version.folder.parents[1].rglob("*")}
+    assert {"weights.safetensors", "config.json", "MLmodel", "requirements.txt"} <= logged
+    assert not [name for name in logged if name.endswith((".pkl", ".pt", ".pth"))]
+    assert not list((chain.config.home / "training").iterdir())  # nothing is left to resume
+
+
+def test_3_the_same_seed_gives_the_same_weights(chain: Deployment) -> None:
+    registry = Registry(chain.config)
+    first = registry.get("challenger")
+    assert chain.run("train", "--date", AS_OF, "--from-scratch")[0] == 0
+    second = registry.get("challenger")
+    assert first is not None
+    assert second is not None
+    assert first.version != second.version
+    weights = [(version.folder / "weights.safetensors").read_bytes() for version in (first, second)]
+    assert weights[0] == weights[1]
+
+
+def test_4_backtest_judges_every_forecaster_on_the_same_series(chain: Deployment) -> None:
+    assert chain.run("backtest", "--date", AS_OF)[0] == 0
+    rows = chain.rows("marts.backtest")
+    assert set(rows["forecaster"]) == {"challenger", "last_h_days", "mean_28", "same_weekdays"}
+    assert set(rows["cutoff"].drop_nulls()) == {AS_OF - timedelta(days=7), AS_OF - timedelta(days=14)}
+    per_cell = rows.group_by("cutoff", "scenario_id", "task").agg(pl.col("n").n_unique())
+    assert per_cell["n"].max() == 1
+    assert rows.filter(pl.col("nmae").is_not_null(), forecaster="mean_28").height > 0
+    assert chain.run("backtest", "--date", AS_OF)[0] == 0
+    assert chain.rows("marts.backtest").drop("run_id").equals(rows.drop("run_id"))
+
+
+def test_5_a_dry_run_only_records_and_a_promotion_moves_the_alias(chain: Deployment) -> None:
+    registry = Registry(chain.config)
+    assert chain.run("promote", "--date", AS_OF, "--dry-run")[0] == 0
+    assert registry.get("champion") is None
+    assert chain.run("promote", "--date", AS_OF)[0] == 0
+    champion, challenger = registry.get("champion"), registry.get("challenger")
+    assert champion is not None
+    assert champion == challenger
+    ledger = chain.rows("ops.promotion").sort("decided_at")
+    assert ledger["dry_run"].to_list() == [True, False]
+    assert ledger["promoted"].to_list() == [False, True]
+    assert ledger["reason"].str.contains("of best baseline").all()
+
+
+def test_6_the_champion_serves_and_twice_gives_the_same_rows(chain: Deployment) -> None:
+    assert chain.run("score", "--date", AS_OF)[0] == 0
+    rows = _forecasts(chain)
+    assert set(rows["method"]) == {"m2m"}
+    assert set(rows["model_version"]) == {Registry(chain.config).get("champion").version}  # type: ignore[union-attr]
+    assert (rows.filter(task="active_days")["p95"] <= 7).all()
+    assert chain.run("score", "--date", AS_OF)[0] == 0
+    assert _forecasts(chain).drop("run_id").equals(rows.drop("run_id"))
+
+
+def test_7_mlflows_own_loader_gives_the_published_forecasts(chain: Deployment) -> None:
+    registry = Registry(chain.config)
+    model = mlflow.pyfunc.load_model(f"models:/{registry.name}@champion")
+    sequences = chain.rows("features.advertiser_sequence").drop("ds", "bucket").to_pandas()
+    sequences["registered_on"] = sequences["registered_on"].astype("datetime64[ns]")
+    found = pl.from_pandas(model.predict(sequences, params={"as_of": str(AS_OF)}))
+    key = ["advertiser_id", "scenario_id", "task"]
+    published = _forecasts(chain).select(*key, "median", "p95").sort(key)
+    assert found.select(*key, "median", "p95").sort(key).equals(published)
+
+
+def test_8_matured_forecasts_are_judged_as_the_model_package_defines_it(chain: Deployment) -> None:
+    assert chain.run("monitor", "--date", AS_OF)[0] == 0  # nothing matured is no error
+    assert chain.rows("marts.forecast_quality").is_empty()
+    assert chain.run("monitor", "--date", MATURED)[0] == 3  # the days since were never staged
+    assert chain.run("stage_sources", "--from", AS_OF + timedelta(days=1), "--to", MATURED)[0] == 0
+    assert chain.run("monitor", "--date", MATURED)[0] == 0
+    rows = chain.rows("marts.forecast_quality")
+    assert set(rows["ds"]) == {AS_OF}
+    assert set(rows["matured_on"]) == {MATURED}
+    expected = _judged_by_hand(chain)
+    overall = rows.filter(method="*", scenario_id="*").sort("task")
+    for column in ("n", "nmae", "smape", "pinball", "coverage_50", "coverage_90", "bias"):
+        assert overall[column].to_list() == pytest.approx(expected[column].to_pylist()), column
+    assert chain.run("monitor", "--date", MATURED)[0] == 0
+    assert chain.rows("marts.forecast_quality").drop("run_id").equals(rows.drop("run_id"))
+
+
+def _judged_by_hand(chain: Deployment) -> pa.Table:
+    """The figures of m2m_model.metrics, from the tables, with totals added up here."""
+    after = chain.rows("staged.performance_daily").filter(pl.col("ds").is_between(AS_OF, MATURED, closed="right"))
+    active = pl.any_horizontal(pl.col("views", "taps", "spend") > 0)
+    totals = after.group_by("advertiser_id", "scenario_id").agg(
+        pl.sum("spend"), active.sum().cast(pl.Float64).alias("active_days")
+    )
+    actual = totals.unpivot(["spend", "active_days"], index=["advertiser_id", "scenario_id"], variable_name="task")
+    key = ["advertiser_id", "scenario_id", "task"]
+    both = _forecasts(chain).join(actual, on=key, how="left").with_columns(pl.col("value").fill_null(0.0))
+    sums = []
+    for (task,), part in both.group_by("task"):
+        columns = (part[name].to_numpy().reshape(-1, 1) for name in ("mean", "median", "p05", "p25", "p75", "p95"))
+        sums.append(
+            cell_sums(
+                Distribution(*columns),
+                part["value"].to_numpy().reshape(-1, 1),
+                part["scenario_id"].to_numpy(),
+                [str(task)],
+                AS_OF,
+                "x",
+            )
+        )
+    return finish(pa.concat_tables(sums), ("task",))
+
+
+def test_9_a_champion_of_other_tasks_steps_back_for_the_baseline(chain: Deployment) -> None:
+    before = chain.toml.read_text()
+    chain.edit("[history]", '[[task]]\nname = "taps"\nmetric = "taps"\naggregate = "sum"\n\n[history]')
+    try:
+        assert chain.run("score", "--date", AS_OF)[0] == 0
+        rows = _forecasts(chain)
+        assert set(rows["task"]) == {"spend", "active_days", "taps"}
+        assert rows["method"].str.starts_with("baseline:").all()
+        assert chain.run("promote", "--date", AS_OF)[0] == 0
+    finally:
+        chain.toml.write_text(before)

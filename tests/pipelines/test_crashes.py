@@ -1,0 +1,79 @@
+"""A killed process, a full disk, two runs at once: readers see yesterday or today, never half, and a rerun heals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from deployment import FIRST_DAY, Deployment, rows_of_day
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = "staged.performance_daily"
+NEXT = FIRST_DAY + timedelta(days=8)
+
+KILLED = """
+import os, signal, sys
+from pipelines import stage_sources
+from pipelines.warehouse import Warehouse
+Warehouse.commit = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+stage_sources.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def staged(deployment: Deployment) -> Deployment:
+    last = deployment.write_days(FIRST_DAY, 8)
+    assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[0] == 0
+    deployment.write_day(NEXT)
+    return deployment
+
+
+def _command(deployment: Deployment, *start: str) -> list[str]:
+    return [sys.executable, *start, "--config", str(deployment.toml), "--date", str(NEXT)]
+
+
+def test_a_process_killed_between_write_and_commit_publishes_nothing(staged: Deployment) -> None:
+    before, snapshot = staged.rows(TABLE), staged.warehouse.snapshot_id(TABLE)
+    found = subprocess.run(_command(staged, "-c", KILLED), cwd=ROOT, capture_output=True, check=False)
+    assert found.returncode == -signal.SIGKILL
+    written = list((staged.config.home / "warehouse").rglob(f"ds={NEXT}/*.parquet"))
+    assert written  # the files are there, and nobody sees them
+    assert staged.warehouse.snapshot_id(TABLE) == snapshot
+    assert staged.rows(TABLE).equals(before)
+    assert staged.run("stage_sources", "--date", NEXT)[0] == 0
+    assert staged.warehouse.days(TABLE)[NEXT] == rows_of_day(NEXT).height
+
+
+def test_two_runs_of_one_date_at_once_leave_one_whole_day(staged: Deployment) -> None:
+    command = _command(staged, "-m", "pipelines.stage_sources")
+    runs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    outputs = [run.communicate()[0].decode() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    assert staged.warehouse.days(TABLE)[NEXT] == rows_of_day(NEXT).height
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_a_full_disk_is_named_and_publishes_nothing(staged: Deployment, tmp_path: Path) -> None:
+    small = staged.config.home / "warehouse" / "staged" / "performance_daily" / "data"
+    before = staged.rows(TABLE)
+    kept = tmp_path / "kept"
+    small.rename(kept)
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
+    try:
+        for run in kept.iterdir():  # what was committed stays readable beside the little that is left
+            (small / run.name).symlink_to(run)
+        (small / "filler").write_bytes(b"x" * 56 * 1024)
+        status, said = staged.run("stage_sources", "--date", NEXT)
+        assert status == 1, said
+        assert "disk full, nothing was published" in said
+        assert staged.rows(TABLE).equals(before)
+        (small / "filler").unlink()
+        assert staged.run("stage_sources", "--date", NEXT)[0] == 0
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

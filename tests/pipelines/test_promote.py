@@ -1,0 +1,42 @@
+"""The gate: literal figures in, a decision out."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.config import Gate
+from pipelines.errors import DataError
+from pipelines.promote import decide
+
+BASELINES = {"last_h_days": 0.50, "mean_28": 0.40, "same_weekdays": 0.60}
+
+
+def test_better_than_champion_and_best_baseline_is_promoted() -> None:
+    decision = decide(BASELINES | {"challenger": 0.39, "champion": 0.395}, Gate())
+    assert decision.promoted
+    assert (decision.baseline, decision.baseline_nmae) == ("mean_28", 0.40)
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({"challenger": 0.41}, "NMAE 0.4100 is 1.025 of best baseline mean_28's 0.4000 (at most 1)"),
+        ({"challenger": 0.39, "champion": 0.30}, "NMAE 0.3900 is 1.300 of champion's 0.3000 (at most 1)"),
+        ({"challenger": float("nan")}, "nan"),
+        ({"challenger": 0.1, "champion": float("nan")}, "champion"),
+    ],
+)
+def test_worse_or_unknown_is_not_promoted_and_says_by_how_much(figures: dict[str, float], words: str) -> None:
+    decision = decide(BASELINES | figures, Gate())
+    assert not decision.promoted
+    assert words in decision.reason
+
+
+def test_the_first_version_needs_no_champion_and_ratios_are_settings() -> None:
+    assert decide(BASELINES | {"challenger": 0.40}, Gate()).promoted
+    assert decide(BASELINES | {"challenger": 0.43}, Gate(max_ratio_to_baseline=1.1)).promoted
+
+
+def test_a_backtest_without_the_challenger_is_refused() -> None:
+    with pytest.raises(DataError, match="expected the challenger and a baseline"):
+        decide(BASELINES, Gate())

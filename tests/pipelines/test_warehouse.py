@@ -1,0 +1,141 @@
+"""The commit protocol, and the contract of the PyIceberg calls that are not its public API."""
+
+from __future__ import annotations
+
+import threading
+from datetime import date, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deployment import FIRST_DAY, Deployment
+
+from pipelines.errors import ConfigError, DataError
+from pipelines.tables import DECLARATIONS
+from pipelines.warehouse import DataFile, Warehouse, on_day, read_files, write_file
+
+TABLE = "staged.performance_daily"
+DAYS = [FIRST_DAY + timedelta(days=i) for i in range(4)]
+
+
+def _rows(ds: date, spend: float, bucket: int = 0) -> pl.DataFrame:
+    names = ["a", "b"]
+    return pl.DataFrame(
+        {
+            "ds": [ds] * 2,
+            "bucket": [bucket] * 2,
+            "advertiser_id": names,
+            "scenario_id": ["search"] * 2,
+            "views": [2.0, 3.0],
+            "taps": [1.0, 0.0],
+            "spend": [spend, 0.0],
+        },
+        schema_overrides={"bucket": pl.Int32},
+    )
+
+
+def _write(warehouse: Warehouse, run: str, ds: date, spend: float) -> DataFile:
+    return write_file(_rows(ds, spend), warehouse.arrow_schema(TABLE), warehouse.folder(TABLE, run), ds, 0)
+
+
+def _commit(warehouse: Warehouse, run: str, days: list[date], spend: float) -> int:
+    files = [_write(warehouse, run, ds, spend) for ds in days]
+    return warehouse.commit(TABLE, days[0], days[-1], files, {"run-id": run, "stage": "test"})
+
+
+def test_a_commit_replaces_its_days_in_one_snapshot_and_no_other(deployment: Deployment) -> None:
+    warehouse = deployment.warehouse
+    _commit(warehouse, "one", DAYS[:3], 1.0)
+    before = len(warehouse.table(TABLE).snapshots())
+    _commit(warehouse, "two", DAYS[1:2], 9.0)
+    assert len(warehouse.table(TABLE).snapshots()) == before + 1
+    spend = {ds: float(part["spend"].sum()) for (ds,), part in deployment.rows(TABLE).group_by("ds")}
+    assert spend == {DAYS[0]: 1.0, DAYS[1]: 9.0, DAYS[2]: 1.0}
+
+
+def test_time_travel_by_run_and_lineage_in_the_snapshot(deployment: Deployment) -> None:
+    warehouse = deployment.warehouse
+    _commit(warehouse, "one", DAYS[:2], 1.0)
+    _commit(warehouse, "two", DAYS[:1], 9.0)
+    old = warehouse.scan(TABLE, on_day(DAYS[0]), snapshot_id=warehouse.snapshot_of_run(TABLE, "one"))
+    assert old["spend"].sum() == 1.0
+    # No snapshot on the way shows the day missing.
+    counts = [
+        warehouse.scan(TABLE, on_day(DAYS[0]), snapshot_id=snapshot.snapshot_id).height
+        for snapshot in warehouse.table(TABLE).snapshots()
+    ]
+    assert counts == [2, 2]
+    summary = warehouse.table(TABLE).current_snapshot().summary
+    assert summary.additional_properties["m2m.stage"] == "test"
+    with pytest.raises(ConfigError, match="no snapshot of run three"):
+        warehouse.snapshot_of_run(TABLE, "three")
+
+
+def test_an_empty_day_is_told_from_a_day_never_written(deployment: Deployment) -> None:
+    warehouse = deployment.warehouse
+    files = [_write(warehouse, "one", DAYS[0], 1.0)]
+    warehouse.commit(TABLE, DAYS[0], DAYS[1], files, {"run-id": "one"})
+    assert warehouse.days(TABLE) == {DAYS[0]: 2, DAYS[1]: 0}
+    _commit(warehouse, "two", [DAYS[1]], 5.0)
+    assert warehouse.days(TABLE) == {DAYS[0]: 2, DAYS[1]: 2}
+    warehouse.commit(TABLE, DAYS[0], DAYS[0], [], {"run-id": "three"})
+    assert warehouse.days(TABLE) == {DAYS[0]: 0, DAYS[1]: 2}
+
+
+def test_a_file_of_another_partition_is_refused(deployment: Deployment) -> None:
+    warehouse = deployment.warehouse
+    wrong = write_file(_rows(DAYS[1], 1.0), warehouse.arrow_schema(TABLE), warehouse.folder(TABLE, "one"), DAYS[0], 0)
+    with pytest.raises(DataError, match=r"holds partition .*2024, 1, 2.* expected \(2024-01-01, 0\)"):
+        warehouse.commit(TABLE, DAYS[0], DAYS[0], [wrong], {"run-id": "one"})
+    assert warehouse.days(TABLE) == {}
+
+
+def test_two_runs_of_one_date_at_once_leave_one_of_them_whole(deployment: Deployment) -> None:
+    _commit(deployment.warehouse, "zero", DAYS[:1], 0.0)
+    files = {run: _write(deployment.warehouse, run, DAYS[0], spend) for run, spend in (("one", 1.0), ("two", 2.0))}
+    start, errors = threading.Barrier(2), []
+
+    def write(run: str) -> None:
+        warehouse = deployment.warehouse
+        warehouse.table(TABLE)
+        start.wait()
+        try:
+            warehouse.commit(TABLE, DAYS[0], DAYS[0], [files[run]], {"run-id": run})
+        except Exception as error:  # noqa: BLE001 - seen by the assertion below
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(run,)) for run in files]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert deployment.rows(TABLE)["spend"].sum() in (1.0, 2.0)
+    assert deployment.rows(TABLE).height == 2
+    assert len(deployment.warehouse.table(TABLE).snapshots()) == 3
+
+
+def test_files_carry_field_ids_so_that_a_renamed_column_is_not_read_as_null(deployment: Deployment) -> None:
+    warehouse = deployment.warehouse
+    _commit(warehouse, "one", DAYS[:1], 7.0)
+    with warehouse.table(TABLE).update_schema() as update:
+        update.rename_column("spend", "spend_renamed")
+    renamed = warehouse.catalog.load_table(TABLE).scan().to_arrow()
+    assert sum(renamed["spend_renamed"].to_pylist()) == 7.0
+    with pytest.raises(ConfigError, match=r"Only stored: .*spend_renamed.*only declared: .*spend"):
+        warehouse.table(TABLE)
+
+
+def test_every_declared_table_is_created_with_its_declaration(deployment: Deployment) -> None:
+    for name in DECLARATIONS:
+        table, declared = deployment.warehouse.table(name), deployment.warehouse.declared(name)
+        assert [field.name for field in table.schema().fields] == [column.name for column in declared.columns]
+        assert [field.name for field in table.spec().fields] == list(declared.partition)
+        assert set(declared.key) <= {column.name for column in declared.columns}
+
+
+def test_the_same_rows_give_the_same_bytes(deployment: Deployment) -> None:
+    warehouse = deployment.warehouse
+    one, two = (_write(warehouse, run, DAYS[0], 1.0) for run in ("one", "two"))
+    assert Path(one.path.removeprefix("file://")).read_bytes() == Path(two.path.removeprefix("file://")).read_bytes()
+    assert read_files([one], warehouse.arrow_schema(TABLE)).equals(_rows(DAYS[0], 1.0))
