@@ -130,17 +130,21 @@ def count_rows(bucket: int, rows: pl.DataFrame, rules: Sequence[Rule], key: Sequ
 
 
 def counters_frame(report: pl.DataFrame, checks: Sequence[Check]) -> pd.DataFrame:
-    """One row per (ds, scenario) with a column per counter (0 where nothing was counted) and its example."""
+    """One row per (ds, scenario) with a column per counter and its example.
+
+    What was not counted is 0 under an upper bound, and null, which is not judged, under a lower one.
+    """
     summed = report.group_by("ds", "scenario_id", "counter").agg(
         pl.sum("value"), pl.col("example").drop_nulls().first()
     )
     frame = summed.select("ds", "scenario_id").unique().sort("ds", "scenario_id")
-    for counter in dict.fromkeys(["rows", *(check.counter for check in checks)]):
+    for counter, lower in {check.counter: check.max_value is None for check in checks}.items():
         one = summed.filter(counter=counter).select(
             "ds", "scenario_id", pl.col("value").alias(counter), pl.col("example").alias(f"{counter}_example")
         )
         frame = frame.join(one, on=["ds", "scenario_id"], how="left", nulls_equal=True)
-        frame = frame.with_columns(pl.col(counter).fill_null(0.0))
+        if not lower:
+            frame = frame.with_columns(pl.col(counter).fill_null(0.0))
     return frame.to_pandas()
 
 
@@ -160,16 +164,16 @@ def day_rules(config: Config, daily: bool) -> list[Check]:
         Check(
             name="volume",
             column=None,
-            counter="volume_shortfall",
-            max_value=1 - config.checks.volume_min_ratio,
+            counter="volume_ratio",
+            min_value=config.checks.volume_min_ratio,
             severity=severity.get("volume", usual),
-            expected=f"at least {config.checks.volume_min_ratio:.0%} of the usual rows of that weekday",
+            expected=f"at least {config.checks.volume_min_ratio:.0%} of the usual rows",
         ),
     ]
 
 
 def day_counters(rows_by_day: Mapping[date, int], days: Sequence[date]) -> pl.DataFrame:
-    """Report on whole days: empty or not, and by how much its rows fall short of recent days.
+    """Report on whole days: empty or not, and its rows relative to the usual ones.
 
     The usual volume is the median of the last four same weekdays, or of the last seven days while there are fewer than
     two of them; ``rows_by_day`` holds the days that are being written and those already in the warehouse.
@@ -181,7 +185,7 @@ def day_counters(rows_by_day: Mapping[date, int], days: Sequence[date]) -> pl.Da
         sample = weekdays if len(weekdays) >= 2 else recent
         usual = statistics.median(sample) if len(sample) >= 2 else 0
         rows = rows_by_day.get(ds, 0)
-        shortfall = max(0.0, 1 - rows / usual) if usual and rows else 0.0  # no row at all is empty_day's to judge
         found.append((None, ds, None, "empty_day", float(rows == 0), "0 rows"))
-        found.append((None, ds, None, "volume_shortfall", shortfall, f"{rows} rows, usually {usual:g}"))
+        if usual and rows:  # no row at all is empty_day's to judge
+            found.append((None, ds, None, "volume_ratio", rows / usual, f"{rows} rows, usually {usual:g}"))
     return pl.DataFrame(found, schema=REPORT, orient="row")

@@ -73,6 +73,8 @@ def record(run: Run, warehouse: Warehouse, results: Sequence[CheckResult]) -> No
     for first, count in _grouped([result for result in failures(results) if result.severity == "warning"]):
         more = f" (and {count - 1} more like it in ops.validation)" if count > 1 else ""
         print(f"warning: {format_failure(first)}{more}", file=sys.stderr, flush=True)
+    if failures(results):
+        print(f"every check of this run: {run.config.home / 'data_docs' / 'index.html'}", file=sys.stderr, flush=True)
     raise_on_critical(results)
 
 

@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from deployment import FIRST_DAY, Deployment, rows_of_day
+
+from pipelines.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = "staged.performance_daily"
@@ -68,7 +71,7 @@ def test_a_full_disk_is_named_and_publishes_nothing(staged: Deployment, tmp_path
     try:
         for run in kept.iterdir():  # what was committed stays readable beside the little that is left
             (small / run.name).symlink_to(run)
-        (small / "filler").write_bytes(b"x" * 56 * 1024)
+        (small / "filler").write_bytes(b"x" * 64 * 1024)
         status, said = staged.run("stage_sources", "--date", NEXT)
         assert status == 1, said
         assert "disk full, nothing was published" in said
@@ -77,3 +80,32 @@ def test_a_full_disk_is_named_and_publishes_nothing(staged: Deployment, tmp_path
         assert staged.run("stage_sources", "--date", NEXT)[0] == 0
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_training_killed_between_checkpoints_goes_on_to_the_same_weights(deployment: Deployment) -> None:
+    deployment.edit("min_steps = 4", "min_steps = 900\ncheckpoint_every_steps = 5\npatience = 1000")
+    deployment.edit("max_windows = 400", "max_windows = 60000")
+    deployment.edit("epochs = 2", "epochs = 60")
+    deployment.edit("[backtest]", "[distributor]\nprocesses = 2\nthreads = 1\n\n[backtest]")
+    last = deployment.write_days(FIRST_DAY, 60)
+    deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)
+    assert deployment.run("build_sequences", "--date", last)[0] == 0
+    command = [sys.executable, "-m", "pipelines.train", "--config", str(deployment.toml), "--date", str(last)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as training:
+        folder = deployment.config.home / "training"
+        while not list(folder.glob("*/checkpoints/*.pt")):
+            assert training.poll() is None, training.communicate()[0].decode()
+            time.sleep(0.05)
+        training.kill()
+    status, said = deployment.run("train", "--date", last)
+    assert status == 0, said
+    assert "going on from a checkpoint" in said
+    registry = Registry(deployment.config)
+    resumed = registry.get("challenger")
+    assert deployment.run("train", "--date", last, "--from-scratch")[0] == 0
+    whole = registry.get("challenger")
+    assert resumed is not None
+    assert whole is not None
+    assert (resumed.version, whole.version) == ("1", "2")  # the killed one registered nothing
+    weights = [(version.folder / "weights.safetensors").read_bytes() for version in (resumed, whole)]
+    assert weights[0] == weights[1]
