@@ -1,0 +1,60 @@
+"""The docs are true: links resolve, commands exist, the data dictionary is current, every stage explains itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.__main__ import STAGES
+from pipelines.config import load_config
+from pipelines.tables import data_dictionary
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
+NAMES = [str(path.relative_to(ROOT)) for path in DOCS]
+
+
+def _anchors(text: str) -> set[str]:
+    """Anchors that GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_leads_somewhere(name: str) -> None:
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{name}: {target}"
+        if anchor:
+            assert anchor in _anchors(file.read_text(encoding="utf-8")), f"{name}: {target}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_exists(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^    )make (?:-s )?([a-z]+)", text, re.MULTILINE)) <= targets
+    assert set(re.findall(r"-m pipelines\.([a-z_]+)", text)) <= set(STAGES)
+
+
+def test_the_data_dictionary_is_current() -> None:
+    made = data_dictionary(load_config(ROOT / "examples" / "online_ads" / "pipeline.toml"))
+    assert (ROOT / "docs" / "data_dictionary.md").read_text(encoding="utf-8") == made, "run `make dictionary`"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_says_what_is_read_and_written_and_when_it_fails(stage: str) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", f"pipelines.{stage}", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0
+    for word in ("Reads", "rites", "Fails ("):
+        assert word in found.stdout or word.lower() in found.stdout, f"{stage}: {word}"
