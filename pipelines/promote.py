@@ -1,8 +1,8 @@
 """Stage: the gate. The challenger's backtest -> alias `champion`, and a line in ops.promotion.
 
 Reads marts.backtest of --date. The challenger is promoted when its NMAE, averaged over tasks, is not above
-the champion's and not above the best single baseline's ([gate] sets both ratios). Every decision is appended
-to ops.promotion with its figures; --dry-run only records it. A rejected challenger is not an error:
+the champion's and not above the best single baseline's ([gate] sets both ratios). Writes every decision
+to ops.promotion, with its figures; --dry-run only records it. A rejected challenger is not an error:
 yesterday's champion, or the best baseline, goes on serving.
 Fails (3) when the date has no backtest of the present challenger.
 """
