@@ -98,15 +98,15 @@ def forecasts(config: Config, warehouse: Warehouse, day: date) -> str:
         f"{count:,} by {method}" for method, count in rows.group_by("method").len().sort("len").iter_rows()
     )
     key, first_task = ["advertiser_id", "scenario_id"], config.task[0].name
-    largest = rows.filter(task=first_task).sort("median", *key, descending=[True, False, False]).select(key)
+    largest = rows.filter(task=first_task).sort("point", *key, descending=[True, False, False]).select(key)
     chosen = largest.head(SERIES_SHOWN).with_row_index("rank").join(rows, on=key).sort("rank", "task")
     body = [
-        [advertiser, scenario, task, f"{median:,.1f}", f"{p05:,.1f} .. {p95:,.1f}", method]
-        for advertiser, scenario, task, median, p05, p95, method in chosen.select(
-            *key, "task", "median", "p05", "p95", "method"
+        [advertiser, scenario, task, f"{point:,.1f}", f"{p05:,.1f} .. {p95:,.1f}", method]
+        for advertiser, scenario, task, point, p05, p95, method in chosen.select(
+            *key, "task", "point", "p05", "p95", "method"
         ).iter_rows()
     ]
-    table = aligned([["advertiser", "scenario", "task", "median", "90 % interval", "method"], *body])
+    table = aligned([["advertiser", "scenario", "task", "forecast", "90 % interval", "method"], *body])
     return f"{len(rows):,} forecasts: {methods}. The series with the largest {first_task}:\n{table}"
 
 

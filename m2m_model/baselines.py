@@ -38,6 +38,25 @@ def same_weekdays(panel: Panel, cutoff: int, series: Ints) -> Floats:
     return np.asarray(weekday_NDM[:, ahead].sum(1))
 
 
+def tsb(panel: Panel, cutoff: int, series: Ints) -> Floats:
+    """Teunter, Syntetos and Babai (2011), for intermittent series: probability of a day with demand, smoothed every
+    day, times its size, smoothed on days with demand; x horizon_days. Starts at the first registered of 56 days."""
+    block_NDM = _recent(panel, cutoff, series, TSB_DAYS)
+    age_N1 = np.maximum(history_days(panel, cutoff)[series], 0)[:, None]
+    probability_NM = np.full((len(series), len(panel.spec.tasks)), np.nan)
+    size_NM = np.full_like(probability_NM, np.nan)
+    for day in range(TSB_DAYS):
+        value_NM = block_NDM[:, day]
+        demand_NM = value_NM > 0
+        begun_N1 = age_N1 >= TSB_DAYS - day
+        first_NM, first_size_NM = np.isnan(probability_NM), np.isnan(size_NM)
+        moved_NM = np.where(first_NM, demand_NM, probability_NM + TSB_RATE * (demand_NM - probability_NM))
+        probability_NM = np.where(begun_N1, moved_NM, probability_NM)
+        moved_NM = np.where(first_size_NM, value_NM, size_NM + TSB_RATE * (value_NM - size_NM))
+        size_NM = np.where(begun_N1 & demand_NM, moved_NM, size_NM)
+    return np.asarray(np.nan_to_num(probability_NM * size_NM) * panel.spec.horizon_days)
+
+
 def cold_start(panel: Panel, cutoff: int, series: Ints) -> Floats:
     """A series younger than COLD_START_DAYS: its mean per registered day x horizon_days."""
     return mean_28(panel, cutoff, series)
@@ -55,8 +74,12 @@ def _recent(panel: Panel, cutoff: int, series: Ints, days: int) -> Floats:
     return np.pad(block_NDM, ((0, 0), (days - block_NDM.shape[1], 0), (0, 0)))
 
 
+TSB_DAYS, TSB_RATE = 56, 0.1
+
+# Any of these can serve when there is no champion.
 BASELINES: Mapping[str, Baseline] = {
     "last_h_days": last_h_days,
     "mean_28": mean_28,
     "same_weekdays": same_weekdays,
+    "tsb": tsb,
 }

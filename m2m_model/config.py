@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 Aggregate = Literal["sum", "days"]
 Architecture = Literal["m2m", "mmoe", "shared_bottom"]
-Loss = Literal["poisson"]
+Loss = Literal["histogram", "negative_binomial", "lognormal", "poisson"]
 
 ACTIVE = "active"  # reserved metric: any performance metric above zero that day
 
@@ -32,24 +32,25 @@ class Task:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """M2M (Zhang et al., WSDM 2022). The paper's own form: ``patch_days=1, meta_rank=0, exposure_offset=False,
-    level_weights=False``. Ablations: ``meta_attention``, ``meta_tower``, ``transformer`` = False."""
+    """M2M (Zhang et al., WSDM 2022). The paper's own form: ``loss="poisson", patch_days=1, meta_rank=0,
+    exposure_offset=False, level_weights=False``. Ablations: ``meta_attention``, ``meta_tower``, ``transformer``."""
 
     architecture: Architecture = "m2m"
-    loss: Loss = "poisson"
+    loss: Loss = "histogram"
     width: int = 64  # d: embeddings, experts, towers, S~
     heads: int = 4
     layers: int = 1  # transformer layers per sequence
     experts: int = 4
     meta_depth: int = 1  # generated layers of the meta unit inside the attention
     tower_depth: int = 1  # generated layers of the meta tower
-    meta_rank: int = 0  # 0 = full generated matrices; r = an r x r generated core between shared factors
+    meta_rank: int = 16  # 0 = full generated matrices; r = an r x r generated core between shared factors
     patch_days: int = 7  # days per token; 1 = the paper's daily tokens
     bins: int = 32  # value bins per metric, besides zero, missing and not registered
+    ratio_bins: int = 60  # classes of the histogram loss, besides zero
     dropout: float = 0.1
     scenario_dropout: float = 0.05  # scenario id and attributes become unknown at random, so that "unknown" is trained
-    exposure_offset: bool = True  # log lambda = log(recent level) + f(x)
-    level_weights: bool = True  # loss weight sqrt(level) instead of the Poisson loss's own weight, the level
+    exposure_offset: bool = True  # parametric losses: log of the mean = log(recent level) + f(x)
+    level_weights: bool = True  # loss weight sqrt(level)
     meta_attention: bool = True
     meta_tower: bool = True
     transformer: bool = True
@@ -57,7 +58,17 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _one_of("architecture", self.architecture, Architecture)
         _one_of("loss", self.loss, Loss)
-        for name in ("width", "heads", "layers", "experts", "meta_depth", "tower_depth", "patch_days", "bins"):
+        for name in (
+            "width",
+            "heads",
+            "layers",
+            "experts",
+            "meta_depth",
+            "tower_depth",
+            "patch_days",
+            "bins",
+            "ratio_bins",
+        ):
             _at_least(name, getattr(self, name), 1)
         _at_least("meta_rank", self.meta_rank, 0)
         for name in ("dropout", "scenario_dropout"):
@@ -73,17 +84,18 @@ class TrainConfig:
 
     epochs: int = 6
     max_windows: int = 300_000  # of the whole run: what bounds its time on large data
-    min_steps: int = 200  # of the whole run: small data is walked through more often
-    batch_size: int = 512
+    min_steps: int = 400  # of the whole run: small data is walked through more often
+    batch_size: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     gradient_clip: float = 1.0
     seed: int = 1
-    validation_cutoffs: int = 2
+    validation_cutoffs: int = 4  # at most; fewer where they would take more than a third of the history
     validation_windows: int = 50_000  # rows of the validation cutoffs that are scored each epoch and calibrated on
     min_history_days: int = 14  # registered days of a series at a training cutoff
     patience: int = 3  # epochs without a better validation NMAE before the run stops
-    checkpoint_every_steps: int = 200
+    blend: bool = True  # with the simple forecast that validation would have chosen
+    checkpoint_every_steps: int = 400
 
     def __post_init__(self) -> None:
         for name in ("epochs", "max_windows", "batch_size", "validation_cutoffs", "validation_windows"):

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,10 @@ NOT_REGISTERED, MISSING, ZERO, FIRST_BIN = 0, 1, 2, 3
 
 COLD_START_DAYS = 7  # a series younger than this is served by the cold-start rule
 LEVEL_DAYS = (7, 14, 28)  # the recent level is the mean of these daily rates
+RECENT_DAYS = (1, 2, 3, 5, 56)  # further rates among the dense features
+DAYS_SEEN = 7  # single days among the dense features
 WEEKS = 8  # weekly totals among the dense features
+ADVERTISER_DAYS = (7, 28, 56)  # rates of the advertiser over all its scenarios
 VOCABULARY_SIZE = 1000
 
 _EPOCH = date(1970, 1, 1)
@@ -99,6 +104,22 @@ class Panel:
     def days(self) -> int:
         return int(self.performance_NTP.shape[1])
 
+    @cached_property
+    def advertiser_index_N(self) -> Ints:
+        """Row of each series' advertiser in ``advertiser_total_ATM``."""
+        return np.asarray(np.unique(self.advertiser_N.astype(str), return_inverse=True)[1])
+
+    @cached_property
+    def advertiser_total_ATM(self) -> Floats:
+        """Daily totals of A advertisers over all their scenarios. A bucket holds all series of an advertiser."""
+        advertisers = int(self.advertiser_index_N.max(initial=-1)) + 1
+        total_ATM = np.zeros((advertisers, self.days, len(self.spec.tasks)), np.float32)
+        for start in range(0, len(self), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            daily_NTM = daily_totals(self.performance_NTP[rows], self.spec).astype(np.float32)
+            np.add.at(total_ATM, self.advertiser_index_N[rows], daily_NTM)
+        return total_ATM
+
     @property
     def first_day(self) -> date:
         return self.last_day - timedelta(days=self.days - 1)
@@ -157,6 +178,7 @@ class Panel:
         np.save(partial / "performance.npy", self.performance_NTP)
         np.save(partial / "behavior.npy", self.behavior_NTF)
         np.save(partial / "registered.npy", self.registered_N)
+        np.save(partial / "advertiser_total.npy", self.advertiser_total_ATM)
         with pa.OSFile(str(partial / "keys.arrow"), "wb") as sink, pa.ipc.new_file(sink, self.keys.schema) as writer:
             writer.write_table(self.keys)
         header = {"spec": self.spec.to_dict(), "last_day": self.last_day.isoformat()}
@@ -178,7 +200,7 @@ class Panel:
         performance_NTP, behavior_NTF, registered_N = (
             _mapped(folder / f"{name}.npy") for name in ("performance", "behavior", "registered")
         )
-        return cls(
+        panel = cls(
             SequenceSpec.from_dict(header["spec"]),
             date.fromisoformat(header["last_day"]),
             performance_NTP,
@@ -186,6 +208,9 @@ class Panel:
             registered_N,
             keys,
         )
+        # Mapped instead of computed: at a million advertisers this is a gigabyte.
+        vars(panel)["advertiser_total_ATM"] = _mapped(folder / "advertiser_total.npy")
+        return panel
 
 
 def daily_totals(performance_xP: Floats, spec: SequenceSpec) -> Floats:
@@ -326,8 +351,9 @@ class Inputs:
 
     @property
     def dense_features(self) -> int:
-        """D: 8 weeks, 3 rates, level and active share per task; age, silence and weekday."""
-        return len(self.spec.tasks) * (WEEKS + len(LEVEL_DAYS) + 2) + 2 + 7
+        """D: weeks, rates, single days, advertiser's rates, level and active share per task; age, silence, weekday."""
+        per_task = WEEKS + len(LEVEL_DAYS) + len(RECENT_DAYS) + DAYS_SEEN + len(ADVERTISER_DAYS) + 1 + 2
+        return len(self.spec.tasks) * per_task + 2 + 7
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -368,7 +394,9 @@ class Inputs:
         seen = slice(look - spec.window_days, None)
         age_B = cutoff_B + 1 - panel.registered_N[series_B].astype(np.int64)
         weekday_B = (cutoff_B + panel.first_day.weekday()) % 7
-        level_BM, dense_BD = self._dense(performance_BLP, age_B, weekday_B)
+        advertiser_BLM = panel.advertiser_total_ATM[panel.advertiser_index_N[series_B, None], index_BL]
+        advertiser_BLM[day_BL < 0] = 0
+        level_BM, dense_BD = self._dense(performance_BLP, advertiser_BLM, age_B, weekday_B)
         return Windows(
             _codes(performance_BLP[:, seen], registered_BL[:, seen], self.metric_edges),
             _codes(behavior_BLF[:, seen], registered_BL[:, seen], self.behavior_edges),
@@ -380,7 +408,9 @@ class Inputs:
             profile.advertiser_attributes_NA[series_B],
         )
 
-    def _dense(self, performance_BLP: Floats, age_B: Ints, weekday_B: Ints) -> tuple[Floats, Floats]:
+    def _dense(
+        self, performance_BLP: Floats, advertiser_BLM: Floats, age_B: Ints, weekday_B: Ints
+    ) -> tuple[Floats, Floats]:
         """The recent level in units of the task's scale, and features that are relative to it."""
         spec, horizon = self.spec, self.spec.horizon_days
         scale_M = np.asarray(self.task_scales)
@@ -402,9 +432,19 @@ class Inputs:
         silence_B = np.where(row_BL.any(1), row_BL.argmax(1), row_BL.shape[1])
         active_BM = (newest_BLM[:, :28] > 0).sum(1) / np.minimum(28, age_B1)
         weekday_BD = np.eye(7)[weekday_B]
+        recent_KBM = [running_BLM[:, days - 1] / days * horizon / scale_M for days in RECENT_DAYS]
+        day_BKM = newest_BLM[:, :DAYS_SEEN] * horizon / scale_M
+        advertiser_running_BLM = np.cumsum(advertiser_BLM[:, ::-1], 1, dtype=np.float64)
+        advertiser_KBM = [
+            np.log(advertiser_running_BLM[:, days - 1] / days * horizon / scale_M + floor) for days in ADVERTISER_DAYS
+        ]
         columns = [
             (np.log(week_BWM + floor) - base_BM[:, None]).reshape(len(age_B), -1),
-            *(np.log(rate_BM + floor) - base_BM for rate_BM in rate_KBM),
+            *(np.log(rate_BM + floor) - base_BM for rate_BM in (*rate_KBM, *recent_KBM)),
+            (np.log(day_BKM + floor) - base_BM[:, None]).reshape(len(age_B), -1),
+            # The advertiser's size beside this series', and its trend over all scenarios.
+            *(advertiser_BM - base_BM for advertiser_BM in advertiser_KBM[:2]),
+            *(new_BM - old_BM for new_BM, old_BM in pairwise(advertiser_KBM)),
             base_BM / 2,
             active_BM,
             np.log(np.minimum(age_B1, spec.lookback_days)) / 4,

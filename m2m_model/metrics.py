@@ -1,7 +1,9 @@
 """Forecast error, exactly as defined in docs/architecture.md: sums per cell that add up over shards and cutoffs.
 
-NMAE = sum |y - f| / sum y, on the median. SMAPE = mean 2|y - f| / (|y| + |f|), with 0/0 = 0. Pinball loss = mean over
-the five quantiles. Coverage = share of actuals within p25..p75 and p05..p95.
+NMAE = sum |y - f| / sum y, on the point. SMAPE = mean 2|y - f| / (|y| + |f|), with 0/0 = 0. Pinball loss = mean over
+the five quantiles. Coverage = share of actuals within p25..p75 and p05..p95; an interval that starts at 0 holds the
+whole mass of zero, however narrow it is meant to be. Level = share of actuals whose own level u = F(y) lies within
+25..75 % and 5..95 %, a mass counted evenly over its levels: 50 % and 90 % for an honest forecast of any kind.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from m2m_model.calibration import QUANTILES, Distribution
+from m2m_model.distribution import QUANTILES, Distribution, levels_of
 
 Floats = NDArray[Any]
 
 KEYS = ("cutoff", "forecaster", "scenario_id", "task")
 SUMS = (
     "n", "sum_abs_error", "sum_actual", "sum_forecast", "smape_sum", "pinball_sum", "covered_50", "covered_90",
+    "level_50_sum", "level_90_sum",
 )  # fmt: skip
 CELL_SCHEMA = pa.schema(
     [
@@ -40,7 +43,7 @@ def cell_sums(
     forecaster: str,
 ) -> pa.Table:
     """One row of additive sums per (cutoff, forecaster, scenario, task); see ``CELL_SCHEMA``. Empty in, empty out."""
-    forecast_NM = distribution.median_NM
+    forecast_NM = distribution.point_NM
     error_NM = np.abs(actual_NM - forecast_NM)
     size_NM = np.abs(actual_NM) + np.abs(forecast_NM)
     smape_NM = np.divide(2 * error_NM, size_NM, out=np.zeros_like(error_NM), where=size_NM > 0)
@@ -59,6 +62,7 @@ def cell_sums(
         pinball_NM,
         inside_50_NM,
         inside_90_NM,
+        *(share_between(distribution, actual_NM, (1 - width) / 2, (1 + width) / 2) for width in (0.5, 0.9)),
     )
     scenarios, cell_N = np.unique(scenario_N.astype(str), return_inverse=True)
     sums = {
@@ -77,10 +81,17 @@ def cell_sums(
     return pa.table(columns, CELL_SCHEMA)
 
 
+def share_between(distribution: Distribution, actual_NM: Floats, low: float, high: float) -> Floats:
+    """(N, M): how much of the range of levels that each actual stands for lies between two levels."""
+    from_NM, to_NM = levels_of(distribution, actual_NM)
+    inside_NM = np.minimum(to_NM, high) - np.maximum(from_NM, low)
+    return np.asarray(np.maximum(inside_NM, 0) / (to_NM - from_NM))
+
+
 def finish(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> pa.Table:
     """Add sums up within ``by`` (a subset of ``KEYS`` that holds ``task``) and divide: columns ``by``, n, nmae, smape,
-    pinball, coverage_50, coverage_90, bias (sum_forecast / sum_actual - 1). NMAE is NaN where nothing happened and
-    something was forecast, 0 where neither was.
+    pinball, coverage_50, coverage_90, level_50, level_90, bias (sum_forecast / sum_actual - 1). NMAE is NaN where
+    nothing happened and something was forecast, 0 where neither was.
 
     Raises:
         ValueError: ``by`` leaves out the task (units cannot be added).
@@ -97,6 +108,7 @@ def finish(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> pa.Tab
         columns[name] = _ratio(total[column], total["n"])
     for width in ("50", "90"):
         columns[f"coverage_{width}"] = _ratio(total[f"covered_{width}"], total["n"])
+        columns[f"level_{width}"] = _ratio(total[f"level_{width}_sum"], total["n"])
     columns["bias"] = _ratio(total["sum_forecast"] - total["sum_actual"], total["sum_actual"])
     return pa.table(columns)
 
@@ -104,7 +116,15 @@ def finish(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> pa.Tab
 def mean_over_tasks(finished: pa.Table) -> pa.Table:
     """The unweighted mean over tasks of ``finish``'s figures, per remaining key: the number that ranks forecasters."""
     keys = [key for key in KEYS if key in finished.column_names and key != "task"]
-    figures = ["nmae", "smape", "coverage_50", "coverage_90", "bias"]  # pinball is in units: it has no mean over tasks
+    figures = [
+        "nmae",
+        "smape",
+        "coverage_50",
+        "coverage_90",
+        "level_50",
+        "level_90",
+        "bias",
+    ]  # pinball is in units: it has no mean over tasks
     if not keys:
         return pa.table({name: [pc.mean(finished[name]).as_py()] for name in figures})
     added = finished.group_by(keys).aggregate([(name, "mean") for name in figures])

@@ -7,13 +7,17 @@ attributes, D width (of the dense features in ``dense_BD``).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from m2m_model.config import ModelConfig
 from m2m_model.encoder import SequenceEncoder
 from m2m_model.inputs import LEVEL_FLOOR, Inputs, Windows
+from m2m_model.likelihoods import Histogram, Likelihood, Parametric, histogram_edges, level_weight
 from m2m_model.meta import MetaAttention, MetaTower
 
 
@@ -35,13 +39,54 @@ class Batch:
         return cls(*(torch.from_numpy(array).to(device) for array in vars(windows).values()))
 
 
-class M2M(nn.Module):
-    """Forecasts log lambda_t, the logarithm of each task's total over the horizon in units of the task's scale."""
+@dataclass(frozen=True)
+class Learned:
+    """What the network takes from a sample of training windows before its first step."""
 
-    def __init__(self, config: ModelConfig, inputs: Inputs) -> None:
+    dense_mean_D: NDArray[Any]
+    dense_deviation_D: NDArray[Any]
+    edge_MK: NDArray[Any]  # of the histogram's log ratios
+
+    @classmethod
+    def of(cls, windows: Windows, target_BM: NDArray[Any], bins: int) -> Learned:
+        """``target_BM`` in units of the tasks' scales."""
+        with np.errstate(divide="ignore"):
+            ratio_BM = np.log(target_BM) - np.log(windows.level_BM + LEVEL_FLOOR)
+        ratios = [ratio_BM[target_BM[:, m] > 0, m] for m in range(target_BM.shape[1])]
+        deviation_D = windows.dense_BD.std(0)
+        return cls(
+            windows.dense_BD.mean(0),
+            np.where(deviation_D > 1e-3, deviation_D, 1.0).astype(np.float32),
+            histogram_edges(ratios, bins),
+        )
+
+    @classmethod
+    def nothing(cls, inputs: Inputs, bins: int) -> Learned:
+        """Placeholders of the right shapes, for weights that are about to be loaded."""
+        dense, tasks = inputs.dense_features, len(inputs.spec.tasks)
+        return cls(
+            np.zeros(dense, np.float32), np.ones(dense, np.float32), histogram_edges([np.zeros(0)] * tasks, bins)
+        )
+
+
+class M2M(nn.Module):
+    """Forecasts the Q parameters of each task's distribution over the horizon; ``likelihoods`` says what they mean."""
+
+    def __init__(self, config: ModelConfig, inputs: Inputs, learned: Learned | None = None) -> None:
         super().__init__()
         spec, width = inputs.spec, config.width
         self.config, self.tasks = config, len(spec.tasks)
+        learned = learned or Learned.nothing(inputs, config.ratio_bins)
+        self.register_buffer("dense_mean_D", torch.as_tensor(learned.dense_mean_D))
+        self.register_buffer("dense_deviation_D", torch.as_tensor(learned.dense_deviation_D))
+        self.dense_mean_D: Tensor
+        self.dense_deviation_D: Tensor
+        laws = (spec.tasks, spec.horizon_days, inputs.task_scales)
+        self.likelihood: Likelihood = (
+            Histogram(*laws, learned.edge_MK)
+            if config.loss == "histogram"
+            else Parametric(config.loss, *laws, config.exposure_offset)
+        )
 
         def encoder(features: int) -> SequenceEncoder:
             layers = config.layers if config.transformer else 0
@@ -65,23 +110,32 @@ class M2M(nn.Module):
         else:
             self.gates = nn.Linear(joined, self.tasks * experts) if experts > 1 else None
             self.towers = nn.ModuleList(mlp(width, width) for _ in range(self.tasks))
-        self.output_weight_MD = nn.Parameter(torch.randn(self.tasks, width) * 0.01)
-        self.output_bias_M = nn.Parameter(torch.zeros(self.tasks))
+        self.output_weight_MDQ = nn.Parameter(torch.randn(self.tasks, width, self.likelihood.outputs) * 0.01)
+        self.output_bias_MQ = nn.Parameter(torch.zeros(self.tasks, self.likelihood.outputs))
 
     def forward(self, batch: Batch) -> Tensor:
-        """log lambda (B, M)."""
+        """(B, M, Q)."""
         if self.training and self.config.scenario_dropout:
             batch = self.knowledge.forget(batch, self.config.scenario_dropout)
         scenario_BD = self.knowledge(batch)
         views = [self.performance(batch.performance_BLP, batch.registered_BL)]
         if self.behavior is not None:
             views.append(self.behavior(batch.behavior_BLF, batch.registered_BL))
-        joined_BX = torch.cat([*views, batch.dense_BD], 1)
-        task_BMD = self.represent(joined_BX, scenario_BD)
-        log_rate_BM = (task_BMD * self.output_weight_MD).sum(-1) + self.output_bias_M
-        if self.config.exposure_offset:
-            log_rate_BM = log_rate_BM + torch.log(batch.level_BM + LEVEL_FLOOR)
-        return log_rate_BM
+        # A feature that training never saw move must not carry a forecast away.
+        dense_BD = ((batch.dense_BD - self.dense_mean_D) / self.dense_deviation_D).clamp(-8, 8)
+        task_BMD = self.represent(torch.cat([*views, dense_BD], 1), scenario_BD)
+        return torch.einsum("bmd,mdq->bmq", task_BMD, self.output_weight_MDQ) + self.output_bias_MQ
+
+    def loss(self, batch: Batch, target_BM: Tensor) -> Tensor:
+        """Mean over rows of the weighted sum over tasks; ``target_BM`` in units of the tasks' scales."""
+        return self.loss_of(self(batch), batch.level_BM, target_BM)
+
+    def loss_of(self, output_BMQ: Tensor, level_BM: Tensor, target_BM: Tensor) -> Tensor:
+        """``loss`` for outputs that are there already."""
+        loss_BM = self.likelihood.loss(output_BMQ, target_BM, level_BM)
+        if self.config.level_weights:
+            loss_BM = loss_BM * level_weight(level_BM, self.config.loss)
+        return loss_BM.sum(1).mean()
 
     def represent(self, joined_BX: Tensor, scenario_BD: Tensor) -> Tensor:
         """The last tower layer of every task, (B, M, D)."""

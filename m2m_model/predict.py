@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from importlib import metadata as packages
 from pathlib import Path
@@ -18,21 +18,26 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from m2m_model import baselines, likelihoods
-from m2m_model.calibration import Distribution, ResidualQuantiles
+from m2m_model import baselines
+from m2m_model.blend import Blend
+from m2m_model.boosted import Boosted
+from m2m_model.calibration import LevelCalibration, ResidualQuantiles
 from m2m_model.checkpoint import replace_file
 from m2m_model.config import ModelConfig, from_dict, to_dict
+from m2m_model.distribution import Distribution, coherent
 from m2m_model.inputs import COLD_START_DAYS, Inputs, Panel, Profile, SequenceSpec, eligible, history_days, silent
+from m2m_model.likelihoods import to_distribution
 from m2m_model.model import M2M, Batch
 
 Floats = NDArray[Any]
 Ints = NDArray[Any]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 M2M_METHOD, COLD_START_METHOD, SILENT_METHOD = "m2m", "cold_start", "silent"
+FIGURES = ("point", "mean", "p_zero", "median", "p05", "p25", "p75", "p95")
 FORECAST_SCHEMA = pa.schema(
     [("advertiser_id", pa.string()), ("scenario_id", pa.string()), ("task", pa.string()), ("horizon_days", pa.int32())]
-    + [(name, pa.float64()) for name in ("mean", "median", "p05", "p25", "p75", "p95")]
+    + [(name, pa.float64()) for name in FIGURES]
     + [("method", pa.string())]
 )
 
@@ -60,15 +65,17 @@ class Forecasts:
             "task": [task.name for task in spec.tasks] * rows,
             "horizon_days": np.full(rows * tasks, spec.horizon_days, np.int32),
         }
-        for name in ("mean", "median", "p05", "p25", "p75", "p95"):
-            columns[name] = getattr(self.distribution, f"{name}_NM").astype(np.float64).ravel()
+        for name in FIGURES:
+            figure_NM = getattr(self.distribution, f"{name}_NM")
+            columns[name] = figure_NM.astype(np.float64).ravel()
         columns["method"] = np.repeat(self.method_N, tasks).tolist()
         return pa.table(columns, FORECAST_SCHEMA)
 
 
 @dataclass(frozen=True)
 class Forecaster:
-    """A trained model with its inputs and calibrations (m2m, cold_start, silent, and each baseline's name).
+    """A trained model with its inputs, the calibration of its levels, its blend with the simple forecasts, and the
+    residuals of those (cold_start, silent, and each baseline's name).
 
     Safe to share between threads; one per worker process is enough.
     """
@@ -77,6 +84,9 @@ class Forecaster:
     model_config: ModelConfig
     inputs: Inputs
     calibrations: Mapping[str, ResidualQuantiles]
+    levels: LevelCalibration
+    blend: Blend | None
+    boosted: Mapping[str, Boosted]  # judged beside it, never served
     metadata: Mapping[str, Any]  # versions, held_out_from, validation cutoffs, best epoch
     device: torch.device
 
@@ -105,7 +115,14 @@ class Forecaster:
         except RuntimeError as error:
             raise ValueError(f"{folder}: weights.safetensors does not fit config.json: {error}") from error
         calibrations = {name: ResidualQuantiles.from_dict(cells) for name, cells in stored["calibrations"].items()}
-        return cls(model.to(device).eval(), config, inputs, calibrations, stored["metadata"], device)
+        levels, blend = (
+            LevelCalibration.from_dict(stored["levels"]),
+            stored["blend"] and Blend.from_dict(stored["blend"]),
+        )
+        boosted = {name: Boosted.load(folder / name) for name in stored["boosted"]}
+        return cls(
+            model.to(device).eval(), config, inputs, calibrations, levels, blend, boosted, stored["metadata"], device
+        )
 
     def save(self, folder: Path | str) -> Path:
         """Write the model folder; it appears whole or not at all, and replaces an older one."""
@@ -119,10 +136,15 @@ class Forecaster:
             "spec": self.spec.to_dict(),
             "inputs": self.inputs.to_dict(),
             "calibrations": {name: calibration.to_dict() for name, calibration in self.calibrations.items()},
+            "levels": self.levels.to_dict(),
+            "blend": self.blend and self.blend.to_dict(),
+            "boosted": sorted(self.boosted),
             "metadata": dict(self.metadata),
             "versions": {"python": platform.python_version()}
             | {name: packages.version(name) for name in ("torch", "numpy", "pyarrow", "safetensors")},
         }
+        for name, boosted in self.boosted.items():
+            boosted.save(partial / name)
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         replace_file(partial / "weights.safetensors", lambda path: save_file(weights, path))
         replace_file(partial / "config.json", lambda path: path.write_text(json.dumps(stored), encoding="utf-8"))
@@ -143,11 +165,26 @@ class Forecaster:
             raise ValueError("the panel's metrics, attributes, tasks or lengths are not those the model was trained on")
         profile = self.inputs.profile(panel)
 
-        def network(day: int, series: Ints) -> Floats:
+        def network(day: int, series: Ints) -> Distribution:
             cutoffs = np.full(len(series), day)
-            return point_forecasts(self.model, self.inputs, panel, profile, series, cutoffs, self.device, batch_size)
+            raw = network_distribution(
+                self.model, self.inputs, panel, profile, series, cutoffs, self.device, batch_size
+            )
+            return self.serve(raw, panel, day, series)
 
         return _forecasts(panel, cutoff, all_series, M2M_METHOD, network, self.calibrations)
+
+    def serve(self, raw: Distribution, panel: Panel, day: int, series: Ints) -> Distribution:
+        """The network's own distribution of some series, calibrated, blended and made coherent."""
+        scenario_N = panel.scenario_N[series]
+        served = self.levels.apply(raw, scenario_N)
+        if self.blend is not None:
+            simple = {
+                name: baseline_distribution(name, panel, day, series, self.calibrations.get(name))
+                for name in self.blend.anchors
+            }
+            served = self.blend.apply(served, simple, scenario_N)
+        return coherent(served, self.spec.tasks, self.spec.horizon_days)
 
 
 def forecast_baseline(
@@ -163,14 +200,36 @@ def forecast_baseline(
     Raises:
         KeyError: no such baseline.
     """
-    forecast = baselines.BASELINES[name]
-    known, method = dict(calibrations or {}), f"baseline:{name}"
-    if name in known:
-        known[method] = known[name]
-    result = _forecasts(panel, cutoff, all_series, method, lambda day, series: forecast(panel, day, series), known)
-    own_NM = forecast(panel, panel.index_of(cutoff), result.series_N)
-    median_NM = np.where((result.method_N == method)[:, None], own_NM, result.distribution.median_NM)
-    return replace(result, distribution=result.distribution.with_median(median_NM))
+    known = dict(calibrations or {})
+
+    def forecast(day: int, series: Ints) -> Distribution:
+        own = baseline_distribution(name, panel, day, series, known.get(name))
+        return coherent(own, panel.spec.tasks, panel.spec.horizon_days)
+
+    return _forecasts(panel, cutoff, all_series, f"baseline:{name}", forecast, known)
+
+
+def forecast_boosted(
+    boosted: Boosted, panel: Panel, cutoff: date, calibrations: Mapping[str, ResidualQuantiles]
+) -> Forecasts:
+    """``Forecaster.predict`` for a LightGBM baseline: points without a distribution, on the same series."""
+
+    def forecast(day: int, series: Ints) -> Distribution:
+        return Distribution.point(boosted(panel, day, series))
+
+    return _forecasts(panel, cutoff, False, "baseline:lightgbm", forecast, calibrations)
+
+
+def baseline_distribution(
+    name: str, panel: Panel, day: int, series: Ints, calibration: ResidualQuantiles | None
+) -> Distribution:
+    """A baseline's own forecast as the median, its residuals around it."""
+    own_NM = baselines.BASELINES[name](panel, day, series)
+    return _around(own_NM, panel.scenario_N[series], calibration).around(own_NM)
+
+
+def _around(point_NM: Floats, scenario_N: NDArray[Any], calibration: ResidualQuantiles | None) -> Distribution:
+    return calibration.apply(point_NM, scenario_N) if calibration else Distribution.point(point_NM)
 
 
 def choose_device() -> torch.device:
@@ -178,7 +237,7 @@ def choose_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def point_forecasts(
+def network_distribution(
     model: M2M,
     inputs: Inputs,
     panel: Panel,
@@ -187,21 +246,18 @@ def point_forecasts(
     cutoff_N: Ints,
     device: torch.device,
     batch_size: int = 4096,
-) -> Floats:
-    """Expected totals (N, M) in the metrics' own units, of windows given by (series, cutoff) indices."""
-    forecast_NM = np.zeros((len(series_N), len(inputs.spec.tasks)))
+) -> Distribution:
+    """What the network itself says of windows given by (series, cutoff) indices, in the metrics' own units."""
+    tasks = len(inputs.spec.tasks)
+    parts = [Distribution.point(np.zeros((0, tasks)))]
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(series_N), batch_size):
             part = slice(start, start + batch_size)
-            windows = inputs.windows(panel, profile, series_N[part], cutoff_N[part])
-            mean_BM = likelihoods.mean(model(Batch.of(windows, device)))
-            forecast_NM[part] = mean_BM.double().cpu().numpy()
-    forecast_NM *= np.asarray(inputs.task_scales)
-    for m, task in enumerate(inputs.spec.tasks):
-        if task.aggregate == "days":
-            forecast_NM[:, m] = np.minimum(forecast_NM[:, m], inputs.spec.horizon_days)
-    return forecast_NM
+            batch = Batch.of(inputs.windows(panel, profile, series_N[part], cutoff_N[part]), device)
+            laws = model.likelihood.distribution(model(batch), batch.level_BM)
+            parts.append(to_distribution(laws, inputs.task_scales))
+    return Distribution.concatenate(parts)
 
 
 def _forecasts(
@@ -213,27 +269,31 @@ def _forecasts(
     calibrations: Mapping[str, ResidualQuantiles],
 ) -> Forecasts:
     """Each series by the method that serves it, put together in panel order."""
-    day = panel.index_of(cutoff)
+    day, scenario_N = panel.index_of(cutoff), panel.scenario_N
+
+    def rule(name: str, forecast: Any) -> Any:
+        def served(day: int, series: Ints) -> Distribution:
+            own = _around(forecast(panel, day, series), scenario_N[series], calibrations.get(name))
+            return coherent(own, panel.spec.tasks, panel.spec.horizon_days)
+
+        return served
+
     eligible_N, young_N = eligible(panel, day), history_days(panel, day) < COLD_START_DAYS
     methods = [
         (main_method, eligible_N & ~young_N, main_forecast),
-        (COLD_START_METHOD, eligible_N & young_N, lambda day, series: baselines.cold_start(panel, day, series)),
+        (COLD_START_METHOD, eligible_N & young_N, rule(COLD_START_METHOD, baselines.cold_start)),
     ]
     if all_series:
-        methods.append((SILENT_METHOD, silent(panel, day), lambda day, series: baselines.silent(panel, day, series)))
-    scenario_N = panel.scenario_N
+        methods.append((SILENT_METHOD, silent(panel, day), rule(SILENT_METHOD, baselines.silent)))
     parts, rows, names = [], [], []
     for name, mask_N, forecast in methods:
         series = np.flatnonzero(mask_N)
-        point_XM = forecast(day, series)
-        calibration = calibrations.get(name)
-        parts.append(calibration.apply(point_XM, scenario_N[series]) if calibration else Distribution.point(point_XM))
+        parts.append(forecast(day, series))
         rows.append(series)
         names.append(np.full(len(series), name, object))
     series_N = np.concatenate(rows)
     order = np.argsort(series_N, kind="stable")
-    figures = zip(*(vars(part).values() for part in parts), strict=True)
-    distribution = Distribution(*(np.concatenate(figure)[order] for figure in figures))
+    distribution = Distribution.concatenate(parts)[order]
     series_N = series_N[order]
     return Forecasts(
         cutoff, series_N, panel.advertiser_N[series_N], scenario_N[series_N], np.concatenate(names)[order], distribution

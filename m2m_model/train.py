@@ -22,9 +22,12 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2m_model import baselines, checkpoint, likelihoods
-from m2m_model.calibration import ResidualQuantiles
+from m2m_model import baselines, checkpoint
+from m2m_model.blend import Blend
+from m2m_model.boosted import fit_boosted, training_cutoffs
+from m2m_model.calibration import LevelCalibration, ResidualQuantiles
 from m2m_model.config import ModelConfig, TrainConfig, to_dict
+from m2m_model.distribution import LEVELS, MEDIAN, Distribution
 from m2m_model.inputs import (
     COLD_START_DAYS,
     Inputs,
@@ -36,13 +39,15 @@ from m2m_model.inputs import (
     silent,
     trainable_NT,
 )
-from m2m_model.model import M2M, Batch
-from m2m_model.predict import COLD_START_METHOD, M2M_METHOD, SILENT_METHOD, Forecaster, choose_device, point_forecasts
+from m2m_model.likelihoods import to_distribution
+from m2m_model.model import M2M, Batch, Learned
+from m2m_model.predict import COLD_START_METHOD, M2M_METHOD, SILENT_METHOD, Forecaster, choose_device
 
 Floats = NDArray[Any]
 Ints = NDArray[Any]
 
 PROGRESS_EVERY_S = 5.0
+LEARNED_FROM = 50_000  # training windows that edges and feature scales are taken from
 WARM_UP = 0.05  # share of the steps
 
 
@@ -58,7 +63,7 @@ class CellMetric:
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """``nmae`` is the mean over tasks, after calibration on the other half of the validation rows."""
+    """``nmae`` is of the network's own median, the mean over tasks."""
 
     epoch: int
     train_loss: float
@@ -81,13 +86,39 @@ class TrainResult:
     validation_cutoffs: tuple[date, ...] = field(default_factory=tuple)
 
 
+def fit_serving(
+    data: Shards, validation: WindowIndex, raw: Distribution, actual_VM: Floats, blended: bool
+) -> tuple[LevelCalibration, Blend | None]:
+    """Calibration of the network's levels, and its blend with the simple forecasts, from the validation cutoffs.
+
+    The blend judges the network at each cutoff with levels that were calibrated on the others.
+    """
+    scenario_V, cutoff_V = data.scenario_of(validation), validation.cutoff_X
+    levels = LevelCalibration.fit(raw, actual_VM, scenario_V, cutoff_V)
+    if not blended:
+        return levels, None
+    point_VM = np.empty_like(actual_VM)
+    for cutoff in np.unique(cutoff_V):
+        rows = cutoff_V == cutoff
+        others = LevelCalibration.fit(raw[~rows], actual_VM[~rows], scenario_V[~rows], cutoff_V[~rows])
+        point_VM[rows] = others.apply(raw[rows], scenario_V[rows]).point_NM
+    simple = {name: data.baseline(forecast, validation) for name, forecast in baselines.BASELINES.items()}
+    return levels, Blend.fit(point_VM, simple, actual_VM, scenario_V, cutoff_V)
+
+
+def validation_count(first_day: date, held_out_from: date, most: int) -> int:
+    """How many validation cutoffs the history affords: a third of its weeks, at least one."""
+    return max(1, min(most, (held_out_from - first_day).days // 21))
+
+
 def validation_cutoffs(held_out_from: date, horizon_days: int, count: int) -> tuple[date, ...]:
     """The cutoffs that stop training and calibrate, latest first."""
     return tuple(held_out_from - timedelta(days=horizon_days + 7 * k) for k in range(count))
 
 
-def train_end(held_out_from: date, horizon_days: int, count: int) -> date:
+def train_end(first_day: date, held_out_from: date, horizon_days: int, most: int) -> date:
     """The last day that training labels, bin edges and scales may use: the earliest validation cutoff."""
+    count = validation_count(first_day, held_out_from, most)
     return validation_cutoffs(held_out_from, horizon_days, count)[-1]
 
 
@@ -110,9 +141,9 @@ def train_rank(
             at); or ``resume`` finds the checkpoint of a run with other settings.
     """
     ranks, device = Ranks(), choose_device()
-    horizon, count = inputs.spec.horizon_days, train_config.validation_cutoffs
+    horizon, data = inputs.spec.horizon_days, Shards(shards, inputs)
+    count = validation_count(data.first_day, held_out_from, train_config.validation_cutoffs)
     cutoffs = validation_cutoffs(held_out_from, horizon, count)
-    data = Shards(shards, inputs)
     last_cutoff = cutoffs[-1] - timedelta(days=horizon)
     pool = data.training_windows(last_cutoff, train_config.min_history_days, train_config.max_windows)
     validation = data.validation_windows(cutoffs, train_config.validation_windows)
@@ -125,10 +156,14 @@ def train_rank(
         raise ValueError(
             f"nothing to validate on: no eligible series at {', '.join(map(str, cutoffs))} in {data.extent}"
         )
-    actual_VM, level_VM = data.targets(validation), data.levels(validation)
+    actual_VM = data.targets(validation)
 
+    sample = pool[_evenly(len(pool), LEARNED_FROM)]
+    learned = Learned.of(
+        data.windows(sample), data.targets(sample) / np.asarray(inputs.task_scales), model_config.ratio_bins
+    )
     torch.manual_seed(train_config.seed)
-    model = M2M(model_config, inputs).to(device)
+    model = M2M(model_config, inputs, learned).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), train_config.learning_rate, weight_decay=train_config.weight_decay
     )
@@ -162,7 +197,7 @@ def train_rank(
         state.step += 1
         progress.step(state, plan, resumed_from)
         if state.step % plan.steps_per_epoch == 0 or state.step == plan.steps:
-            metrics = _validate(model, data, validation, actual_VM, level_VM, state, plan, ranks, device)
+            metrics = _validate(model, data, validation, actual_VM, state, plan, ranks, device)
             state.end_epoch(metrics, model, train_config.patience)
             best = "  best so far" if state.best_epoch == metrics.epoch else ""
             progress.say(
@@ -175,10 +210,15 @@ def train_rank(
 
     seconds = time.monotonic() - started
     model.load_state_dict(state.best_weights)
-    forecast_VM = data.forecast(model, validation, ranks, device)
+    raw, _ = data.forecast(model, validation, ranks, device)
     if ranks.rank == 0:
+        levels, blend = fit_serving(data, validation, raw, actual_VM, train_config.blend)
         calibrations = data.calibrate_baselines(cutoffs, train_config.validation_windows)
-        calibrations[M2M_METHOD] = data.calibration(validation, forecast_VM, actual_VM)
+        progress.say("fitting LightGBM, the baseline to beat")
+        last_labels = {k: (held_out_from - panel.first_day).days for k, panel in enumerate(data.panels)}
+        boosted = fit_boosted(
+            data.panels, inputs.scenarios, {k: training_cutoffs(data.panels[k], day) for k, day in last_labels.items()}
+        )
         metadata = {
             "held_out_from": str(held_out_from),
             "validation_cutoffs": [str(cutoff) for cutoff in cutoffs],
@@ -188,7 +228,8 @@ def train_rank(
             "steps": state.step,
             "training_windows": len(pool),
         }
-        Forecaster(model, model_config, inputs, calibrations, metadata, device).save(run_dir / "model")
+        forecaster = Forecaster(model, model_config, inputs, calibrations, levels, blend, boosted, metadata, device)
+        forecaster.save(run_dir / "model")
     ranks.wait()
     rows = (state.step - resumed_from) * plan.batch_size
     return TrainResult(
@@ -204,14 +245,16 @@ def train_rank(
 
 
 def calibrate_baselines(
-    shards: list[Path], inputs: Inputs, held_out_from: date, count: int = 2, max_rows: int = 50_000
+    shards: list[Path], inputs: Inputs, held_out_from: date, most: int = 4, max_rows: int = 50_000
 ) -> dict[str, ResidualQuantiles]:
     """Residual quantiles of every baseline, cold_start and silent on the validation cutoffs, for want of a model.
 
     Keys: the names in BASELINES, "cold_start", "silent".
     """
+    data = Shards(shards, inputs)
+    count = validation_count(data.first_day, held_out_from, most)
     cutoffs = validation_cutoffs(held_out_from, inputs.spec.horizon_days, count)
-    return Shards(shards, inputs).calibrate_baselines(cutoffs, max_rows)
+    return data.calibrate_baselines(cutoffs, max_rows)
 
 
 class Ranks:
@@ -279,6 +322,10 @@ class Shards:
         self.scenarios = [panel.scenario_N for panel in self.panels]
 
     @property
+    def first_day(self) -> date:
+        return min((panel.first_day for panel in self.panels), default=date.max)
+
+    @property
     def extent(self) -> str:
         """Series and days, for messages."""
         series = sum(map(len, self.panels))
@@ -339,26 +386,46 @@ class Shards:
             target_XM[rows] = targets_at(self.panels[shard], index.series_X[rows], index.cutoff_X[rows])
         return target_XM
 
-    def forecast(self, model: M2M, index: WindowIndex, ranks: Ranks, device: torch.device) -> Floats:
-        """Expected totals (X, M) on every rank; each computes its share."""
-        forecast_XM = torch.zeros((len(index), len(self.inputs.spec.tasks)), dtype=torch.float64)
+    def forecast(
+        self, model: M2M, index: WindowIndex, ranks: Ranks, device: torch.device, actual_XM: Floats | None = None
+    ) -> tuple[Distribution, float]:
+        """The network's own distributions, on every rank; each computes its share. With actuals also the mean loss."""
+        scale_M = np.asarray(self.inputs.task_scales)
+        result = torch.zeros((2 + len(LEVELS), len(index), len(scale_M)), dtype=torch.float32)
+        loss_sum = 0.0
         mine = np.arange(ranks.rank, len(index), ranks.world)
-        for shard, part in self._by_shard(index[mine]):
-            rows = mine[part]
-            panel, profile = self.panels[shard], self.profiles[shard]
-            series, cutoff = index.series_X[rows], index.cutoff_X[rows]
-            part_XM = point_forecasts(model, self.inputs, panel, profile, series, cutoff, device)
-            forecast_XM[torch.from_numpy(rows)] = torch.from_numpy(part_XM)
-        return np.asarray(ranks.add(forecast_XM.to(device)).cpu().numpy())
+        model.eval()
+        with torch.inference_mode():
+            for shard, part in self._by_shard(index[mine]):
+                for rows in np.array_split(mine[part], math.ceil(len(part) / 4096)):
+                    windows = index[rows]
+                    batch = Batch.of(
+                        self.inputs.windows(
+                            self.panels[shard], self.profiles[shard], windows.series_X, windows.cutoff_X
+                        ),
+                        device,
+                    )
+                    output_BMQ = model(batch)
+                    law = to_distribution(
+                        model.likelihood.distribution(output_BMQ, batch.level_BM), self.inputs.task_scales
+                    )
+                    stacked = np.concatenate([[law.mean_NM, law.p_zero_NM], law.level_GNM])
+                    result[:, torch.from_numpy(rows)] = torch.from_numpy(stacked.astype(np.float32))
+                    if actual_XM is not None:
+                        target_BM = torch.from_numpy((actual_XM[rows] / scale_M).astype(np.float32)).to(device)
+                        loss_sum += float(model.loss_of(output_BMQ, batch.level_BM, target_BM)) * len(rows)
+        total = ranks.add(torch.cat([torch.tensor([loss_sum]), result.flatten()]).to(device)).cpu().numpy()
+        found = total[1:].reshape(result.shape).astype(np.float64)
+        return Distribution(found[2 + MEDIAN], found[0], found[1], found[2:]), float(total[0]) / max(len(index), 1)
 
-    def levels(self, index: WindowIndex) -> Floats:
-        """Recent levels (X, M) in units of the scales, in the index's order."""
-        level_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
-        for start in range(0, len(index), 4096):
-            part = np.arange(start, min(start + 4096, len(index)))
-            part = part[np.argsort(index.shard_X[part], kind="stable")]
-            level_XM[part] = self.windows(index[part]).level_BM
-        return level_XM
+    def baseline(self, forecast: baselines.Baseline, index: WindowIndex) -> Floats:
+        """A baseline's totals (X, M), in the index's order."""
+        forecast_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
+        for shard, rows in self._by_shard(index):
+            for day in np.unique(index.cutoff_X[rows]):
+                at_day = rows[index.cutoff_X[rows] == day]
+                forecast_XM[at_day] = forecast(self.panels[shard], int(day), index.series_X[at_day])
+        return forecast_XM
 
     def scenario_of(self, index: WindowIndex) -> NDArray[Any]:
         scenario_X = np.empty(len(index), object)
@@ -378,12 +445,7 @@ class Shards:
         calibrations = {}
         for name, (method, forecast) in served.items():
             index = self.validation_windows(cutoffs, limit, method)
-            forecast_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
-            for shard, rows in self._by_shard(index):
-                for day in np.unique(index.cutoff_X[rows]):
-                    at_day = rows[index.cutoff_X[rows] == day]
-                    forecast_XM[at_day] = forecast(self.panels[shard], int(day), index.series_X[at_day])
-            calibrations[name] = self.calibration(index, forecast_XM, self.targets(index))
+            calibrations[name] = self.calibration(index, self.baseline(forecast, index), self.targets(index))
         return calibrations
 
     def _by_shard(self, index: WindowIndex) -> list[tuple[int, Ints]]:
@@ -499,7 +561,7 @@ def _train_step(
     target_BM = torch.from_numpy((data.targets(index) / scale_M).astype(np.float32)).to(device)
     optimizer.zero_grad(set_to_none=False)
     share = len(index) / batch_size
-    loss = likelihoods.loss(model(batch), target_BM, batch.level_BM, model.config.level_weights) * share
+    loss = model.loss(batch, target_BM) * share
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = ranks.add(torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)]))
@@ -517,26 +579,15 @@ def _validate(
     data: Shards,
     index: WindowIndex,
     actual_VM: Floats,
-    level_VM: Floats,
     state: RunState,
     plan: Plan,
     ranks: Ranks,
     device: torch.device,
 ) -> EpochMetrics:
-    """Error of the median, each half of the rows calibrated on the other. The same figures on every rank."""
-    forecast_VM = data.forecast(model, index, ranks, device)
-    scale_M = np.asarray(data.inputs.task_scales)
-    log_rate = torch.from_numpy(np.log(np.maximum(forecast_VM / scale_M, 1e-12)))
-    target, level = torch.from_numpy(actual_VM / scale_M), torch.from_numpy(level_VM)
-    loss = likelihoods.loss(log_rate, target, level, model.config.level_weights)
-    half_V = np.arange(len(index)) % 2
-    median_VM = np.zeros_like(forecast_VM)
+    """Loss and error of the network's own median. The same figures on every rank."""
+    raw, loss = data.forecast(model, index, ranks, device, actual_VM)
     scenario_V = data.scenario_of(index)
-    for half in (0, 1):
-        fit, score = half_V != half, half_V == half
-        calibration = data.calibration(index[fit], forecast_VM[fit], actual_VM[fit])
-        median_VM[score] = calibration.apply(forecast_VM[score], scenario_V[score]).median_NM
-    error_VM = np.abs(actual_VM - median_VM)
+    error_VM = np.abs(actual_VM - raw.median_NM)
     cells = []
     for scenario in sorted(set(scenario_V)):
         rows = scenario_V == scenario
@@ -546,9 +597,7 @@ def _validate(
     sums_M = actual_VM.sum(0)
     nmae_M = error_VM.sum(0)[sums_M > 0] / sums_M[sums_M > 0]
     epoch = math.ceil(state.step / plan.steps_per_epoch)
-    return EpochMetrics(
-        epoch, state.train_loss, float(loss), float(nmae_M.mean()) if len(nmae_M) else 0.0, tuple(cells)
-    )
+    return EpochMetrics(epoch, state.train_loss, loss, float(nmae_M.mean()) if len(nmae_M) else 0.0, tuple(cells))
 
 
 def _order(pool: int, seed: int, rounds: int) -> Ints:

@@ -14,14 +14,16 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from m2m_model.baselines import BASELINES
+from m2m_model.boosted import OBJECTIVES
 from m2m_model.calibration import ResidualQuantiles
 from m2m_model.inputs import Panel, fit_inputs, targets_Nm
 from m2m_model.metrics import cell_sums, finish, mean_over_tasks
-from m2m_model.predict import Forecaster, Forecasts, forecast_baseline
+from m2m_model.predict import Forecaster, Forecasts, forecast_baseline, forecast_boosted
 from m2m_model.train import calibrate_baselines
 from pipelines import buckets
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
+from pipelines.registry import CHALLENGER
 from pipelines.sequences import SequenceFiles, held_out_cutoffs, kept_days, write_shards
 
 _KEYS: dict[str, pl.DataType] = {
@@ -35,6 +37,8 @@ _SUMS: dict[str, pl.DataType] = {
     **dict.fromkeys(("sum_abs_error", "sum_actual", "sum_forecast", "smape_sum", "pinball_sum"), pl.Float64()),
     "covered_50": pl.Int64(),
     "covered_90": pl.Int64(),
+    "level_50_sum": pl.Float64(),
+    "level_90_sum": pl.Float64(),
 }
 SUMS = pl.Schema(_KEYS | _SUMS)
 PAIRS_PER_BUCKET = 400  # sampled for the plot: bounded, whatever the number of advertisers
@@ -79,8 +83,8 @@ def evaluate(
 
 
 def sample_pairs(spark: SparkSession, sequences: SequenceFiles, days: int, cutoff: date, folder: Path) -> pl.DataFrame:
-    """A bounded sample of (task, actual, median) of one model at one cutoff, for a plot."""
-    schema = pl.Schema({"task": pl.String(), "actual": pl.Float64(), "median": pl.Float64()})
+    """A bounded sample of (task, actual, forecast) of one model at one cutoff, for a plot."""
+    schema = pl.Schema({"task": pl.String(), "actual": pl.Float64(), "forecast": pl.Float64()})
 
     def take(bucket: int) -> pl.DataFrame:
         panel = sequences.panel(bucket, days)
@@ -89,7 +93,7 @@ def sample_pairs(spark: SparkSession, sequences: SequenceFiles, days: int, cutof
         actual_NM = targets_Nm(panel, panel.index_of(cutoff))[forecasts.series_N]
         parts = [
             pl.DataFrame(
-                {"actual": actual_NM[::step, m], "median": forecasts.distribution.median_NM[::step, m]}
+                {"actual": actual_NM[::step, m], "forecast": forecasts.distribution.point_NM[::step, m]}
             ).with_columns(task=pl.lit(task.name))
             for m, task in enumerate(sequences.spec.tasks)
         ]
@@ -120,7 +124,11 @@ def figures(sums: pl.DataFrame) -> pl.DataFrame:
                 {"n": pl.Int64, "scenario_id": pl.String, "forecaster": pl.String, "task": pl.String}
             )
         )
-    return pl.concat(parts).with_columns(pl.col(pl.Float64).fill_nan(None))
+    spread = ["pinball", "coverage_50", "coverage_90", "level_50", "level_90"]
+    return pl.concat(parts).with_columns(
+        pl.col(pl.Float64).fill_nan(None),
+        pl.when(~pl.col("forecaster").is_in(list(OBJECTIVES))).then(pl.col(spread)).name.keep(),
+    )
 
 
 def mean_nmae(sums: pl.DataFrame) -> dict[str, float]:
@@ -153,4 +161,8 @@ def fallback(run: Run, spark: SparkSession, sequences: SequenceFiles) -> tuple[s
 def _forecasts(contenders: Contenders, panel: Panel, cutoff: date) -> list[tuple[str, Forecasts]]:
     models = [(name, load_forecaster(folder).predict(panel, cutoff)) for name, folder in contenders.models.items()]
     baselines = [(name, forecast_baseline(name, panel, cutoff, contenders.baselines)) for name in BASELINES]
-    return models + baselines
+    boosted = load_forecaster(contenders.models[CHALLENGER]).boosted if CHALLENGER in contenders.models else {}
+    strongest = [
+        (name, forecast_boosted(model, panel, cutoff, contenders.baselines)) for name, model in boosted.items()
+    ]
+    return models + baselines + strongest

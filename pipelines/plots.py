@@ -40,18 +40,18 @@ def training_plots(epochs: Sequence[EpochMetrics], folder: Path) -> list[Path]:
 
 
 def forecast_plot(pairs: pl.DataFrame, folder: Path) -> Path:
-    """Forecast against actual, a panel a task; ``pairs`` holds task, actual and median of a sample of series."""
+    """Forecast against actual, a panel a task; ``pairs`` holds task, actual and forecast of a sample of series."""
     folder.mkdir(parents=True, exist_ok=True)
     tasks = sorted(pairs["task"].unique())
     figure, axes = plt.subplots(1, len(tasks), figsize=(4.5 * len(tasks), 4.2), layout="constrained", squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
         part = pairs.filter(task=task)
-        axis.scatter(part["actual"], part["median"], s=8, alpha=0.4, edgecolors="none")
-        top = max(part["actual"].max() or 0, part["median"].max() or 0, 1)
+        axis.scatter(part["actual"], part["forecast"], s=8, alpha=0.4, edgecolors="none")
+        top = max(part["actual"].max() or 0, part["forecast"].max() or 0, 1)
         axis.plot([0, top], [0, top], color="grey", linewidth=1)
         axis.set_xscale("symlog")
         axis.set_yscale("symlog")
-        axis.set(title=task, xlabel="actual", ylabel="forecast (median)")
+        axis.set(title=task, xlabel="actual", ylabel="forecast")
     return _save(figure, folder / "forecast_against_actual.png")
 
 

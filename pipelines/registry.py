@@ -29,6 +29,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import m2m_model
+from m2m_model.predict import FIGURES
 from pipelines.config import Config, m2m_home
 from pipelines.tables import advertiser_sequence
 
@@ -134,7 +135,7 @@ def _signature(config: Config) -> ModelSignature:
     columns = [c for c in advertiser_sequence(config).columns if c.name not in ("ds", "bucket")]
     inputs = Schema([ColSpec(kinds[c.type], c.name, required=c.null is None) for c in columns])
     texts = ["advertiser_id", "scenario_id", "task", "method"]
-    numbers = ["mean", "median", "p05", "p25", "p75", "p95"]
+    numbers = list(FIGURES)
     outputs = Schema(
         [*(ColSpec(DataType.string, name) for name in texts), *(ColSpec(DataType.double, name) for name in numbers)]
     )

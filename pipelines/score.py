@@ -20,6 +20,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from m2m_model.calibration import ResidualQuantiles
+from m2m_model.config import ACTIVE
 from m2m_model.predict import forecast_baseline
 from pipelines import buckets, validation
 from pipelines.buckets import REPORT
@@ -140,9 +141,11 @@ def score_bucket(
 
 def forecast_rules(config: Config) -> list[Rule]:
     """What must hold for every published forecast."""
-    values = ["mean", *_QUANTILES]
+    values = ["point", "mean", "p_zero", *_QUANTILES]
     pairs = itertools.pairwise(_QUANTILES)
     days = [task.name for task in config.task if task.aggregate == "days"]
+    active = [task.name for task in config.task if task.metric == ACTIVE]
+    idle = (pl.col("point").filter(pl.col("task").is_in(active)) == 0).any().over("advertiser_id", "scenario_id")
     broken = {
         "not_finite": (
             "finite numbers",
@@ -155,6 +158,7 @@ def forecast_rules(config: Config) -> list[Rule]:
             pl.col("task").is_in(days)
             & pl.any_horizontal(pl.col(name) > config.dataset.horizon_days for name in values),
         ),
+        "incoherent": ("no total without an active day", idle & (pl.col("point") > 0)),
         "duplicate_key": (
             "one row per (advertiser_id, scenario_id, task)",
             ~pl.struct("advertiser_id", "scenario_id", "task").is_first_distinct(),

@@ -15,7 +15,7 @@ import dataclasses
 import shutil
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ def train(run: Run, spark: SparkSession, warehouse: Warehouse, from_scratch: boo
     config, ds = run.config, run.ds
     sequences = open_sequences(config, warehouse, ds)
     held_out_from = held_out_cutoffs(config, ds)[-1]
-    last_label = train_end(held_out_from, config.dataset.horizon_days, config.training.validation_cutoffs)
+    first_day = ds - timedelta(days=kept_days(config, ds) - 1)
+    horizon, most = config.dataset.horizon_days, config.training.validation_cutoffs
+    last_label = train_end(first_day, held_out_from, horizon, most)
     folder = config.home / "training" / f"{ds}-{config.hash}-{sequences.snapshot_id}"
     if from_scratch and folder.exists():
         shutil.rmtree(folder)

@@ -5,6 +5,7 @@ with judged as (
         f.method,
         f.scenario_id,
         f.task,
+        f.point,
         f.median,
         f.p05,
         f.p25,
@@ -21,8 +22,8 @@ with judged as (
 errors as (
     select
         *,
-        abs(actual - median) as error,
-        if(actual = 0 and median = 0, 0D, 2 * abs(actual - median) / (abs(actual) + abs(median))) as smape,
+        abs(actual - point) as error,
+        if(actual = 0 and point = 0, 0D, 2 * abs(actual - point) / (abs(actual) + abs(point))) as smape,
         (
             greatest(0.05D * (actual - p05), -0.95D * (actual - p05))
             + greatest(0.25D * (actual - p25), -0.75D * (actual - p25))
@@ -45,6 +46,6 @@ select
     avg(pinball) as pinball,
     avg(if(actual between p25 and p75, 1D, 0D)) as coverage_50,
     avg(if(actual between p05 and p95, 1D, 0D)) as coverage_90,
-    if(sum(median) = 0 and sum(actual) = 0, 0D, try_divide(sum(median) - sum(actual), sum(actual))) as bias
+    if(sum(point) = 0 and sum(actual) = 0, 0D, try_divide(sum(point) - sum(actual), sum(actual))) as bias
 from errors
 group by grouping sets ((method, scenario_id, task), (method, task), (scenario_id, task), (task))

@@ -3,9 +3,10 @@ from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
+from statsforecast.models import TSB
 
 from m2m_model import baselines
-from m2m_model.inputs import Panel, SequenceSpec
+from m2m_model.inputs import Panel, SequenceSpec, daily_totals
 
 EPOCH = date(1970, 1, 1)
 
@@ -61,3 +62,18 @@ def test_cold_start_is_the_mean_per_registered_day(panel: Panel) -> None:
 
 def test_silent_is_zero(panel: Panel) -> None:
     assert baselines.silent(panel, 50, np.arange(3)).tolist() == [[0.0] * 3] * 3
+
+
+def test_tsb_is_the_librarys(panel: Panel) -> None:
+    """The same recursion as statsforecast's, which walks one series at a time."""
+    cutoff, series = 100, np.arange(20)
+    found = baselines.tsb(panel, cutoff, series)
+    for row, index in enumerate(series):
+        first = max(int(panel.registered_N[index]), cutoff + 1 - baselines.TSB_DAYS)
+        if first > cutoff:
+            continue
+        block = daily_totals(panel.performance_NTP[index, first : cutoff + 1], panel.spec)
+        for m in range(block.shape[1]):
+            rate = baselines.TSB_RATE
+            expected = TSB(alpha_d=rate, alpha_p=rate).forecast(block[:, m], panel.spec.horizon_days)["mean"].sum()
+            assert np.isclose(found[row, m], expected, rtol=1e-3), (index, m)

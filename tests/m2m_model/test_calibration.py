@@ -2,9 +2,12 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from m2m_model.calibration import ResidualQuantiles
+from m2m_model.calibration import LevelCalibration, ResidualQuantiles
 from m2m_model.config import Task
+from m2m_model.distribution import LEVELS, MEDIAN, Distribution
+from m2m_model.metrics import share_between
 
 TASKS = (Task("spend", "spend", "sum"), Task("active_days", "active", "days"))
 
@@ -84,3 +87,46 @@ def test_forecasts_and_actuals_of_zero() -> None:
     calibration = ResidualQuantiles.fit(zeros, zeros, np.full(500, "a", object), TASKS, 7)
     spread = calibration.apply(zeros[:2], np.full(2, "a", object))
     assert np.stack([spread.mean_NM, *spread.quantiles]).max() == 0
+
+
+def network_like(rows: int, seed: int, width: float) -> tuple[Distribution, np.ndarray]:
+    """Zero-heavy totals, and forecasts of them whose spread above zero is ``width`` times the true one."""
+    rng = np.random.default_rng(seed)
+    size_N, zero_N = np.exp(rng.normal(1, 1, rows)), rng.uniform(0.05, 0.8, rows)
+    actual_N = np.where(rng.random(rows) < zero_N, 0.0, size_N * np.exp(rng.normal(0, 0.6, rows)))
+    inner_GN = np.clip((LEVELS[:, None] - zero_N) / (1 - zero_N), 1e-12, 1 - 1e-12)
+    level_GN = np.where(LEVELS[:, None] <= zero_N, 0.0, size_N * np.exp(width * 0.6 * stats.norm.ppf(inner_GN)))
+    level_GNM = level_GN[:, :, None]
+    return Distribution(level_GNM[MEDIAN], level_GNM.mean(0), zero_N[:, None], level_GNM), actual_N[:, None]
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 2.0])
+def test_levels_hold_what_they_say_on_rows_that_were_not_fitted(width: float) -> None:
+    """Conformal: whatever the network's own spread, 50 % and 90 % within two points on new rows."""
+    forecast, actual_NM = network_like(8000, 1, width)
+    calibration = LevelCalibration.fit(forecast, actual_NM, np.full(8000, "a", object), np.arange(8000) % 4)
+    fresh, fresh_actual_NM = network_like(8000, 2, width)
+    served = calibration.apply(fresh, np.full(8000, "a", object))
+    assert share_between(served, fresh_actual_NM, 0.25, 0.75).mean() == pytest.approx(0.5, abs=0.02)
+    assert share_between(served, fresh_actual_NM, 0.05, 0.95).mean() == pytest.approx(0.9, abs=0.02)
+    assert (np.diff(served.level_GNM, axis=0) >= 0).all()
+    assert served.p_zero_NM.mean() == pytest.approx((fresh_actual_NM == 0).mean(), abs=0.03)
+
+
+def test_what_cutoffs_disagree_on_is_shrunk_away() -> None:
+    forecast, actual_NM = network_like(4000, 1, 1.0)
+    cutoff_N, scenario_N = np.arange(4000) % 2, np.full(4000, "a", object)
+    opposite_NM = np.where(cutoff_N[:, None] == 0, actual_NM * 1.5, actual_NM / 1.5)
+    moved = LevelCalibration.fit(forecast, opposite_NM, scenario_N, cutoff_N)
+    np.testing.assert_allclose(moved.pooled_MG[0][MEDIAN], 0.5, atol=0.02)
+    agreed = LevelCalibration.fit(forecast, actual_NM * 1.5, scenario_N, cutoff_N)
+    assert agreed.pooled_MG[0][MEDIAN] > 0.55
+
+
+def test_level_calibration_survives_json_and_no_rows_change_nothing() -> None:
+    forecast, actual_NM = network_like(1000, 1, 0.7)
+    scenario_N = np.full(1000, "a", object)
+    calibration = LevelCalibration.fit(forecast, actual_NM, scenario_N, np.arange(1000) % 3)
+    assert LevelCalibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+    nothing = LevelCalibration.fit(forecast[:0], actual_NM[:0], scenario_N[:0], np.zeros(0))
+    np.testing.assert_allclose(nothing.apply(forecast, scenario_N).level_GNM, forecast.level_GNM, atol=1e-9)

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from m2m_model.calibration import Distribution
+from m2m_model.distribution import LEVELS, Distribution
 from m2m_model.metrics import CELL_SCHEMA, cell_sums, finish, mean_over_tasks
 
 DAY = date(2024, 5, 1)
@@ -12,7 +12,9 @@ DAY = date(2024, 5, 1)
 
 def sums(median: list[list[float]], actual: list[list[float]], scenario: list[str], forecaster: str = "f") -> pa.Table:
     median_NM = np.array(median)
-    spread = Distribution(median_NM, median_NM, median_NM - 2, median_NM - 1, median_NM + 1, median_NM + 2)
+    # -2, -1, 0, 1, 2 around the median at 5, 25, 50, 75 and 95 %.
+    level_GNM = median_NM + np.interp(LEVELS, (0.05, 0.25, 0.5, 0.75, 0.95), (-2, -1, 0, 1, 2))[:, None, None]
+    spread = Distribution(median_NM, median_NM, np.zeros_like(median_NM), level_GNM)
     return cell_sums(spread, np.array(actual), np.array(scenario), ["spend", "clicks"], DAY, forecaster)
 
 

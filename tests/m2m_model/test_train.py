@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from m2m_model.baselines import BASELINES
 from m2m_model.config import ModelConfig, TrainConfig
 from m2m_model.inputs import Inputs, Panel
 from m2m_model.predict import Forecaster
-from m2m_model.train import Plan, calibrate_baselines, train_end, train_rank, validation_cutoffs
+from m2m_model.train import Plan, calibrate_baselines, train_end, train_rank, validation_count, validation_cutoffs
 
 MODEL = ModelConfig(width=16, experts=2)
 TRAIN = TrainConfig(epochs=3, min_steps=18, max_windows=1500, batch_size=64, checkpoint_every_steps=4)
@@ -51,7 +52,13 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 def test_validation_cutoffs_end_before_the_held_out_ones() -> None:
     day = date(2024, 5, 31)
     assert validation_cutoffs(day, 7, 2) == (date(2024, 5, 24), date(2024, 5, 17))
-    assert train_end(day, 7, 2) == date(2024, 5, 17)
+    assert train_end(date(2024, 1, 1), day, 7, 2) == date(2024, 5, 17)
+
+
+def test_a_short_history_is_not_spent_on_validation() -> None:
+    first = date(2024, 1, 1)
+    counts = {days: validation_count(first, first + timedelta(days=days), 4) for days in (10, 30, 45, 70, 300)}
+    assert counts == {10: 1, 30: 1, 45: 2, 70: 3, 300: 4}
 
 
 def test_plan_is_fixed_and_walks_through_the_pool() -> None:
@@ -80,7 +87,7 @@ def test_same_seed_same_weights(trained: Path, shards, inputs: Inputs, held_out_
     train_rank(shards, tmp_path / "again", inputs, MODEL, TRAIN, held_out_from)
     assert_same(weights(trained), weights(tmp_path / "again"))
     train_rank(shards, tmp_path / "other", inputs, MODEL, replace(TRAIN, seed=2), held_out_from)
-    assert not torch.equal(weights(trained)["output_weight_MD"], weights(tmp_path / "other")["output_weight_MD"])
+    assert not torch.equal(weights(trained)["output_weight_MDQ"], weights(tmp_path / "other")["output_weight_MDQ"])
 
 
 def test_a_killed_run_resumes_to_the_same_weights(
@@ -124,6 +131,7 @@ from datetime import date
 from pathlib import Path
 import torch, torch.distributed as dist
 from m2m_model import train
+from m2m_model.baselines import BASELINES
 from m2m_model.config import ModelConfig, TrainConfig
 from m2m_model.inputs import Inputs
 
@@ -187,7 +195,7 @@ def test_labels_after_train_end_do_not_reach_the_weights(
 ) -> None:
     """Validation days choose the epoch and calibrate; with one epoch there is nothing to choose."""
     config = replace(TRAIN, epochs=1)
-    end = train_end(held_out_from, 7, config.validation_cutoffs)
+    end = train_end(panel.first_day, held_out_from, 7, config.validation_cutoffs)
     absurd = panel.performance_NTP.copy()
     absurd[:, panel.index_of(end) + 1 :] = 1e9
     part = replace(panel, performance_NTP=absurd).save(tmp_path / "p")
@@ -223,4 +231,4 @@ def test_an_empty_shard_among_others(shards, panel: Panel, inputs: Inputs, held_
 
 def test_baselines_calibrate_without_a_model(shards, inputs: Inputs, held_out_from: date) -> None:
     calibrations = calibrate_baselines(shards, inputs, held_out_from)
-    assert set(calibrations) == {"last_h_days", "mean_28", "same_weekdays", "cold_start", "silent"}
+    assert set(calibrations) == {*BASELINES, "cold_start", "silent"}

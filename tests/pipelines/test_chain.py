@@ -7,12 +7,13 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
 from deployment import FIRST_DAY, SQL, TOML, Deployment
 
-from m2m_model.calibration import Distribution
+from m2m_model.distribution import LEVELS, QUANTILES, Distribution
 from m2m_model.metrics import cell_sums, finish
 from pipelines.registry import Registry
 
@@ -134,8 +135,8 @@ def test_7_mlflows_own_loader_gives_the_published_forecasts(chain: Deployment) -
     sequences["registered_on"] = sequences["registered_on"].astype("datetime64[ns]")
     found = pl.from_pandas(model.predict(sequences, params={"as_of": str(AS_OF)}))
     key = ["advertiser_id", "scenario_id", "task"]
-    published = _forecasts(chain).select(*key, "median", "p95").sort(key)
-    assert found.select(*key, "median", "p95").sort(key).equals(published)
+    published = _forecasts(chain).select(*key, "point", "p95").sort(key)
+    assert found.select(*key, "point", "p95").sort(key).equals(published)
 
 
 def test_8_matured_forecasts_are_judged_as_the_model_package_defines_it(chain: Deployment) -> None:
@@ -167,10 +168,12 @@ def _judged_by_hand(chain: Deployment) -> pa.Table:
     both = _forecasts(chain).join(actual, on=key, how="left").with_columns(pl.col("value").fill_null(0.0))
     sums = []
     for (task,), part in both.group_by("task"):
-        columns = (part[name].to_numpy().reshape(-1, 1) for name in ("mean", "median", "p05", "p25", "p75", "p95"))
+        point, mean, p_zero = (part[name].to_numpy().reshape(-1, 1) for name in ("point", "mean", "p_zero"))
+        published = part.select("p05", "p25", "median", "p75", "p95").to_numpy()
+        levels = np.stack([np.interp(LEVELS, QUANTILES, row) for row in published], 1)[:, :, None]
         sums.append(
             cell_sums(
-                Distribution(*columns),
+                Distribution(point, mean, p_zero, levels),
                 part["value"].to_numpy().reshape(-1, 1),
                 part["scenario_id"].to_numpy(),
                 [str(task)],

@@ -1,0 +1,121 @@
+"""The network and the simple forecast in one: weights per task, and per scenario where there are rows enough.
+
+Learned on validation cutoffs, never on held-out ones. A network extrapolates trends; on small, regular sets last week's
+figures are better, and validation sees it. The simple forecast is the *anchor*: what validation would have chosen
+without a network. The network takes from it only what it wins by more than the cutoffs differ.
+
+N rows, M tasks, W candidate weights, D cutoffs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2m_model.calibration import CELL_ROWS
+from m2m_model.distribution import Distribution, pool
+
+Floats = NDArray[Any]
+
+WEIGHTS: Floats = np.arange(11) / 10  # of the network; the anchor has the rest
+CAUTION = 1.0  # standard errors by which a weight must beat the anchor alone
+
+
+@dataclass(frozen=True)
+class Share:
+    """One task (of one scenario): the anchor's name and the network's weight."""
+
+    anchor: str
+    network: float
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Which anchor, and how much of the network, per task and per large scenario."""
+
+    tasks: tuple[Share, ...]
+    scenarios: Mapping[str, tuple[Share, ...]]
+
+    @classmethod
+    def fit(
+        cls,
+        network_NM: Floats,
+        simple: Mapping[str, Floats],
+        actual_NM: Floats,
+        scenario_N: NDArray[Any],
+        cutoff_N: NDArray[Any],
+    ) -> Blend:
+        """Learn from the points of the network and the simple forecasts on N validation rows."""
+
+        def shares(rows: NDArray[Any]) -> tuple[Share, ...]:
+            return tuple(
+                _share(
+                    network_NM[rows, m],
+                    {name: forecast_NM[rows, m] for name, forecast_NM in simple.items()},
+                    actual_NM[rows, m],
+                    cutoff_N[rows],
+                )
+                for m in range(actual_NM.shape[1])
+            )
+
+        names = scenario_N.astype(str)
+        large = {str(name): shares(names == name) for name in np.unique(names) if (names == name).sum() >= CELL_ROWS}
+        return cls(shares(np.ones(len(actual_NM), bool)), large)
+
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """Every simple forecast that some cell uses."""
+        cells = [self.tasks, *self.scenarios.values()]
+        return tuple(sorted({share.anchor for cell in cells for share in cell if share.network < 1}))
+
+    def apply(
+        self, network: Distribution, simple: Mapping[str, Distribution], scenario_N: NDArray[Any]
+    ) -> Distribution:
+        """The pooled distributions of N rows; ``simple`` holds at least ``anchors``."""
+        names = self.anchors
+        weight_PNM = np.zeros((1 + len(names), *network.mean_NM.shape))
+        codes, code_N = np.unique(scenario_N.astype(str), return_inverse=True)
+        for code, scenario in enumerate(codes):
+            rows = code_N == code
+            for m, share in enumerate(self.scenarios.get(str(scenario), self.tasks)):
+                weight_PNM[0, rows, m] = share.network
+                if share.network < 1:
+                    weight_PNM[1 + names.index(share.anchor), rows, m] = 1 - share.network
+        pooled = pool([network, *(simple[name] for name in names)], weight_PNM)
+        # A zero that the network is sure of is not made a little more than zero by last week.
+        zero_NM = (network.point_NM == 0) & (weight_PNM[0] >= 0.5)
+        return replace(pooled, point_NM=np.where(zero_NM, 0.0, pooled.point_NM))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Blend:
+        """The inverse of ``to_dict``."""
+
+        def read(cell: Sequence[Mapping[str, Any]]) -> tuple[Share, ...]:
+            return tuple(Share(**share) for share in cell)
+
+        return cls(read(values["tasks"]), {name: read(cell) for name, cell in values["scenarios"].items()})
+
+
+def _share(network_X: Floats, simple: Mapping[str, Floats], actual_X: Floats, cutoff_X: NDArray[Any]) -> Share:
+    """The anchor with the least error, and the weight that is best after ``CAUTION`` standard errors of its gain."""
+    cutoffs = np.unique(cutoff_X)
+
+    def errors(forecast_X: Floats) -> Floats:
+        """Absolute error per cutoff over the mean actual: each cutoff counts by what happened on it."""
+        size = max(float(actual_X.sum()) / len(cutoffs), 1e-12)
+        return np.array([np.abs(actual_X - forecast_X)[cutoff_X == day].sum() for day in cutoffs]) / size
+
+    anchor = min(simple, key=lambda name: float(errors(simple[name]).mean()))
+    error_WD = np.stack([errors(w * network_X + (1 - w) * simple[anchor]) for w in WEIGHTS])
+    gain_WD = error_WD - error_WD[0]
+    # One cutoff tells nothing of the spread: then a gain counts half.
+    spread_W = gain_WD.std(1, ddof=1) / np.sqrt(len(cutoffs)) if len(cutoffs) > 1 else np.abs(gain_WD[:, 0]) / 2
+    return Share(anchor, float(WEIGHTS[int(np.argmin(gain_WD.mean(1) + CAUTION * spread_W))]))

@@ -1,0 +1,120 @@
+"""LightGBM on window sums: the baseline that is hardest to beat. It is judged in every backtest and never serves.
+
+It may learn from labels up to the first held-out cutoff, later ones than the network sees. One booster a task; its
+forecasts are points. N windows, X features, M tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from m2m_model.inputs import Panel, daily_totals, eligible, history_days, targets_Nm
+
+Floats = NDArray[Any]
+Ints = NDArray[Any]
+
+OBJECTIVES: Mapping[str, Mapping[str, Any]] = {
+    "lightgbm_l1": {"objective": "l1"},
+    "lightgbm_tweedie": {"objective": "tweedie", "tweedie_variance_power": 1.5},
+}
+SETTINGS = {
+    "learning_rate": 0.05,
+    "num_leaves": 31,
+    "min_data_in_leaf": 50,
+    "seed": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+TREES = 300
+CUTOFFS, EVERY_DAYS = 42, 3  # training cutoffs, and the days between them
+MAX_ROWS = 200_000
+WINDOWS = (1, 2, 3, 7, 14, 28)  # and the whole look back
+SINGLE_DAYS = 7
+
+
+@dataclass(frozen=True)
+class Boosted:
+    """One objective: a booster a task, and the scenarios it knows."""
+
+    boosters: tuple[lightgbm.Booster, ...]
+    scenarios: tuple[str, ...]
+
+    def __call__(self, panel: Panel, cutoff: int, series: Ints) -> Floats:
+        """(N, M) totals; ``cutoff`` is a day index, ``series`` row indices."""
+        if not len(series):
+            return np.zeros((0, len(self.boosters)))
+        feature_NX = features(panel, cutoff, series, self.scenarios)
+        forecasts = [np.asarray(booster.predict(feature_NX, num_threads=1)) for booster in self.boosters]
+        return np.asarray(np.maximum(np.stack(forecasts, 1), 0))
+
+    def save(self, folder: Path) -> None:
+        """One text file a task, and the scenarios."""
+        folder.mkdir(parents=True)
+        for m, booster in enumerate(self.boosters):
+            booster.save_model(folder / f"task-{m}.txt")
+        (folder / "scenarios.txt").write_text("".join(f"{name}\n" for name in self.scenarios), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Boosted:
+        """The inverse of ``save``."""
+        count = len(list(folder.glob("task-*.txt")))
+        boosters = tuple(lightgbm.Booster(model_file=folder / f"task-{m}.txt") for m in range(count))
+        return cls(boosters, tuple((folder / "scenarios.txt").read_text(encoding="utf-8").splitlines()))
+
+
+def fit_boosted(
+    panels: Iterable[Panel], scenarios: tuple[str, ...], cutoffs: Mapping[int, list[int]]
+) -> dict[str, Boosted]:
+    """Fit every objective on the eligible series of each panel at its ``cutoffs`` (day indices, by panel number)."""
+    features_, targets = [], []
+    for number, panel in enumerate(panels):
+        for cutoff in cutoffs[number]:
+            series = np.flatnonzero(eligible(panel, cutoff))
+            features_.append(features(panel, cutoff, series, scenarios))
+            targets.append(targets_Nm(panel, cutoff, series))
+    feature_NX, target_NM = np.concatenate(features_), np.concatenate(targets)
+    if len(feature_NX) > MAX_ROWS:
+        kept = (np.arange(MAX_ROWS) * (len(feature_NX) / MAX_ROWS)).astype(np.int64)
+        feature_NX, target_NM = feature_NX[kept], target_NM[kept]
+    data = lightgbm.Dataset(feature_NX, categorical_feature=[feature_NX.shape[1] - 2], free_raw_data=False)
+    found = {}
+    for name, objective in OBJECTIVES.items():
+        boosters = []
+        for m in range(target_NM.shape[1]):
+            data.set_label(target_NM[:, m])
+            boosters.append(lightgbm.train({**SETTINGS, **objective}, data, TREES))
+        found[name] = Boosted(tuple(boosters), scenarios)
+    return found
+
+
+def training_cutoffs(panel: Panel, last_label: int) -> list[int]:
+    """Up to ``CUTOFFS`` day indices, latest first, whose labels end by ``last_label``."""
+    latest = min(last_label, panel.days - 1) - panel.spec.horizon_days
+    return list(range(latest, 0, -EVERY_DAYS))[:CUTOFFS]
+
+
+def features(panel: Panel, cutoff: int, series: Ints, scenarios: tuple[str, ...]) -> Floats:
+    """(N, X): window sums and single days of every task, days since activity, age, scenario, weekday."""
+    look = panel.spec.lookback_days
+    start = max(0, cutoff + 1 - look)
+    newest_NDM = daily_totals(panel.performance_NTP[:, start : cutoff + 1][series], panel.spec)[:, ::-1]
+    newest_NDM = np.pad(newest_NDM, ((0, 0), (0, look - newest_NDM.shape[1]), (0, 0)))
+    running_NDM = np.cumsum(newest_NDM, 1)
+    sums = [running_NDM[:, days - 1] for days in (*WINDOWS, look)]
+    active_ND = np.asarray((newest_NDM > 0).any(-1))
+    silence_N = np.where(active_ND.any(1), active_ND.argmax(1), look)
+    age_N = np.minimum(history_days(panel, cutoff)[series], look)
+    code = {name: number for number, name in enumerate(scenarios)}
+    names, inverse = np.unique(panel.scenario_N[series].astype(str), return_inverse=True)
+    code_N = np.array([code.get(str(name), -1) for name in names])[inverse]
+    weekday_N = np.full(len(series), (cutoff + panel.first_day.weekday()) % 7)
+    days = [newest_NDM[:, day] for day in range(SINGLE_DAYS)]
+    return np.column_stack([*sums, *days, silence_N, age_N, code_N, weekday_N]).astype(np.float32)

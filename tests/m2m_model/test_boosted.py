@@ -1,0 +1,47 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m2m_model import boosted
+from m2m_model.boosted import Boosted, features, fit_boosted, training_cutoffs
+from m2m_model.inputs import Inputs, Panel, eligible, targets_Nm
+
+
+@pytest.fixture(scope="module")
+def fitted(panel: Panel, inputs: Inputs) -> dict[str, Boosted]:
+    return fit_boosted([panel], inputs.scenarios, {0: training_cutoffs(panel, 90)})
+
+
+def test_it_learns_and_survives_its_files(fitted: dict[str, Boosted], panel: Panel, tmp_path: Path) -> None:
+    series = np.flatnonzero(eligible(panel, 95))
+    actual_NM = targets_Nm(panel, 95, series)
+    for name, model in fitted.items():
+        forecast_NM = model(panel, 95, series)
+        assert (forecast_NM >= 0).all()
+        assert (np.abs(actual_NM - forecast_NM).sum(0) / actual_NM.sum(0) < 0.6).all(), name
+        model.save(tmp_path / name)
+        np.testing.assert_array_equal(Boosted.load(tmp_path / name)(panel, 95, series), forecast_NM)
+
+
+def test_training_cutoffs_end_a_horizon_before_the_last_label(panel: Panel) -> None:
+    cutoffs = training_cutoffs(panel, 90)
+    assert cutoffs[0] == 90 - panel.spec.horizon_days
+    assert len(training_cutoffs(panel, 10_000)) <= boosted.CUTOFFS
+    assert training_cutoffs(panel, 10_000)[0] + panel.spec.horizon_days < panel.days
+
+
+def test_features_read_nothing_after_the_cutoff(panel: Panel, inputs: Inputs) -> None:
+    absurd = panel.performance_NTP.copy()
+    absurd[:, 71:] = 1e9
+    series = np.arange(len(panel))
+    found = features(replace(panel, performance_NTP=absurd), 70, series, inputs.scenarios)
+    np.testing.assert_array_equal(found, features(panel, 70, series, inputs.scenarios))
+
+
+def test_an_unknown_scenario_and_nobody(fitted: dict[str, Boosted], panel: Panel) -> None:
+    model = fitted["lightgbm_l1"]
+    keys = panel.keys.set_column(1, "scenario_id", [["brand new"] * len(panel)])
+    assert np.isfinite(model(replace(panel, keys=keys), 95, np.arange(5))).all()
+    assert model(panel, 95, np.zeros(0, np.int64)).shape == (0, 3)
