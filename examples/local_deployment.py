@@ -22,13 +22,19 @@ def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Every variable of the deployment.
 
     M2M_HOME (default: .m2m in the repository), M2M_CONFIG, AIRFLOW_PORT and MLFLOW_PORT are taken from ``base`` where
-    it has them, and so is each Airflow setting.
+    it has them, and so is each Airflow setting that does not follow from them.
     """
     home = Path(base.get("M2M_HOME") or REPOSITORY / ".m2m").resolve()
     airflow_port = base.get("AIRFLOW_PORT", "8080")
     no_proxy = ",".join(filter(None, [base.get("NO_PROXY") or base.get("no_proxy"), "localhost", "127.0.0.1"]))
-    airflow = {
+    # Never taken from ``base``: a shell that has the variables of another home or port would mix the two.
+    following = {
         "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://localhost:{airflow_port}/execution/",
+        "AIRFLOW__API__PORT": airflow_port,
+        "AIRFLOW__API__BASE_URL": f"http://localhost:{airflow_port}",
+    }
+    airflow = {
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(
             {"conn_type": "spark", "host": "local[2]", "extra": {"deploy-mode": "client"}}
         ),
@@ -37,10 +43,7 @@ def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         # Each task is a Spark application with two cores: more at once only take memory from each other.
         "AIRFLOW__CORE__PARALLELISM": "2",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://localhost:{airflow_port}/execution/",
         "AIRFLOW__API__HOST": "127.0.0.1",
-        "AIRFLOW__API__PORT": airflow_port,
-        "AIRFLOW__API__BASE_URL": f"http://localhost:{airflow_port}",
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
@@ -58,6 +61,7 @@ def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
         **{key: base.get(key, value) for key, value in airflow.items()},
+        **following,
     }
 
 

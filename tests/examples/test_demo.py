@@ -55,3 +55,11 @@ def test_deployment_keeps_what_the_environment_already_says(tmp_path: Path) -> N
     assert found["AIRFLOW__CORE__PARALLELISM"] == "8"
     assert found["PATH"].endswith(":/bin")
     assert found["M2M_CONFIG"].endswith("examples/online_ads/pipeline.toml")
+
+
+def test_another_home_and_port_win_over_the_variables_of_a_shell_that_has_the_first(tmp_path: Path) -> None:
+    shell = environment({"M2M_HOME": str(tmp_path / "a"), "AIRFLOW_PORT": "9090"})
+    other = {"M2M_HOME": str(tmp_path / "b"), "AIRFLOW_PORT": "9091"}
+    found = environment(shell | other)
+    assert found["AIRFLOW_HOME"] == str(tmp_path / "b" / "airflow")
+    assert not [key for key, value in found.items() if "9090" in value]
