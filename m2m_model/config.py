@@ -94,6 +94,7 @@ class TrainConfig:
     validation_windows: int = 50_000  # rows of the validation cutoffs that are scored each epoch and calibrated on
     min_history_days: int = 14  # registered days of a series at a training cutoff
     patience: int = 3  # epochs without a better validation NMAE before the run stops
+    boosted: bool = True  # fit LightGBM too, the baseline to beat
     blend: bool = True  # with the simple forecast that validation would have chosen
     checkpoint_every_steps: int = 400
 

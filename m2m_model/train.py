@@ -214,11 +214,13 @@ def train_rank(
     if ranks.rank == 0:
         levels, blend = fit_serving(data, validation, raw, actual_VM, train_config.blend)
         calibrations = data.calibrate_baselines(cutoffs, train_config.validation_windows)
-        progress.say("fitting LightGBM, the baseline to beat")
-        last_labels = {k: (held_out_from - panel.first_day).days for k, panel in enumerate(data.panels)}
-        boosted = fit_boosted(
-            data.panels, inputs.scenarios, {k: training_cutoffs(data.panels[k], day) for k, day in last_labels.items()}
-        )
+        boosted = {}
+        if train_config.boosted:
+            progress.say("fitting LightGBM, the baseline to beat")
+            panels = data.panels
+            last_labels = [(held_out_from - panel.first_day).days for panel in panels]
+            at = {k: training_cutoffs(panels[k], last_label) for k, last_label in enumerate(last_labels)}
+            boosted = fit_boosted(panels, inputs.scenarios, at)
         metadata = {
             "held_out_from": str(held_out_from),
             "validation_cutoffs": [str(cutoff) for cutoff in cutoffs],

@@ -68,7 +68,8 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     ).iter_rows():
         scenario = "all" if scenario == "*" else scenario
         metrics[f"backtest_nmae/{forecaster}/{scenario}/{task}"] = nmae if nmae is not None else float("nan")
-        metrics[f"backtest_coverage_90/{forecaster}/{scenario}/{task}"] = coverage
+        if coverage is not None:
+            metrics[f"backtest_coverage_90/{forecaster}/{scenario}/{task}"] = coverage
     registry.log_metrics(challenger.run_id, metrics)
     pairs = sample_pairs(spark, sequences, days, cutoffs[0], challenger.folder)
     picture = plots.forecast_plot(pairs, config.home / "runs" / run.run_id)

@@ -18,6 +18,8 @@ from pipelines.buckets import REPORT
 from pipelines.config import Config, Severity
 from pipelines.expectations import Check
 
+ABSURD = 1e15  # beyond any count or amount; doubles stop telling whole numbers apart soon after
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -73,6 +75,8 @@ def row_rules(
         if not (null_scenario and column == "scenario_id"):
             rule("null_id", column, "no null", value.is_null())
         rule("empty_id", column, "no empty text", value.str.strip_chars() == "")
+        # It would be another advertiser, without a history.
+        rule("padded_id", column, "no blanks around it", value.str.strip_chars() != value, "warning")
         rule("long_id", column, f"at most {limit} characters", value.str.len_chars() > limit)
         rule("control_characters", column, "no control characters", value.str.contains(r"\p{Cc}"))
         rule("not_ascii", column, "only ASCII characters", value.str.len_bytes() != value.str.len_chars(), "warning")
@@ -85,6 +89,7 @@ def row_rules(
         rule("null", column, "no null: a day without a row is missing, a row has all its values", value.is_null())
         rule("nan", column, "no NaN", value.is_nan())
         rule("infinite", column, "finite", value.is_infinite())
+        rule("absurd", column, f"at most {ABSURD:.0e}", value.abs().is_between(ABSURD, float("inf"), closed="none"))
         if kind != "ratio":
             rule("negative", column, "at least 0", value < 0)
     for small, large in not_above:

@@ -45,8 +45,8 @@ RESERVED = frozenset(
 )
 # Every check whose severity [checks] severity may set.
 CHECKS = frozenset(
-    "other_day null_id empty_id long_id control_characters not_ascii unknown_scenario duplicate_key null nan infinite"
-    " negative not_above empty_day volume freshness day_completeness".split()
+    "other_day null_id empty_id padded_id long_id control_characters not_ascii unknown_scenario duplicate_key null nan"
+    " infinite absurd negative not_above empty_day volume freshness day_completeness".split()
 )
 ALL_SCENARIOS = "*"  # scenario_id of a row that sums over scenarios
 

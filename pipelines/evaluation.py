@@ -125,10 +125,8 @@ def figures(sums: pl.DataFrame) -> pl.DataFrame:
             )
         )
     spread = ["pinball", "coverage_50", "coverage_90", "level_50", "level_90"]
-    return pl.concat(parts).with_columns(
-        pl.col(pl.Float64).fill_nan(None),
-        pl.when(~pl.col("forecaster").is_in(list(OBJECTIVES))).then(pl.col(spread)).name.keep(),
-    )
+    found = pl.concat(parts).with_columns(pl.col(pl.Float64).fill_nan(None))
+    return found.with_columns(pl.when(~pl.col("forecaster").is_in(list(OBJECTIVES))).then(pl.col(spread)).name.keep())
 
 
 def mean_nmae(sums: pl.DataFrame) -> dict[str, float]:

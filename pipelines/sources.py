@@ -120,9 +120,14 @@ def _read(spark: SparkSession, config: Config, source: Source, first: date, last
         return reader.format(source.format).load(paths)
     except (PySparkException, Py4JJavaError) as error:
         raise DataError(
-            f"source {source.name} ds={_range(first, last)}: cannot be read: {_line_with(str(error), ('',))}. "
+            f"source {source.name} ds={_range(first, last)}: cannot be read: {_line_with(_words(error), ('',))}. "
             f"Path: {paths[0]}"
         ) from error
+
+
+def _words(error: PySparkException | Py4JJavaError) -> str:
+    """Java's own message; the first line of a Py4JJavaError names only the call."""
+    return str(error.java_exception.getMessage()) if isinstance(error, Py4JJavaError) else str(error)
 
 
 def _paths(config: Config, source: Source, first: date, last: date) -> list[str]:

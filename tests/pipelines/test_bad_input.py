@@ -35,6 +35,7 @@ BAD_ROWS = {
     "negative spend": (_set("cost", -3.25), ["negative", "spend", "search", "-3.25", "adv0"]),
     "NaN": (_set("cost", float("nan")), ["nan", "spend", "search", "adv0"]),
     "infinity": (_set("views", float("inf")), ["infinite", "views", "search", "adv0"]),
+    "an amount beyond all reason": (_set("cost", 1e300), ["absurd", "spend", "1e+15", "adv0"]),
     "null metric": (_set("taps", None), ["null", "taps", "search", "adv0"]),
     "clicks above impressions": (_set("taps", 1e6), ["not_above", "taps", "search", "1000000"]),
     "null id": (_set("who", None), ["null_id", "advertiser_id", "search"]),
@@ -109,12 +110,13 @@ def test_a_missing_file_is_named(week: Deployment) -> None:
     assert "ds=2024-01-11.parquet" in said
 
 
-@pytest.mark.parametrize("content", [b"not parquet at all", b"PAR1" + b"\0" * 64 + b"PAR1"])
+@pytest.mark.parametrize("content", [b"", b"not parquet at all", b"PAR1" + b"\0" * 64 + b"PAR1"])
 def test_a_corrupt_file_is_named(week: Deployment, content: bytes) -> None:
     week.write_day(BAD_DAY).write_bytes(content)
     status, said = week.run("stage_sources", "--date", BAD_DAY)
     assert status == 3
     assert "cannot be read" in said
+    assert "An error occurred while calling" not in said
     assert "ds=2024-01-11.parquet" in said
     assert BAD_DAY not in week.warehouse.days(TABLE)
 

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 from deployment import FIRST_DAY, SQL, TOML, Deployment
 
+from m2m_model.baselines import BASELINES
+from m2m_model.boosted import OBJECTIVES
 from m2m_model.distribution import LEVELS, QUANTILES, Distribution
 from m2m_model.metrics import cell_sums, finish
 from pipelines.registry import Registry
@@ -95,7 +97,7 @@ def test_3_the_same_seed_gives_the_same_weights(chain: Deployment) -> None:
 def test_4_backtest_judges_every_forecaster_on_the_same_series(chain: Deployment) -> None:
     assert chain.run("backtest", "--date", AS_OF)[0] == 0
     rows = chain.rows("marts.backtest")
-    assert set(rows["forecaster"]) == {"challenger", "last_h_days", "mean_28", "same_weekdays"}
+    assert set(rows["forecaster"]) == {"challenger", *BASELINES, *OBJECTIVES}
     assert set(rows["cutoff"].drop_nulls()) == {AS_OF - timedelta(days=7), AS_OF - timedelta(days=14)}
     per_cell = rows.group_by("cutoff", "scenario_id", "task").agg(pl.col("n").n_unique())
     assert per_cell["n"].max() == 1

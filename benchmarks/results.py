@@ -1,0 +1,450 @@
+"""Accuracy on the shipped real data sets, against every baseline, with spread: docs/results.md and docs/results.json.
+
+    python benchmarks/results.py [--data online_ads online_retail] [--quick]
+
+Sequences are built by the stages; then training and forecasting are the functions that the stages call, in this
+process. Each *block* is one as-of date: a training, and the held-out cutoffs after it. "Best baseline" is the best of
+all baselines per task and cutoff, picked afterwards: the hardest bar there is. ``--quick`` runs one seed, one block and
+no ablations, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import lightgbm
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from m2m_model.baselines import BASELINES
+from m2m_model.boosted import CUTOFFS, EVERY_DAYS, OBJECTIVES, SETTINGS, TREES, features
+from m2m_model.calibration import CELL_ROWS
+from m2m_model.config import ModelConfig, TrainConfig
+from m2m_model.inputs import Panel, PanelStatistics, daily_totals, eligible, fit_inputs, targets_Nm
+from m2m_model.metrics import cell_sums, finish, mean_over_tasks
+from m2m_model.predict import COLD_START_METHOD, Forecaster, Forecasts, forecast_baseline, forecast_boosted
+from m2m_model.train import train_end, train_rank
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS = (1, 2, 3)
+PAPER = {"loss": "poisson", "patch_days": 1, "meta_rank": 0, "exposure_offset": False, "level_weights": False}
+# name -> what differs from the defaults
+ABLATIONS: Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]] = {
+    "without meta attention": ({"meta_attention": False}, {}),
+    "without meta tower": ({"meta_tower": False}, {}),
+    "without transformer": ({"transformer": False}, {}),
+    "full-rank meta weights": ({"meta_rank": 0}, {}),
+    "without level weights": ({"level_weights": False}, {}),
+    "negative binomial": ({"loss": "negative_binomial"}, {}),
+    "zero-inflated lognormal": ({"loss": "lognormal"}, {}),
+    "the paper's Poisson M2M": (PAPER, {}),
+    "MMoE": ({"architecture": "mmoe"}, {}),
+    "shared bottom": ({"architecture": "shared_bottom"}, {}),
+}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A shipped data set, its last day, its blocks (as-of, days between cutoffs), the scenarios left out in turn."""
+
+    name: str
+    last_day: date
+    blocks: tuple[tuple[date, int], ...]
+    left_out: tuple[str, ...]
+
+
+DATA = {
+    "online_retail": DataSet(
+        "online_retail", date(2011, 12, 9), ((date(2011, 12, 9), 7), (date(2011, 11, 11), 7)), ("UK", "Germany", "EIRE")
+    ),
+    "online_ads": DataSet("online_ads", date(2020, 6, 30), ((date(2020, 6, 30), 3), (date(2020, 6, 18), 3)), ("abc",)),
+}
+CUTOFFS_A_BLOCK = 4
+HARD = (*BASELINES, *OBJECTIVES)
+
+
+def sequences(data: DataSet, home: Path) -> tuple[pa.Table, object]:
+    """The rows of features.advertiser_sequence as of the last day, built by the stages themselves."""
+    os.environ["M2M_HOME"] = str(home)
+    from pipelines.config import load_config
+    from pipelines.sequences import open_sequences
+    from pipelines.warehouse import Warehouse, read_files
+
+    config = load_config(ROOT / "examples" / data.name / "pipeline.toml")
+    first, last = str(config.dataset.first_day), str(data.last_day)
+    for stage in (["stage_sources", "--from", first, "--to", last], ["build_sequences", "--date", last]):
+        command = [sys.executable, "-m", f"pipelines.{stage[0]}", "--config", str(config.path), *stage[1:]]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    files = open_sequences(config, Warehouse(config), data.last_day)
+    rows = pa.concat_tables([read_files(files.files[bucket], files.schema).to_arrow() for bucket in files.buckets])
+    return rows, config
+
+
+def train(
+    panel: Panel, held_out_from: date, folder: Path, model: Mapping[str, object], training: Mapping[str, object]
+) -> tuple[Forecaster, float]:
+    """A forecaster with the defaults but for what is named, and the seconds that it took."""
+    started = time.monotonic()
+    settings = replace(TrainConfig(), **training)  # type: ignore[arg-type]
+    end = train_end(panel.first_day, held_out_from, panel.spec.horizon_days, settings.validation_cutoffs)
+    config = replace(ModelConfig(), **model)  # type: ignore[arg-type]
+    inputs = fit_inputs(PanelStatistics.of(panel, end), config.bins)
+    result = train_rank([panel.save(folder / "shard")], folder, inputs, config, settings, held_out_from)
+    return Forecaster.load(result.model_folder), time.monotonic() - started
+
+
+def judged(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Table:
+    """Error sums; the rows of the cold-start rule are judged apart, as ``NAME, cold start``."""
+    tasks = [task.name for task in panel.spec.tasks]
+    actual_NM = targets_Nm(panel, panel.index_of(cutoff), forecasts.series_N)
+    young_N = forecasts.method_N == COLD_START_METHOD
+    parts = [
+        cell_sums(forecasts.distribution[rows], actual_NM[rows], forecasts.scenario_N[rows], tasks, cutoff, label)
+        for rows, label in ((np.ones(len(actual_NM), bool), name), (young_N, f"{name}, cold start"))
+    ]
+    return pa.concat_tables(parts)
+
+
+def oracle(panel: Panel, later: Panel, cutoffs: Sequence[date], scenarios: tuple[str, ...]) -> pa.Table:
+    """What the noise leaves: LightGBM L1 that also sees the totals of the four weeks after the horizon."""
+    horizon = panel.spec.horizon_days
+    running = np.pad(np.cumsum(daily_totals(later.performance_NTP, later.spec), 1), ((0, 0), (1, 0), (0, 0)))
+
+    def seen(day: int, series: np.ndarray) -> np.ndarray:
+        after = [running[series, day + 1 + horizon + d] - running[series, day + 1 + horizon] for d in (7, 14, 28)]
+        known = features(later, day, series, scenarios)
+        return np.column_stack([known[:, :-2], *after, known[:, -2:]])
+
+    last = later.index_of(cutoffs[-1]) - horizon - 28
+    days = list(range(last, 13, -EVERY_DAYS))[:CUTOFFS]
+    rows = [(day, np.flatnonzero(eligible(later, day))) for day in days]
+    feature_NX = np.concatenate([seen(day, series) for day, series in rows])
+    target_NM = np.concatenate([targets_Nm(later, day, series) for day, series in rows])
+    data = lightgbm.Dataset(feature_NX, categorical_feature=[feature_NX.shape[1] - 2], free_raw_data=False)
+    boosters = []
+    for m in range(target_NM.shape[1]):
+        data.set_label(target_NM[:, m])
+        boosters.append(lightgbm.train({**SETTINGS, "objective": "l1"}, data, TREES))
+    parts = []
+    for cutoff in cutoffs:
+        day = later.index_of(cutoff)
+        forecasts = forecast_baseline("last_h_days", later, cutoff)
+        values = [np.maximum(np.asarray(b.predict(seen(day, forecasts.series_N))), 0) for b in boosters]
+        known = replace(forecasts.distribution, point_NM=np.stack(values, 1))
+        parts.append(judged(replace(forecasts, distribution=known), later, cutoff, "oracle"))
+    return pa.concat_tables(parts)
+
+
+def run_block(
+    data: DataSet, rows: pa.Table, config: object, number: int, folder: Path, quick: bool, say: object
+) -> list[pa.Table]:
+    """Error sums of every forecaster at the block's cutoffs."""
+    as_of, every = data.blocks[number]
+    spec, first_day = config.sequence_spec, config.dataset.first_day  # type: ignore[attr-defined]
+    panel = Panel.from_sequences(rows, spec, as_of, (as_of - first_day).days + 1)
+    latest = as_of - timedelta(days=spec.horizon_days)
+    cutoffs = [latest - timedelta(days=every * k) for k in range(CUTOFFS_A_BLOCK)]
+    held_out_from, parts = cutoffs[-1], []
+
+    def judge(name: str, forecaster: Forecaster) -> None:
+        for cutoff in cutoffs:
+            parts.append(judged(forecaster.predict(panel, cutoff), panel, cutoff, name))
+
+    for seed in SEEDS[:1] if quick else SEEDS:
+        forecaster, seconds = train(panel, held_out_from, folder, {}, {"seed": seed, "boosted": seed == SEEDS[0]})
+        say(f"{data.name} {as_of} m2m, seed {seed}: {seconds:.0f} s")  # type: ignore[operator]
+        judge(f"m2m, seed {seed}", forecaster)
+        if seed == SEEDS[0]:
+            judge("m2m without blend", replace(forecaster, blend=None))
+            for cutoff in cutoffs:
+                for name in BASELINES:
+                    found = forecast_baseline(name, panel, cutoff, forecaster.calibrations)
+                    parts.append(judged(found, panel, cutoff, name))
+                for name, boosted in forecaster.boosted.items():
+                    found = forecast_boosted(boosted, panel, cutoff, forecaster.calibrations)
+                    parts.append(judged(found, panel, cutoff, name))
+            if not quick and (data.last_day - cutoffs[0]).days >= spec.horizon_days + 28:
+                later = Panel.from_sequences(rows, spec, data.last_day, (data.last_day - first_day).days + 1)
+                parts.append(oracle(panel, later, cutoffs, forecaster.inputs.scenarios))
+    if quick or number:
+        return parts
+    for name, (model, training) in ABLATIONS.items():
+        forecaster, seconds = train(panel, held_out_from, folder, model, {**training, "boosted": False})
+        say(f"{data.name} {as_of} {name}: {seconds:.0f} s")  # type: ignore[operator]
+        judge(name, forecaster)
+    for scenario in (name for name in data.left_out if name in set(panel.scenario_N)):
+        kept = np.flatnonzero(panel.scenario_N != scenario)
+        without = replace(
+            panel,
+            performance_NTP=panel.performance_NTP[kept],
+            behavior_NTF=panel.behavior_NTF[kept],
+            registered_N=panel.registered_N[kept],
+            keys=panel.keys.take(kept),
+        )
+        forecaster, seconds = train(without, held_out_from, folder, {}, {"boosted": False})
+        say(f"{data.name} {as_of} without {scenario}: {seconds:.0f} s")  # type: ignore[operator]
+        judge(f"never saw {scenario}", forecaster)
+    return parts
+
+
+def figures(sums: pa.Table, by: Sequence[str]) -> pl.DataFrame:
+    found = pl.from_arrow(finish(sums, by))
+    assert isinstance(found, pl.DataFrame)
+    return found
+
+
+def against_best(sums: pa.Table, names: Iterable[str]) -> pl.DataFrame:
+    """Per forecaster: mean over task x cutoff of its error over the best baseline's of that task and cutoff."""
+    each = figures(sums, ("cutoff", "forecaster", "task"))
+    best = each.filter(pl.col("forecaster").is_in(HARD)).group_by("cutoff", "task")
+    bar = best.agg(pl.min("nmae").alias("best_nmae"), pl.min("smape").alias("best_smape"))
+    ratios = each.filter(pl.col("forecaster").is_in(list(names))).join(bar, on=["cutoff", "task"])
+    return ratios.group_by("forecaster").agg(
+        (pl.col("nmae") / pl.col("best_nmae")).mean().alias("nmae_ratio"),
+        (pl.col("smape") / pl.col("best_smape")).mean().alias("smape_ratio"),
+        (pl.col("nmae") / pl.col("best_nmae")).std().alias("spread"),
+    )
+
+
+def overview(sums: pa.Table) -> pl.DataFrame:
+    """One line a forecaster: mean NMAE and SMAPE over tasks, and both ratios to the best baseline."""
+    mean = pl.from_arrow(mean_over_tasks(finish(sums)))
+    assert isinstance(mean, pl.DataFrame)
+    shown = [name for name in mean["forecaster"] if "cold start" not in name and not name.startswith("never saw")]
+    return mean.filter(pl.col("forecaster").is_in(shown)).join(against_best(sums, shown), on="forecaster").sort("nmae")
+
+
+def table(frame: pl.DataFrame, digits: int = 3) -> list[str]:
+    """A frame as a Markdown table."""
+
+    def text(value: object) -> str:
+        return "-" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+    head = [
+        f"| {' | '.join(frame.columns)} |",
+        f"| {' | '.join('---:' if t.is_numeric() else '---' for t in frame.dtypes)} |",
+    ]
+    return [*head, *(f"| {' | '.join(map(text, row))} |" for row in frame.iter_rows()), ""]
+
+
+def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str], dict[str, object]]:
+    """The data set's chapter, and its figures."""
+    every = pl.from_arrow(sums)
+    assert isinstance(every, pl.DataFrame)
+    cutoffs = sorted(every["cutoff"].unique())
+    main = every.filter(
+        ~pl.col("forecaster").is_in([*ABLATIONS]), ~pl.col("forecaster").str.contains("cold start|never")
+    )
+    view = overview(main.filter(pl.col("forecaster") != "oracle").to_arrow().cast(sums.schema))
+    seeds = view.filter(pl.col("forecaster").str.starts_with("m2m, seed"))
+    mean, low, high = (getattr(seeds["nmae_ratio"], f)() for f in ("mean", "min", "max"))
+    by_name = {row["forecaster"]: row for row in view.to_dicts()}
+    nmae = float(seeds["nmae"].mean())  # type: ignore[arg-type]
+    found: dict[str, object] = {
+        "cutoffs": [str(cutoff) for cutoff in cutoffs],
+        "nmae_over_best_baseline": {"mean": mean, "min": low, "max": high},
+        "smape_over_best_baseline": seeds["smape_ratio"].mean(),
+        "nmae_over_last_h_days": nmae / by_name["last_h_days"]["nmae"],
+        "nmae_over_lightgbm_l1": nmae / by_name["lightgbm_l1"]["nmae"],
+        "forecasters": view.to_dicts(),
+    }
+    columns = ["forecaster", "nmae", "smape", "nmae_ratio", "spread", "smape_ratio"]
+    lines = [
+        f"## {data.name}",
+        "",
+        f"{len(cutoffs)} cutoffs, {cutoffs[0]} .. {cutoffs[-1]}, from {len(data.blocks)} trainings a seed.",
+        f"Against the best baseline of each task and cutoff: NMAE **{mean:.3f}** ({low:.3f} .. {high:.3f} over seeds), "
+        f"SMAPE **{found['smape_over_best_baseline']:.3f}**. Against last_h_days: "
+        f"NMAE {found['nmae_over_last_h_days']:.3f}; against lightgbm_l1: {found['nmae_over_lightgbm_l1']:.3f}.",
+        "",
+        "`nmae_ratio` and `smape_ratio` are to the best baseline, `spread` is the deviation over task x cutoff.",
+        "",
+        *table(view.select(columns)),
+        "NMAE per task, all cutoffs together:",
+        "",
+    ]
+    shown = ["m2m, seed 1", *HARD]
+    tasks = figures(main.to_arrow().cast(sums.schema), ("forecaster", "task")).filter(pl.col("forecaster").is_in(shown))
+    lines += table(tasks.pivot("task", index="forecaster", values="nmae").sort("forecaster"))
+
+    if "oracle" in set(every["forecaster"]):
+        at = every.filter(forecaster="oracle")["cutoff"].unique()
+        part = every.filter(pl.col("cutoff").is_in(at), pl.col("forecaster").is_in(["oracle", *shown]))
+        view = overview(part.to_arrow().cast(sums.schema))
+        found["oracle"] = view.to_dicts()
+        lines += [
+            "### What the noise leaves",
+            "",
+            "The oracle is LightGBM L1 that also sees each series' totals in the four weeks *after* the horizon. No "
+            f"forecaster can know that much. The same {len(at)} cutoffs for all:",
+            "",
+            *table(view.select("forecaster", "nmae", "nmae_ratio")),
+        ]
+
+    first = every.filter(pl.col("cutoff").is_in(list(newest)))
+    view = overview(first.filter(pl.col("forecaster") != "oracle").to_arrow().cast(sums.schema))
+    kept = [*ABLATIONS, "m2m without blend", *(name for name in by_name if name.startswith("m2m, seed"))]
+    view = view.filter(pl.col("forecaster").is_in(kept))
+    found["ablations"] = view.to_dicts()
+    lines += [
+        "### Ablations and references",
+        "",
+        f"One training each, the newest {len(newest)} cutoffs; all with the blend but where it says so. The seeds of "
+        "the defaults show what is chance.",
+        "",
+        *table(view.select(columns)),
+    ]
+
+    spread = ["m2m, seed 1", *BASELINES]
+    names = ["level_50", "level_90", "coverage_50", "coverage_90"]
+    wide = figures(main.to_arrow().cast(sums.schema), ("forecaster", "task")).filter(pl.col("forecaster").is_in(spread))
+    cells = figures(main.filter(forecaster="m2m, seed 1").to_arrow().cast(sums.schema), ("scenario_id", "task"))
+    cells = cells.filter(pl.col("n") >= CELL_ROWS)
+    worst = {width: float((cells[f"level_{width}"] - int(width) / 100).abs().max() or 0) for width in ("50", "90")}
+    overall = cells.select((pl.col(name) * pl.col("n")).sum() / pl.col("n").sum() for name in names).row(0, named=True)
+    found["coverage"] = overall | {f"worst_cell_{width}": value for width, value in worst.items()}
+    lines += [
+        "### Intervals",
+        "",
+        "`level` counts a mass at zero evenly over its levels: 0.5 and 0.9 are right. `coverage` counts an interval "
+        "that starts at zero as holding the whole mass, so it must be larger where zeros are many. Baselines have "
+        "empirical residual quantiles; a lower pinball loss is a sharper interval at the same honesty.",
+        "",
+        *table(wide.select("forecaster", "task", *names, "pinball").sort("task", "pinball")),
+        f"Cells (scenario x task) of at least {CELL_ROWS} rows: the worst is {100 * worst['50']:.1f} points off at 50 "
+        f"% and {100 * worst['90']:.1f} at 90 %.",
+        "",
+    ]
+
+    each = figures(main.to_arrow().cast(sums.schema), ("forecaster", "scenario_id", "task"))
+    bar = (
+        each.filter(pl.col("forecaster").is_in(HARD)).sort("nmae").group_by("scenario_id", "task", maintain_order=True)
+    )
+    bars = bar.agg(pl.first("nmae").alias("best"), pl.first("forecaster").alias("best_baseline"))
+    mine = each.filter(forecaster="m2m, seed 1").join(bars, on=["scenario_id", "task"])
+    mine = mine.with_columns(ratio=pl.col("nmae") / pl.col("best")).sort("ratio", descending=True)
+    found["cells"] = mine.select("scenario_id", "task", "n", "nmae", "best", "best_baseline", "ratio").to_dicts()
+    losing = mine.filter(pl.col("ratio") > 1.05)
+    lines += [
+        "### Cells",
+        "",
+        f"{len(mine)} cells (scenario x task); in {len(losing)} the model is more than 5 % behind the best baseline of "
+        "that cell, picked afterwards:",
+        "",
+        *table(losing.select("scenario_id", "task", "n", "nmae", "best", "best_baseline", "ratio")),
+    ]
+
+    left = first.filter(pl.col("forecaster").str.starts_with("never saw"))
+    if len(left):
+        rows = []
+        for name in left["forecaster"].unique(maintain_order=True):
+            scenario = name.removeprefix("never saw ")
+            part = first.filter(pl.col("forecaster").is_in([name, *shown]), scenario_id=scenario)
+            view = overview(
+                part.with_columns(pl.col("forecaster").replace(name, "stranger")).to_arrow().cast(sums.schema)
+            )
+            value = dict(view.select("forecaster", "nmae").iter_rows())
+            best = min(value[b] for b in HARD)
+            rows.append((scenario, value["stranger"], value["m2m, seed 1"], best))
+        frame = pl.DataFrame(rows, ["scenario", "never saw it", "trained on it", "best single baseline"], orient="row")
+        found["leave_one_scenario_out"] = frame.to_dicts()
+        lines += [
+            "### A scenario that training never saw",
+            "",
+            "Mean NMAE over tasks, in that scenario:",
+            "",
+            *table(frame),
+        ]
+
+    young = every.filter(pl.col("forecaster") == "m2m, seed 1, cold start")
+    if len(young) and young["n"].sum():
+        frame = figures(young.to_arrow().cast(sums.schema), ("task",)).select("task", "n", "nmae", "smape", "level_90")
+        found["cold_start"] = frame.to_dicts()
+        lines += [
+            "### Cold start",
+            "",
+            "Series under 7 days of history, served by their mean per registered day; all forecasters share the rule:",
+            "",
+            *table(frame),
+        ]
+    return lines, found
+
+
+def picture(chapters: Mapping[str, dict[str, object]], path: Path) -> None:
+    """NMAE and SMAPE of every forecaster over the best baseline, a panel a data set."""
+    figure, axes = plt.subplots(1, len(chapters), figsize=(6 * len(chapters), 3.6), squeeze=False, layout="constrained")
+    for axis, (name, found) in zip(axes[0], chapters.items(), strict=True):
+        rows = [row for row in found["forecasters"] if row["forecaster"] != "m2m without blend"][::-1]  # type: ignore[union-attr, index]
+        at = np.arange(len(rows))
+        colors = ["#1b6ca8" if row["forecaster"].startswith("m2m") else "#b8b8b8" for row in rows]
+        axis.barh(at, [row["nmae_ratio"] for row in rows], color=colors)
+        axis.axvline(1, color="black", linewidth=0.8)
+        axis.set_yticks(at, [row["forecaster"] for row in rows])
+        axis.set(title=name, xlabel="NMAE over the best baseline of each task and cutoff", xlim=(0.8, None))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from stages import machine
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    started, lines, chapters = time.monotonic(), [], {}
+    for name in arguments.data:
+        data = DATA[name]
+        with tempfile.TemporaryDirectory() as home:
+            rows, config = sequences(data, Path(home))
+            parts = [
+                table
+                for number in range(1 if arguments.quick else len(data.blocks))
+                for table in run_block(data, rows, config, number, Path(home), arguments.quick, print)
+            ]
+        sums = pa.concat_tables(parts)
+        if arguments.quick:
+            print(
+                "\n".join(table(overview(sums).select("forecaster", "nmae", "smape", "nmae_ratio", "smape_ratio"), 4))
+            )
+            continue
+        as_of, every = data.blocks[0]
+        newest = {as_of - timedelta(days=7 + every * k) for k in range(CUTOFFS_A_BLOCK)}
+        chapter, chapters[name] = report(data, sums, newest)
+        lines += chapter
+    if arguments.quick:
+        return
+    minutes = (time.monotonic() - started) / 60
+    head = [
+        "# Results",
+        "",
+        f"Made by `make results` on: {machine()}; {minutes:.0f} minutes; seeds {', '.join(map(str, SEEDS))}.",
+        "Default settings for both data sets. NMAE and SMAPE are means over tasks ([model.md](model.md)).",
+        "",
+        "![NMAE over the best baseline](images/results.png)",
+        "",
+    ]
+    (ROOT / "docs" / "results.md").write_text("\n".join([*head, *lines]), encoding="utf-8")
+    (ROOT / "docs" / "results.json").write_text(json.dumps(chapters, indent=1, default=str) + "\n", encoding="utf-8")
+    picture(chapters, ROOT / "docs" / "images" / "results.png")
+
+
+if __name__ == "__main__":
+    main()
