@@ -2,9 +2,9 @@
 
     python benchmarks/model.py [--repeats 30] [--threads 1]
 
-Both sides of a ratio take turns in one run, so that whatever else the machine does meets both. A ratio is the median
-over turns. The threads of an operation wait for each other: beside other work, two of them measure that work (a step of 22 ms
-takes 900). So the figures are one thread's, and one table apart shows all cores. The last line is JSON.
+Both sides of a ratio take turns in one run, so that whatever else the machine does meets both; a ratio is the median
+over turns. The threads of an operation wait for each other: beside other work, two of them measure that work (a step
+of 22 ms takes 900). So the figures are one thread's, and the tables at the end show all cores. The last line is JSON.
 
 B batch, K experts, M tasks, D width, I and O a layer's input and output width.
 """
@@ -238,8 +238,10 @@ def table(title: str, rows: int, times: dict[str, NDArray[np.float64]], base: st
 
 
 def machine() -> str:
-    today = datetime.now(UTC).date()
-    return f"{platform.machine()}, {os.cpu_count()} cores, PyTorch {torch.__version__}, {today}; load before it {os.getloadavg()[0]:.1f}"
+    today, load = datetime.now(UTC).date(), os.getloadavg()[0]
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, PyTorch {torch.__version__}, {today}; load before it {load:.1f}"
+    )
 
 
 def fast_over_textbook(repeats: int) -> float:
@@ -247,7 +249,13 @@ def fast_over_textbook(repeats: int) -> float:
     fast, loop = part.steps()
     times = in_turns({"fast form": fast, "textbook loop": loop}, repeats)
     title = f"Meta attention and tower, forward and backward: B {part.batch}, k {part.experts}, m {part.tasks}"
-    table(f"{title}, widths {part.width}, full rank", part.batch, times, "fast form", {})
+    table(
+        f"{title}, widths {part.width}, full rank, {torch.get_num_threads()} thread(s)",
+        part.batch,
+        times,
+        "fast form",
+        {},
+    )
     return ratio(times["textbook loop"], times["fast form"])
 
 
@@ -290,7 +298,7 @@ def forms(repeats: int) -> None:
             name = f"meta_rank {rank}"
             sides[name] = training_step(M2M(form, data.inputs), batch)
             notes[name] = f"{generated_bytes(form, rows) / 2**20:.1f} MiB of generated weights"
-        title = f"Training step, patch_days {patch_days}"
+        title = f"Training step, patch_days {patch_days}, {torch.get_num_threads()} thread(s)"
         table(title, rows, in_turns(sides, repeats if patch_days > 1 else max(repeats // 3, 3)), "backbone", notes)
 
 
@@ -308,7 +316,9 @@ def main() -> None:
     m2m_over_backbone(3, repeats)
     forms(repeats)
     torch.set_num_threads(cores)
-    m2m_over_backbone(0, repeats)
+    fast_over_textbook(repeats)
+    for behaviors in (0, 3):
+        m2m_over_backbone(behaviors, repeats)
     print(json.dumps({"fast_over_textbook": round(textbook_ratio, 2), "m2m_over_backbone": round(backbone_ratio, 3)}))
 
 

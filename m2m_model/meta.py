@@ -63,8 +63,12 @@ class MetaLayer(nn.Module):
     def generate(self, scenario_BD: Tensor, rows: int) -> tuple[Tensor, Tensor]:
         """b (B, 1, O) and the upper ``rows`` of W, or of its core (B, R, C)."""
         sizes = [self.outputs, rows * self.columns]
-        vector_XD, constant_X = self.generator.weight[: sum(sizes)], self.generator.bias[: sum(sizes)]
-        bias_BO, weight_BX = torch.split(functional.linear(scenario_BD, vector_XD, constant_X), sizes, 1)
+        if rows == self.rows:
+            generated_BX = self.generator(scenario_BD)
+        else:
+            vector_XD, constant_X = self.generator.weight[: sum(sizes)], self.generator.bias[: sum(sizes)]
+            generated_BX = functional.linear(scenario_BD, vector_XD, constant_X)
+        bias_BO, weight_BX = torch.split(generated_BX, sizes, 1)
         return bias_BO.unsqueeze(1), weight_BX.view(-1, rows, self.columns)
 
     def forward(self, scenario_BD: Tensor, input_BXI: Tensor) -> Tensor:
@@ -77,20 +81,24 @@ class MetaLayer(nn.Module):
     def of_pairs(self, scenario_BD: Tensor, expert_BKD: Tensor, task_MD: Tensor) -> Tensor:
         """W [E_i || T_t] + b = W_top E_i + (W_bottom T_t + b), neither half K x M times: (B, M, K, O)."""
         width = expert_BKD.shape[-1]
-        upper, lower = width, self.rows - width
-        if self.left_IR is not None:  # U [E || T] = U_top E + U_bottom T; both meet the same core
-            upper = lower = self.rows
-            expert_BKD, task_MD = expert_BKD @ self.left_IR[:width], task_MD @ self.left_IR[width:]
-        bias_B1O, weight_BRC = self.generate(scenario_BD, upper)
-        expert_BKO = expert_BKD @ weight_BRC
-        # T is the same for every sample, so V_w acts on T first, and W_bottom is made for none.
-        size, width = lower * self.columns, scenario_BD.shape[1]
+        if self.left_IR is None or self.right_RO is None:
+            bias_B1O, top_BDO = self.generate(scenario_BD, width)
+            expert_BKO, task_BMO = expert_BKD @ top_BDO, self.of_shared(scenario_BD, task_MD)
+        else:  # U [E || T] = U_top E + U_bottom T, and both meet the same core
+            bias_B1O, core_BRC = self.generate(scenario_BD, self.rows)
+            upper_DR, lower_DR = torch.split(self.left_IR, width)
+            task_BMR = (task_MD @ lower_DR).expand(len(expert_BKD), -1, -1)
+            both_BXO = torch.cat([expert_BKD @ upper_DR, task_BMR], 1) @ core_BRC @ self.right_RO
+            expert_BKO, task_BMO = torch.split(both_BXO, [expert_BKD.shape[1], len(task_MD)], 1)
+        return (task_BMO + bias_B1O).unsqueeze(2) + expert_BKO.unsqueeze(1)
+
+    def of_shared(self, scenario_BD: Tensor, task_MD: Tensor) -> Tensor:
+        """W_bottom T_t, (B, M, O): T is the same for every sample, so V_w acts on it first; W_bottom is never made."""
+        lower, width = task_MD.shape[1], scenario_BD.shape[1]
+        size = lower * self.columns
         vector_XD = (task_MD @ self.generator.weight[-size:].view(lower, -1)).view(-1, width)
         constant_MC = task_MD @ self.generator.bias[-size:].view(lower, -1)
-        task_BMO = functional.linear(scenario_BD, vector_XD, constant_MC.flatten()).view(-1, *constant_MC.shape)
-        if self.right_RO is not None:
-            expert_BKO, task_BMO = expert_BKO @ self.right_RO, task_BMO @ self.right_RO
-        return (task_BMO + bias_B1O).unsqueeze(2) + expert_BKO.unsqueeze(1)
+        return functional.linear(scenario_BD, vector_XD, constant_MC.flatten()).view(-1, *constant_MC.shape)
 
 
 class SharedLayer(nn.Module):
