@@ -27,9 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from m2m_model import likelihoods
 from m2m_model.config import ModelConfig, Task, TrainConfig
-from m2m_model.inputs import LEVEL_FLOOR, Inputs, Panel, PanelStatistics, SequenceSpec, Windows, fit_inputs
+from m2m_model.inputs import Inputs, Panel, PanelStatistics, SequenceSpec, Windows, fit_inputs
 from m2m_model.meta import MetaAttention, MetaLayer, MetaTower
 from m2m_model.model import M2M, Batch
 
@@ -117,24 +116,24 @@ class MetaPart:
 
 
 class Backbone(nn.Module):
-    """What is left of M2M without S~, experts, meta attention and tower."""
+    """What is left of M2M without S~, experts, meta attention and tower, under the same loss."""
 
     def __init__(self, config: ModelConfig, inputs: Inputs) -> None:
         super().__init__()
         whole = M2M(config, inputs)
-        self.performance, self.behavior = whole.performance, whole.behavior
+        self.performance, self.behavior, self.loss_of = whole.performance, whole.behavior, whole.loss_of
         joined = 2 * config.width * (1 + bool(inputs.spec.behaviors)) + inputs.dense_features
-        self.output = nn.Linear(joined, len(inputs.spec.tasks))
+        self.output = nn.Linear(joined, whole.tasks * whole.likelihood.outputs)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch, target_BM: Tensor) -> Tensor:
         views = [self.performance(batch.performance_BLP, batch.registered_BL)]
         if self.behavior is not None:
             views.append(self.behavior(batch.behavior_BLF, batch.registered_BL))
-        output_BM: Tensor = self.output(torch.cat([*views, batch.dense_BD], 1))
-        return output_BM + torch.log(batch.level_BM + LEVEL_FLOOR)
+        output_BX = self.output(torch.cat([*views, batch.dense_BD], 1))
+        return self.loss_of(output_BX.view(*target_BM.shape, -1), batch.level_BM, target_BM)
 
 
-def training_step(model: nn.Module, batch: Batch, fused: bool = False) -> Step:
+def training_step(model: M2M | Backbone, batch: Batch, fused: bool = False) -> Step:
     """Forward, loss, backward and AdamW's step, as in training."""
     settings = TrainConfig()
     target_BM = torch.rand(batch.level_BM.shape)
@@ -145,7 +144,7 @@ def training_step(model: nn.Module, batch: Batch, fused: bool = False) -> Step:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=False)
-        likelihoods.loss(model(batch), target_BM, batch.level_BM, level_weights=True).backward()
+        model.loss(batch, target_BM).backward()
         optimizer.step()
 
     return step
