@@ -9,7 +9,7 @@ INSTALLED := .venv/installed
 
 .PHONY: help
 help: ## This list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 .PHONY: tools
 tools:
@@ -55,6 +55,10 @@ lint: $(INSTALLED) ## ruff: rules and format
 .PHONY: types
 types: $(INSTALLED) ## mypy, strict, of m2m_model and pipelines
 	$(BIN)/mypy
+
+.PHONY: bench-model
+bench-model: $(INSTALLED) ## The network's speed against its textbook form and its bare backbone
+	@PYTHONPATH=. $(BIN)/python benchmarks/model.py
 
 .PHONY: dictionary
 dictionary: $(INSTALLED) ## Make docs/data_dictionary.md again

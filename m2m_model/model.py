@@ -18,7 +18,7 @@ from m2m_model.config import ModelConfig
 from m2m_model.encoder import SequenceEncoder
 from m2m_model.inputs import LEVEL_FLOOR, Inputs, Windows
 from m2m_model.likelihoods import Histogram, Likelihood, Parametric, histogram_edges, level_weight
-from m2m_model.meta import MetaAttention, MetaTower
+from m2m_model.meta import Experts, MetaAttention, MetaTower
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class M2M(nn.Module):
         if config.architecture != "m2m":
             joined += width  # the non-meta references read S~ as a feature
         experts = 1 if config.architecture == "shared_bottom" else config.experts
-        self.experts = nn.ModuleList(mlp(joined, width, config.dropout) for _ in range(experts))
+        self.experts = Experts(experts, joined, width, config.dropout)
         if config.architecture == "m2m":
             self.task_embedding = nn.Embedding(self.tasks, width)
             self.task_view = mlp(width, width)
@@ -140,13 +140,13 @@ class M2M(nn.Module):
     def represent(self, joined_BX: Tensor, scenario_BD: Tensor) -> Tensor:
         """The last tower layer of every task, (B, M, D)."""
         if self.config.architecture == "m2m":
-            expert_BKD = torch.stack([expert(joined_BX) for expert in self.experts], 1)
+            expert_BKD = self.experts(joined_BX)
             task_MD = self.task_view(self.task_embedding.weight)
             task_BMD = self.meta_attention(expert_BKD, task_MD, scenario_BD)
             towered: Tensor = self.meta_tower(task_BMD, scenario_BD)
             return towered
         joined_BX = torch.cat([joined_BX, scenario_BD], 1)
-        expert_BKD = torch.stack([expert(joined_BX) for expert in self.experts], 1)
+        expert_BKD = self.experts(joined_BX)
         if self.gates is not None:
             gate_BMK = self.gates(joined_BX).view(-1, self.tasks, len(self.experts)).softmax(-1)
             task_BMD = gate_BMK @ expert_BKD
