@@ -165,7 +165,7 @@ def train_rank(
     torch.manual_seed(train_config.seed)
     model = M2M(model_config, inputs, learned).to(device)
     optimizer = torch.optim.AdamW(
-        model.parameters(), train_config.learning_rate, weight_decay=train_config.weight_decay
+        model.parameters(), train_config.learning_rate, weight_decay=train_config.weight_decay, fused=True
     )
     plan = Plan.of(len(pool), train_config)
     settings = {"model": to_dict(model_config), "train": to_dict(train_config), "held_out_from": str(held_out_from)}
