@@ -47,6 +47,10 @@ env: $(INSTALLED) ## The deployment's variables for a shell: eval "$(make -s env
 test: tools $(INSTALLED) ## All tests
 	$(BIN)/python -m pytest
 
+.PHONY: results
+results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/results.md (about an hour)
+	@PYTHONPATH=. $(BIN)/python -u benchmarks/results.py $(if $(DATASETS),--data $(DATASETS))
+
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff check .
