@@ -27,15 +27,17 @@ import matplotlib as mpl
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from m2m_model.baselines import BASELINES
 from m2m_model.boosted import CUTOFFS, EVERY_DAYS, OBJECTIVES, SETTINGS, TREES, features
 from m2m_model.calibration import CELL_ROWS
-from m2m_model.config import ModelConfig, TrainConfig
+from m2m_model.config import ACTIVE, ModelConfig, TrainConfig
 from m2m_model.inputs import Panel, PanelStatistics, daily_totals, eligible, fit_inputs, targets_Nm
 from m2m_model.metrics import cell_sums, finish, mean_over_tasks
 from m2m_model.predict import COLD_START_METHOD, Forecaster, Forecasts, forecast_baseline, forecast_boosted
 from m2m_model.train import train_end, train_rank
+from m2m_model.value import churn, ranking, reliability, size_deciles, value_sums
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -120,6 +122,25 @@ def judged(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Ta
     return pa.concat_tables(parts)
 
 
+def valued(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Table:
+    """Sums of what the forecast is worth: ranking by its mean, and leaving by its probability of no active day."""
+    tasks, day, series = panel.spec.tasks, panel.index_of(cutoff), forecasts.series_N
+    actual_NM = targets_Nm(panel, day, series)
+    active = next(m for m, task in enumerate(tasks) if task.metric == ACTIVE)
+    spread = forecasts.distribution
+    return value_sums(
+        spread.mean_NM,
+        actual_NM,
+        BASELINES["mean_28"](panel, day, series),
+        spread.p_zero_NM[:, active],
+        actual_NM[:, active] == 0,
+        forecasts.scenario_N,
+        [task.name for task in tasks],
+        cutoff,
+        name,
+    )
+
+
 def oracle(panel: Panel, later: Panel, cutoffs: Sequence[date], scenarios: tuple[str, ...]) -> pa.Table:
     """What the noise leaves: LightGBM L1 that also sees the totals of the four weeks after the horizon."""
     horizon = panel.spec.horizon_days
@@ -152,37 +173,40 @@ def oracle(panel: Panel, later: Panel, cutoffs: Sequence[date], scenarios: tuple
 
 def run_block(
     data: DataSet, rows: pa.Table, config: object, number: int, folder: Path, quick: bool, say: object
-) -> list[pa.Table]:
-    """Error sums of every forecaster at the block's cutoffs."""
+) -> tuple[list[pa.Table], list[pa.Table]]:
+    """Error sums of every forecaster at the block's cutoffs, and value sums of the first seed and the baselines."""
     as_of, every = data.blocks[number]
     spec, first_day = config.sequence_spec, config.dataset.first_day  # type: ignore[attr-defined]
     panel = Panel.from_sequences(rows, spec, as_of, (as_of - first_day).days + 1)
     latest = as_of - timedelta(days=spec.horizon_days)
     cutoffs = [latest - timedelta(days=every * k) for k in range(CUTOFFS_A_BLOCK)]
-    held_out_from, parts = cutoffs[-1], []
+    held_out_from, parts, values = cutoffs[-1], [], []
 
-    def judge(name: str, forecaster: Forecaster) -> None:
+    def keep(name: str, forecasts: Forecasts, worth: bool) -> None:
+        parts.append(judged(forecasts, panel, forecasts.cutoff, name))
+        if worth:
+            values.append(valued(forecasts, panel, forecasts.cutoff, name))
+
+    def judge(name: str, forecaster: Forecaster, worth: bool = False) -> None:
         for cutoff in cutoffs:
-            parts.append(judged(forecaster.predict(panel, cutoff), panel, cutoff, name))
+            keep(name, forecaster.predict(panel, cutoff), worth)
 
     for seed in SEEDS[:1] if quick else SEEDS:
         forecaster, seconds = train(panel, held_out_from, folder, {}, {"seed": seed, "boosted": seed == SEEDS[0]})
         say(f"{data.name} {as_of} m2m, seed {seed}: {seconds:.0f} s")  # type: ignore[operator]
-        judge(f"m2m, seed {seed}", forecaster)
+        judge(f"m2m, seed {seed}", forecaster, worth=seed == SEEDS[0])
         if seed == SEEDS[0]:
             judge("m2m without blend", replace(forecaster, blend=None))
             for cutoff in cutoffs:
                 for name in BASELINES:
-                    found = forecast_baseline(name, panel, cutoff, forecaster.calibrations)
-                    parts.append(judged(found, panel, cutoff, name))
+                    keep(name, forecast_baseline(name, panel, cutoff, forecaster.calibrations), True)
                 for name, boosted in forecaster.boosted.items():
-                    found = forecast_boosted(boosted, panel, cutoff, forecaster.calibrations)
-                    parts.append(judged(found, panel, cutoff, name))
+                    keep(name, forecast_boosted(boosted, panel, cutoff, forecaster.calibrations), True)
             if not quick and (data.last_day - cutoffs[0]).days >= spec.horizon_days + 28:
                 later = Panel.from_sequences(rows, spec, data.last_day, (data.last_day - first_day).days + 1)
                 parts.append(oracle(panel, later, cutoffs, forecaster.inputs.scenarios))
     if quick or number:
-        return parts
+        return parts, values
     for name, (model, training) in ABLATIONS.items():
         forecaster, seconds = train(panel, held_out_from, folder, model, {**training, "boosted": False})
         say(f"{data.name} {as_of} {name}: {seconds:.0f} s")  # type: ignore[operator]
@@ -199,7 +223,7 @@ def run_block(
         forecaster, seconds = train(without, held_out_from, folder, {}, {"boosted": False})
         say(f"{data.name} {as_of} without {scenario}: {seconds:.0f} s")  # type: ignore[operator]
         judge(f"never saw {scenario}", forecaster)
-    return parts
+    return parts, values
 
 
 def figures(sums: pa.Table, by: Sequence[str]) -> pl.DataFrame:
@@ -349,7 +373,8 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
         *table(losing.select("scenario_id", "task", "n", "nmae", "best", "best_baseline", "ratio")),
     ]
 
-    left = first.filter(pl.col("forecaster").str.starts_with("never saw"))
+    never_saw = pl.col("forecaster").str.starts_with("never saw") & ~pl.col("forecaster").str.ends_with("cold start")
+    left = first.filter(never_saw)
     if len(left):
         rows = []
         for name in left["forecaster"].unique(maintain_order=True):
@@ -385,6 +410,44 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
     return lines, found
 
 
+def value_report(data: DataSet, worth: pa.Table, found: dict[str, object]) -> list[str]:
+    """Ranking, size deciles, who will leave; with a reliability plot."""
+
+    def frame(made: pa.Table) -> pl.DataFrame:
+        rows = pl.from_arrow(made)
+        assert isinstance(rows, pl.DataFrame)
+        return rows
+
+    mine = worth.filter(pc.equal(worth["forecaster"], "m2m, seed 1"))
+    ranked = frame(ranking(worth)).select("task", "forecaster", "gini", "top_decile_capture", "perfect_capture")
+    leaving = frame(churn(worth)).sort("auc", descending=True)
+    deciles = frame(size_deciles(mine)).drop("forecaster")
+    found |= {"ranking": ranked.to_dicts(), "churn": leaving.to_dicts(), "size_deciles": deciles.to_dicts()}
+    reliable = frame(reliability(mine))
+    figure, axis = plt.subplots(figsize=(4, 4), layout="constrained")
+    axis.plot([0, 1], [0, 1], color="#b8b8b8")
+    axis.scatter(reliable["predicted"], reliable["observed"], s=4 + 200 * reliable["n"] / reliable["n"].max())
+    axis.set(title=data.name, xlabel="forecast probability of leaving", ylabel="share that left")
+    figure.savefig(ROOT / "docs" / "images" / f"reliability_{data.name}.png", dpi=80)
+    plt.close(figure)
+    return [
+        "### Value",
+        "",
+        "Ranking by the mean: Gini (1 = as the actuals rank themselves), and the share of the total within the tenth "
+        "of the series with the highest forecast, beside the most that any ranking holds:",
+        "",
+        *table(ranked.sort("task", "gini", descending=[False, True])),
+        "By size (mean of 28 days), smallest first:",
+        "",
+        *table(deciles),
+        "Leaving = no active day in the horizon:",
+        "",
+        *table(leaving),
+        f"![Reliability](images/reliability_{data.name}.png)",
+        "",
+    ]
+
+
 def picture(chapters: Mapping[str, dict[str, object]], path: Path) -> None:
     """NMAE and SMAPE of every forecaster over the best baseline, a panel a data set."""
     figure, axes = plt.subplots(1, len(chapters), figsize=(6 * len(chapters), 3.6), squeeze=False, layout="constrained")
@@ -414,12 +477,11 @@ def main() -> None:
         data = DATA[name]
         with tempfile.TemporaryDirectory() as home:
             rows, config = sequences(data, Path(home))
-            parts = [
-                table
+            blocks = [
+                run_block(data, rows, config, number, Path(home), arguments.quick, print)
                 for number in range(1 if arguments.quick else len(data.blocks))
-                for table in run_block(data, rows, config, number, Path(home), arguments.quick, print)
             ]
-        sums = pa.concat_tables(parts)
+        sums, worth = (pa.concat_tables([part for block in blocks for part in block[k]]) for k in (0, 1))
         if arguments.quick:
             print(
                 "\n".join(table(overview(sums).select("forecaster", "nmae", "smape", "nmae_ratio", "smape_ratio"), 4))
@@ -428,7 +490,7 @@ def main() -> None:
         as_of, every = data.blocks[0]
         newest = {as_of - timedelta(days=7 + every * k) for k in range(CUTOFFS_A_BLOCK)}
         chapter, chapters[name] = report(data, sums, newest)
-        lines += chapter
+        lines += chapter + value_report(data, worth, chapters[name])
     if arguments.quick:
         return
     minutes = (time.monotonic() - started) / 60
