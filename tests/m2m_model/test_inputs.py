@@ -1,5 +1,6 @@
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -237,3 +238,30 @@ def test_empty_panel(make_table, spec: SequenceSpec, last_day: date) -> None:
     assert len(panel) == 0
     assert targets_Nm(panel, 10).shape == (0, 3)
     assert fit_inputs(PanelStatistics.of(panel, last_day)).task_scales == (1.0, 1.0, 1.0)
+
+
+def test_an_advertisers_total_is_the_sum_over_its_scenarios_mapped_or_not(panel: Panel, tmp_path: Path) -> None:
+    shared = panel.keys.set_column(0, "advertiser_id", [["one" if row < 3 else f"a{row}" for row in range(len(panel))]])
+    joined = replace(panel, keys=shared)
+    expected = np.nan_to_num(joined.performance_NTP[:3]).sum(0)
+    total_TM = joined.advertiser_total_ATM[joined.advertiser_index_N[0]]
+    np.testing.assert_allclose(total_TM[:, 0], expected[:, 1], rtol=1e-5)  # spend
+    np.testing.assert_allclose(total_TM[:, 1], expected[:, 0], rtol=1e-5)  # clicks
+    opened = Panel.open(joined.save(tmp_path / "panel"))
+    np.testing.assert_array_equal(opened.advertiser_total_ATM, joined.advertiser_total_ATM)
+    assert (opened.advertiser_index_N == joined.advertiser_index_N).all()
+
+
+def test_what_an_advertiser_does_elsewhere_reaches_its_other_scenario(panel: Panel, inputs: Inputs) -> None:
+    keys = panel.keys.set_column(0, "advertiser_id", [["one" if row < 2 else f"a{row}" for row in range(len(panel))]])
+    joined, profile = replace(panel, keys=keys), inputs.profile(panel)
+    series, cutoff = np.array([0]), np.array([80])
+    more = joined.performance_NTP.copy()
+    more[1, 70:80] = 500.0
+    dense = [
+        inputs.windows(p, profile, series, cutoff).dense_BD for p in (joined, replace(joined, performance_NTP=more))
+    ]
+    assert not np.allclose(*dense)
+    more[1, 81:] = 1e9  # but nothing after the cutoff does
+    again = inputs.windows(replace(joined, performance_NTP=more), profile, series, cutoff).dense_BD
+    np.testing.assert_array_equal(again, dense[1])
