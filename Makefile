@@ -48,7 +48,7 @@ test: tools $(INSTALLED) ## All tests
 	$(BIN)/python -m pytest
 
 .PHONY: results
-results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/results.md (about an hour)
+results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/results.md; many trainings
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/results.py $(if $(DATASETS),--data $(DATASETS))
 
 .PHONY: lint
