@@ -74,23 +74,25 @@ def fit_boosted(
     panels: Iterable[Panel], scenarios: tuple[str, ...], cutoffs: Mapping[int, list[int]]
 ) -> dict[str, Boosted]:
     """Fit every objective on the eligible series of each panel at its ``cutoffs`` (day indices, by panel number)."""
+    chosen = [(panel, cutoff) for number, panel in enumerate(panels) for cutoff in cutoffs[number]]
+    rows = sum(int(eligible(panel, cutoff).sum()) for panel, cutoff in chosen)
+    every = max(1.0, rows / MAX_ROWS)  # thinned before features are made: memory does not grow with the series
     features_, targets = [], []
-    for number, panel in enumerate(panels):
-        for cutoff in cutoffs[number]:
-            series = np.flatnonzero(eligible(panel, cutoff))
-            features_.append(features(panel, cutoff, series, scenarios))
-            targets.append(targets_Nm(panel, cutoff, series))
+    for panel, cutoff in chosen:
+        series = np.flatnonzero(eligible(panel, cutoff))
+        series = series[(np.arange(int(len(series) / every)) * every).astype(np.int64)]
+        features_.append(features(panel, cutoff, series, scenarios))
+        targets.append(targets_Nm(panel, cutoff, series))
     feature_NX, target_NM = np.concatenate(features_), np.concatenate(targets)
-    if len(feature_NX) > MAX_ROWS:
-        kept = (np.arange(MAX_ROWS) * (len(feature_NX) / MAX_ROWS)).astype(np.int64)
-        feature_NX, target_NM = feature_NX[kept], target_NM[kept]
     data = lightgbm.Dataset(feature_NX, categorical_feature=[feature_NX.shape[1] - 2], free_raw_data=False)
     found = {}
     for name, objective in OBJECTIVES.items():
         boosters = []
         for m in range(target_NM.shape[1]):
             data.set_label(target_NM[:, m])
-            boosters.append(lightgbm.train({**SETTINGS, **objective}, data, TREES))
+            # Tweedie refuses a task that has not begun: every total 0.
+            chosen_objective = objective if target_NM[:, m].any() else OBJECTIVES["lightgbm_l1"]
+            boosters.append(lightgbm.train({**SETTINGS, **chosen_objective}, data, TREES))
         found[name] = Boosted(tuple(boosters), scenarios)
     return found
 

@@ -45,3 +45,20 @@ def test_an_unknown_scenario_and_nobody(fitted: dict[str, Boosted], panel: Panel
     keys = panel.keys.set_column(1, "scenario_id", [["brand new"] * len(panel)])
     assert np.isfinite(model(replace(panel, keys=keys), 95, np.arange(5))).all()
     assert model(panel, 95, np.zeros(0, np.int64)).shape == (0, 3)
+
+
+def test_a_task_that_has_not_begun_is_forecast_as_nothing(panel: Panel, inputs: Inputs) -> None:
+    idle = panel.performance_NTP.copy()
+    idle[:, :, 0] = np.where(np.isnan(idle[:, :, 0]), np.nan, 0.0)  # no clicks yet
+    quiet = replace(panel, performance_NTP=idle)
+    for model in fit_boosted([quiet], inputs.scenarios, {0: training_cutoffs(quiet, 60)}).values():
+        assert (model(quiet, 95, np.arange(5))[:, 1] == 0).all()
+
+
+def test_more_rows_than_it_may_hold_are_thinned(panel: Panel, inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(boosted, "MAX_ROWS", 100)
+    made = boosted.features
+    monkeypatch.setattr(boosted, "features", lambda *a: taken.append(len(a[2])) or made(*a))
+    fit_boosted([panel], inputs.scenarios, {0: training_cutoffs(panel, 60)})
+    assert 80 <= sum(taken) <= 100
