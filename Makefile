@@ -49,7 +49,7 @@ test: tools $(INSTALLED) ## All tests
 
 .PHONY: results
 results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/results.md; many trainings
-	@PYTHONPATH=. $(BIN)/python -u benchmarks/results.py $(if $(DATASETS),--data $(DATASETS))
+	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/results.py $(if $(DATASETS),--data $(DATASETS))
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format

@@ -471,7 +471,6 @@ def main() -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from stages import machine
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     started, lines, chapters = time.monotonic(), [], {}
     for name in arguments.data:
         data = DATA[name]
