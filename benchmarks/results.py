@@ -31,8 +31,9 @@ import pyarrow.compute as pc
 
 from m2m_model.baselines import BASELINES
 from m2m_model.boosted import CUTOFFS, EVERY_DAYS, OBJECTIVES, SETTINGS, TREES, features
-from m2m_model.calibration import CELL_ROWS
-from m2m_model.config import ACTIVE, ModelConfig, TrainConfig
+from m2m_model.calibration import CELL_ROWS, LevelCalibration
+from m2m_model.config import ACTIVE, ModelConfig, Task, TrainConfig
+from m2m_model.distribution import LEVELS, Distribution, pool
 from m2m_model.inputs import Panel, PanelStatistics, daily_totals, eligible, fit_inputs, targets_Nm
 from m2m_model.metrics import cell_sums, finish, mean_over_tasks
 from m2m_model.predict import COLD_START_METHOD, Forecaster, Forecasts, forecast_baseline, forecast_boosted
@@ -44,20 +45,39 @@ import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (1, 2, 3)
-PAPER = {"loss": "poisson", "patch_days": 1, "meta_rank": 0, "exposure_offset": False, "level_weights": False}
+PER_CELL = "one model per cell"
+ALONE = "network alone"
+SIMPLE = "simple, chosen by validation"
+PAPER = {
+    "loss": "poisson",
+    "patch_days": 1,
+    "meta_rank": 0,
+    "exposure_offset": False,
+    "level_weights": False,
+    "window_features": False,
+    "scenario_dropout": 0.0,
+}
+SHARED = {"architecture": "shared_bottom"}
 # name -> what differs from the defaults
 ABLATIONS: Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]] = {
     "without meta attention": ({"meta_attention": False}, {}),
     "without meta tower": ({"meta_tower": False}, {}),
     "without transformer": ({"transformer": False}, {}),
     "full-rank meta weights": ({"meta_rank": 0}, {}),
+    "daily tokens": ({"patch_days": 1}, {}),
+    "without window features": ({"window_features": False}, {}),
+    "without scenario dropout": ({"scenario_dropout": 0.0}, {}),
     "without level weights": ({"level_weights": False}, {}),
+    "one validation cutoff": ({}, {"validation_cutoffs": 1}),
     "negative binomial": ({"loss": "negative_binomial"}, {}),
+    "negative binomial, no exposure offset": ({"loss": "negative_binomial", "exposure_offset": False}, {}),
     "zero-inflated lognormal": ({"loss": "lognormal"}, {}),
     "the paper's Poisson M2M": (PAPER, {}),
     "MMoE": ({"architecture": "mmoe"}, {}),
-    "shared bottom": ({"architecture": "shared_bottom"}, {}),
+    "shared bottom": (SHARED, {}),
 }
+POINTS = ("without level calibration", "point = median", f"mean of {len(SEEDS)} seeds")
+VARIANTS = (*ABLATIONS, *POINTS, PER_CELL)
 
 
 @dataclass(frozen=True)
@@ -110,6 +130,19 @@ def train(
     return Forecaster.load(result.model_folder), time.monotonic() - started
 
 
+def subset(panel: Panel, kept_N: np.ndarray, tasks: tuple[Task, ...]) -> Panel:
+    """Some series of a panel, for some of its tasks."""
+    kept = np.flatnonzero(kept_N)
+    return replace(
+        panel,
+        spec=replace(panel.spec, tasks=tasks),
+        performance_NTP=panel.performance_NTP[kept],
+        behavior_NTF=panel.behavior_NTF[kept],
+        registered_N=panel.registered_N[kept],
+        keys=panel.keys.take(kept),
+    )
+
+
 def judged(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Table:
     """Error sums; the rows of the cold-start rule are judged apart, as ``NAME, cold start``."""
     tasks = [task.name for task in panel.spec.tasks]
@@ -139,6 +172,15 @@ def valued(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Ta
         cutoff,
         name,
     )
+
+
+def chosen_simple(forecaster: Forecaster, panel: Panel, cutoff: date) -> Forecasts:
+    """What validation would have chosen without a network: the blend's anchor of each task."""
+    assert forecaster.blend is not None
+    anchors = [share.anchor for share in forecaster.blend.tasks]
+    each = [forecast_baseline(name, panel, cutoff) for name in anchors]
+    point_NM = np.stack([forecasts.distribution.point_NM[:, m] for m, forecasts in enumerate(each)], 1)
+    return replace(each[0], distribution=Distribution.point(point_NM))
 
 
 def oracle(panel: Panel, later: Panel, cutoffs: Sequence[date], scenarios: tuple[str, ...]) -> pa.Table:
@@ -191,13 +233,16 @@ def run_block(
         for cutoff in cutoffs:
             keep(name, forecaster.predict(panel, cutoff), worth)
 
+    trained = []
     for seed in SEEDS[:1] if quick else SEEDS:
         forecaster, seconds = train(panel, held_out_from, folder, {}, {"seed": seed, "boosted": seed == SEEDS[0]})
         say(f"{data.name} {as_of} m2m, seed {seed}: {seconds:.0f} s")  # type: ignore[operator]
         judge(f"m2m, seed {seed}", forecaster, worth=seed == SEEDS[0])
+        trained.append(replace(forecaster, blend=None))
+        judge(f"{ALONE}, seed {seed}", trained[-1])
         if seed == SEEDS[0]:
-            judge("m2m without blend", replace(forecaster, blend=None))
             for cutoff in cutoffs:
+                keep(SIMPLE, chosen_simple(forecaster, panel, cutoff), False)
                 for name in BASELINES:
                     keep(name, forecast_baseline(name, panel, cutoff, forecaster.calibrations), True)
                 for name, boosted in forecaster.boosted.items():
@@ -207,19 +252,33 @@ def run_block(
                 parts.append(oracle(panel, later, cutoffs, forecaster.inputs.scenarios))
     if quick or number:
         return parts, values
+    unmoved = LevelCalibration((tuple(LEVELS.tolist()),) * len(spec.tasks), (1.0,) * len(spec.tasks), {})
+    judge("without level calibration", replace(trained[0], levels=unmoved))
+    for cutoff in cutoffs:
+        each = [forecaster.predict(panel, cutoff) for forecaster in trained]
+        spread = [forecasts.distribution for forecasts in each]
+        share_PNM = np.full((len(spread), *spread[0].mean_NM.shape), 1 / len(spread))
+        keep(f"mean of {len(SEEDS)} seeds", replace(each[0], distribution=pool(spread, share_PNM)), False)
+        median = replace(spread[0], point_NM=spread[0].median_NM)
+        keep("point = median", replace(each[0], distribution=median), False)
     for name, (model, training) in ABLATIONS.items():
-        forecaster, seconds = train(panel, held_out_from, folder, model, {**training, "boosted": False})
+        forecaster, seconds = train(panel, held_out_from, folder, model, {**training, "boosted": False, "blend": False})
         say(f"{data.name} {as_of} {name}: {seconds:.0f} s")  # type: ignore[operator]
         judge(name, forecaster)
+    started = time.monotonic()
+    for scenario in sorted(set(panel.scenario_N)):
+        for task in spec.tasks:
+            cell = subset(panel, panel.scenario_N == scenario, (task,))
+            try:
+                alone, _ = train(cell, held_out_from, folder, SHARED, {"boosted": False, "blend": False})
+            except ValueError:  # a market that opened too late to be trained alone: what everyone else says of it
+                fallback = [forecast_baseline("mean_28", cell, cutoff) for cutoff in cutoffs]
+            else:
+                fallback = [alone.predict(cell, cutoff) for cutoff in cutoffs]
+            parts.extend(judged(forecasts, cell, forecasts.cutoff, PER_CELL) for forecasts in fallback)
+    say(f"{data.name} {as_of} {PER_CELL}: {time.monotonic() - started:.0f} s")  # type: ignore[operator]
     for scenario in (name for name in data.left_out if name in set(panel.scenario_N)):
-        kept = np.flatnonzero(panel.scenario_N != scenario)
-        without = replace(
-            panel,
-            performance_NTP=panel.performance_NTP[kept],
-            behavior_NTF=panel.behavior_NTF[kept],
-            registered_N=panel.registered_N[kept],
-            keys=panel.keys.take(kept),
-        )
+        without = subset(panel, panel.scenario_N != scenario, spec.tasks)
         forecaster, seconds = train(without, held_out_from, folder, {}, {"boosted": False})
         say(f"{data.name} {as_of} without {scenario}: {seconds:.0f} s")  # type: ignore[operator]
         judge(f"never saw {scenario}", forecaster)
@@ -272,7 +331,7 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
     assert isinstance(every, pl.DataFrame)
     cutoffs = sorted(every["cutoff"].unique())
     main = every.filter(
-        ~pl.col("forecaster").is_in([*ABLATIONS]), ~pl.col("forecaster").str.contains("cold start|never")
+        ~pl.col("forecaster").is_in(VARIANTS), ~pl.col("forecaster").str.contains("cold start|never|" + ALONE)
     )
     view = overview(main.filter(pl.col("forecaster") != "oracle").to_arrow().cast(sums.schema))
     seeds = view.filter(pl.col("forecaster").str.starts_with("m2m, seed"))
@@ -303,8 +362,18 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
         "",
     ]
     shown = ["m2m, seed 1", *HARD]
-    tasks = figures(main.to_arrow().cast(sums.schema), ("forecaster", "task")).filter(pl.col("forecaster").is_in(shown))
+    tasks = figures(main.to_arrow().cast(sums.schema), ("forecaster", "task"))
+    seeds = tasks.filter(pl.col("forecaster").str.starts_with("m2m, seed")).group_by("task").agg(pl.mean("nmae"))
+    over = seeds.join(tasks.filter(forecaster=SIMPLE), on="task", suffix="_simple").sort("task")
+    over = over.select("task", ratio=pl.col("nmae") / pl.col("nmae_simple"))
+    found["nmae_over_simple_of_validation"] = dict(over.iter_rows())
+    tasks = tasks.filter(pl.col("forecaster").is_in([*shown, SIMPLE]))
     lines += table(tasks.pivot("task", index="forecaster", values="nmae").sort("forecaster"))
+    lines += [
+        "Over the simple forecast that validation would have chosen, per task, all cutoffs together, mean of seeds: "
+        f"{', '.join(f'{task} **{ratio:.3f}**' for task, ratio in over.iter_rows())}.",
+        "",
+    ]
 
     if "oracle" in set(every["forecaster"]):
         at = every.filter(forecaster="oracle")["cutoff"].unique()
@@ -322,14 +391,14 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
 
     first = every.filter(pl.col("cutoff").is_in(list(newest)))
     view = overview(first.filter(pl.col("forecaster") != "oracle").to_arrow().cast(sums.schema))
-    kept = [*ABLATIONS, "m2m without blend", *(name for name in by_name if name.startswith("m2m, seed"))]
+    kept = [*VARIANTS, *(f"{ALONE}, seed {seed}" for seed in SEEDS)]
     view = view.filter(pl.col("forecaster").is_in(kept))
     found["ablations"] = view.to_dicts()
     lines += [
         "### Ablations and references",
         "",
-        f"One training each, the newest {len(newest)} cutoffs; all with the blend but where it says so. The seeds of "
-        "the defaults show what is chance.",
+        f"One training each, the newest {len(newest)} cutoffs, each network alone: without the blend with a simple "
+        "forecast, which would hide it. The seeds of the defaults show what is chance.",
         "",
         *table(view.select(columns)),
     ]
@@ -452,7 +521,7 @@ def picture(chapters: Mapping[str, dict[str, object]], path: Path) -> None:
     """NMAE and SMAPE of every forecaster over the best baseline, a panel a data set."""
     figure, axes = plt.subplots(1, len(chapters), figsize=(6 * len(chapters), 3.6), squeeze=False, layout="constrained")
     for axis, (name, found) in zip(axes[0], chapters.items(), strict=True):
-        rows = [row for row in found["forecasters"] if row["forecaster"] != "m2m without blend"][::-1]  # type: ignore[union-attr, index]
+        rows = [row for row in found["forecasters"] if row["forecaster"] in ("m2m, seed 1", *HARD)][::-1]  # type: ignore[union-attr, index]
         at = np.arange(len(rows))
         colors = ["#1b6ca8" if row["forecaster"].startswith("m2m") else "#b8b8b8" for row in rows]
         axis.barh(at, [row["nmae_ratio"] for row in rows], color=colors)

@@ -23,6 +23,7 @@ Floats = NDArray[Any]
 
 WEIGHTS: Floats = np.arange(11) / 10  # of the network; the anchor has the rest
 CAUTION = 1.0  # standard errors by which a weight must beat the anchor alone
+SHARED = 4.0  # rows of a date rise and fall together: their chance counts as if they were a quarter as many
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,18 @@ class Blend:
 def _share(network_X: Floats, simple: Mapping[str, Floats], actual_X: Floats, cutoff_X: NDArray[Any]) -> Share:
     """The anchor with the least error, and the weight that is best after ``CAUTION`` standard errors of its gain."""
     cutoffs = np.unique(cutoff_X)
+    size = max(float(actual_X.sum()) / len(cutoffs), 1e-12)  # a cutoff's mean actual: each counts by what happened
 
-    def errors(forecast_X: Floats) -> Floats:
-        """Absolute error per cutoff over the mean actual: each cutoff counts by what happened on it."""
-        size = max(float(actual_X.sum()) / len(cutoffs), 1e-12)
-        return np.array([np.abs(actual_X - forecast_X)[cutoff_X == day].sum() for day in cutoffs]) / size
+    def error(forecast_X: Floats) -> Floats:
+        return np.asarray(np.abs(actual_X - forecast_X) / size)
 
-    anchor = min(simple, key=lambda name: float(errors(simple[name]).mean()))
-    error_WD = np.stack([errors(w * network_X + (1 - w) * simple[anchor]) for w in WEIGHTS])
-    gain_WD = error_WD - error_WD[0]
-    # One cutoff tells nothing of the spread: then a gain counts half.
-    spread_W = gain_WD.std(1, ddof=1) / np.sqrt(len(cutoffs)) if len(cutoffs) > 1 else np.abs(gain_WD[:, 0]) / 2
+    anchor = min(simple, key=lambda name: float(error(simple[name]).sum()))
+    error_X = error(simple[anchor])
+    gains = [error(weight * network_X + (1 - weight) * simple[anchor]) - error_X for weight in WEIGHTS]
+    gain_WX = np.stack(gains)
+    gain_WD = np.stack([gain_WX[:, cutoff_X == day].sum(1) for day in cutoffs], 1)
+    # How much of a cutoff's gain is chance shows in how cutoffs differ, and, where they are few, in how rows do.
+    between_W = gain_WD.var(1)
+    within_W = gain_WX.var(1) * len(actual_X) / len(cutoffs)
+    spread_W = np.sqrt((between_W + SHARED * within_W / len(cutoffs)) / len(cutoffs))
     return Share(anchor, float(WEIGHTS[int(np.argmin(gain_WD.mean(1) + CAUTION * spread_W))]))

@@ -33,7 +33,8 @@ class Task:
 @dataclass(frozen=True)
 class ModelConfig:
     """M2M (Zhang et al., WSDM 2022). The paper's own form: ``loss="poisson", patch_days=1, meta_rank=0,
-    exposure_offset=False, level_weights=False``. Ablations: ``meta_attention``, ``meta_tower``, ``transformer``."""
+    exposure_offset=False, level_weights=False, window_features=False``. Ablations: ``meta_attention``, ``meta_tower``,
+    ``transformer``."""
 
     architecture: Architecture = "m2m"
     loss: Loss = "histogram"
@@ -54,6 +55,7 @@ class ModelConfig:
     meta_attention: bool = True
     meta_tower: bool = True
     transformer: bool = True
+    window_features: bool = True  # rates, weeks and single days beside the sequence
 
     def __post_init__(self) -> None:
         _one_of("architecture", self.architecture, Architecture)

@@ -96,7 +96,7 @@ class M2M(nn.Module):
         self.performance = encoder(len(spec.metrics))
         self.behavior = encoder(len(spec.behaviors)) if spec.behaviors else None
         self.knowledge = ScenarioKnowledge(inputs, width)
-        joined = 2 * width * (1 + bool(spec.behaviors)) + inputs.dense_features
+        joined = 2 * width * (1 + bool(spec.behaviors)) + config.window_features * inputs.dense_features
         if config.architecture != "m2m":
             joined += width  # the non-meta references read S~ as a feature
         experts = 1 if config.architecture == "shared_bottom" else config.experts
@@ -121,9 +121,10 @@ class M2M(nn.Module):
         views = [self.performance(batch.performance_BLP, batch.registered_BL)]
         if self.behavior is not None:
             views.append(self.behavior(batch.behavior_BLF, batch.registered_BL))
-        # A feature that training never saw move must not carry a forecast away.
-        dense_BD = ((batch.dense_BD - self.dense_mean_D) / self.dense_deviation_D).clamp(-8, 8)
-        task_BMD = self.represent(torch.cat([*views, dense_BD], 1), scenario_BD)
+        if self.config.window_features:
+            # A feature that training never saw move must not carry a forecast away.
+            views.append(((batch.dense_BD - self.dense_mean_D) / self.dense_deviation_D).clamp(-8, 8))
+        task_BMD = self.represent(torch.cat(views, 1), scenario_BD)
         return torch.einsum("bmd,mdq->bmq", task_BMD, self.output_weight_MDQ) + self.output_bias_MQ
 
     def loss(self, batch: Batch, target_BM: Tensor) -> Tensor:

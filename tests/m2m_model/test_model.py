@@ -22,6 +22,7 @@ VARIANTS = {
     "no transformer": replace(SMALL, transformer=False),
     "mmoe": replace(SMALL, architecture="mmoe"),
     "shared bottom": replace(SMALL, architecture="shared_bottom"),
+    "without window features": replace(SMALL, window_features=False),
 }
 
 
