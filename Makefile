@@ -51,6 +51,10 @@ test: tools $(INSTALLED) ## All tests
 results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/results.md; many trainings
 	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/results.py $(if $(DATASETS),--data $(DATASETS))
 
+.PHONY: studies
+studies: $(INSTALLED) ## The paper's studies (history, width, depth, experts) on online_retail: docs/studies.md
+	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/studies.py
+
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff check .
