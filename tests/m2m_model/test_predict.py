@@ -65,15 +65,6 @@ def test_independent_of_batch_mates_and_order(forecaster: Forecaster, panel: Pan
     assert_rows_equal(found, alone, positions)
 
 
-def test_what_comes_after_the_cutoff_changes_nothing(forecaster: Forecaster, panel: Panel, held_out_from: date) -> None:
-    absurd = panel.performance_NTP.copy()
-    absurd[:, panel.index_of(held_out_from) + 1 :] = -1e9
-    found = forecaster.predict(replace(panel, performance_NTP=absurd), held_out_from)
-    expected = forecaster.predict(panel, held_out_from)
-    for name, figure_NM in vars(expected.distribution).items():
-        np.testing.assert_array_equal(figure_NM, getattr(found.distribution, name))
-
-
 def test_a_short_panel_is_enough(forecaster: Forecaster, make_table, panel: Panel) -> None:
     days = panel.spec.lookback_days
     short = Panel.from_sequences(make_table(), panel.spec, panel.last_day, days)

@@ -177,19 +177,6 @@ def start_ranks(
     return [(abs(process.returncode), output) for process, output in zip(started, outputs, strict=True)]
 
 
-def test_nothing_after_the_held_out_day_is_used(
-    trained: Path, panel: Panel, inputs: Inputs, held_out_from: date, tmp_path: Path
-) -> None:
-    absurd = panel.performance_NTP.copy()
-    absurd[:, panel.index_of(held_out_from) + 1 :] = 1e9
-    later = replace(panel, performance_NTP=absurd)
-    parts = [split(later, rows).save(tmp_path / str(k)) for k, rows in enumerate((slice(0, 30), slice(30, None)))]
-    train_rank(parts, tmp_path / "run", inputs, MODEL, TRAIN, held_out_from)
-    assert_same(weights(trained), weights(tmp_path / "run"))
-    stored = [json.loads((folder / "model" / "config.json").read_text()) for folder in (trained, tmp_path / "run")]
-    assert stored[0] == stored[1]
-
-
 def test_labels_after_train_end_do_not_reach_the_weights(
     shards, panel: Panel, inputs: Inputs, held_out_from: date, tmp_path: Path
 ) -> None:
