@@ -55,6 +55,10 @@ results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/resu
 studies: $(INSTALLED) ## The paper's studies (history, width, depth, experts) on online_retail: docs/studies.md
 	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/studies.py
 
+.PHONY: recovery
+recovery: $(INSTALLED) ## Whether M2M finds known scenario-specific responses in made-up data: docs/recovery.md
+	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/recovery.py
+
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff check .
