@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from m2m_model.calibration import CELL_ROWS
 from m2m_model.distribution import Distribution, pool
+from m2m_model.metrics import symmetric_error
 
 Floats = NDArray[Any]
 
 WEIGHTS: Floats = np.arange(11) / 10  # of the network; the anchor has the rest
-CAUTION = 1.0  # standard errors by which a weight must beat the anchor alone
+CAUTION = 1.25  # standard errors by which a weight must not lose to the anchor
 SHARED = 4.0  # rows of a date rise and fall together: their chance counts as if they were a quarter as many
 
 
@@ -87,9 +88,7 @@ class Blend:
                 if share.network < 1:
                     weight_PNM[1 + names.index(share.anchor), rows, m] = 1 - share.network
         pooled = pool([network, *(simple[name] for name in names)], weight_PNM)
-        # A zero that the network is sure of is not made a little more than zero by last week.
-        zero_NM = (network.point_NM == 0) & (weight_PNM[0] >= 0.5)
-        return replace(pooled, point_NM=np.where(zero_NM, 0.0, pooled.point_NM))
+        return replace(pooled, point_NM=keep_zeros(network.point_NM, pooled.point_NM, weight_PNM[0]))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -106,20 +105,30 @@ class Blend:
 
 
 def _share(network_X: Floats, simple: Mapping[str, Floats], actual_X: Floats, cutoff_X: NDArray[Any]) -> Share:
-    """The anchor with the least error, and the weight that is best after ``CAUTION`` standard errors of its gain."""
+    """The anchor with the least absolute error; of the weights that surely do not lose to it there, the one with the
+    least of both errors, absolute and SMAPE, each over the anchor's."""
     cutoffs = np.unique(cutoff_X)
-    size = max(float(actual_X.sum()) / len(cutoffs), 1e-12)  # a cutoff's mean actual: each counts by what happened
+    anchor = min(simple, key=lambda name: float(np.abs(actual_X - simple[name]).sum()))
+    weight_W1 = WEIGHTS[:, None]
+    mixed_WX = keep_zeros(network_X, weight_W1 * network_X + (1 - weight_W1) * simple[anchor], weight_W1)
 
-    def error(forecast_X: Floats) -> Floats:
-        return np.asarray(np.abs(actual_X - forecast_X) / size)
+    def gain(error_WX: Floats) -> Floats:
+        """Over the anchor's error on a mean cutoff: a cutoff counts by what happened on it."""
+        return np.asarray((error_WX - error_WX[0]) / max(error_WX[0].sum() / len(cutoffs), 1e-12))
 
-    anchor = min(simple, key=lambda name: float(error(simple[name]).sum()))
-    error_X = error(simple[anchor])
-    gains = [error(weight * network_X + (1 - weight) * simple[anchor]) - error_X for weight in WEIGHTS]
-    gain_WX = np.stack(gains)
+    gain_WX = gain(np.abs(actual_X - mixed_WX))
     gain_WD = np.stack([gain_WX[:, cutoff_X == day].sum(1) for day in cutoffs], 1)
     # How much of a cutoff's gain is chance shows in how cutoffs differ, and, where they are few, in how rows do.
     between_W = gain_WD.var(1)
     within_W = gain_WX.var(1) * len(actual_X) / len(cutoffs)
     spread_W = np.sqrt((between_W + SHARED * within_W / len(cutoffs)) / len(cutoffs))
-    return Share(anchor, float(WEIGHTS[int(np.argmin(gain_WD.mean(1) + CAUTION * spread_W))]))
+    sure_W = gain_WD.mean(1) + CAUTION * spread_W
+    both_W = gain_WD.mean(1) + gain(symmetric_error(mixed_WX, np.broadcast_to(actual_X, mixed_WX.shape))).sum(1) / len(
+        cutoffs
+    )
+    return Share(anchor, float(WEIGHTS[int(np.argmin(np.where(sure_W <= 0, both_W, np.inf)))]))
+
+
+def keep_zeros(network_x: Floats, mixed_x: Floats, weight_x: Any) -> Floats:
+    """A zero that the network is sure of is not made a little more than zero by last week."""
+    return np.asarray(np.where((network_x == 0) & (weight_x >= 0.5), 0.0, mixed_x))

@@ -45,8 +45,7 @@ def cell_sums(
     """One row of additive sums per (cutoff, forecaster, scenario, task); see ``CELL_SCHEMA``. Empty in, empty out."""
     forecast_NM = distribution.point_NM
     error_NM = np.abs(actual_NM - forecast_NM)
-    size_NM = np.abs(actual_NM) + np.abs(forecast_NM)
-    smape_NM = np.divide(2 * error_NM, size_NM, out=np.zeros_like(error_NM), where=size_NM > 0)
+    smape_NM = symmetric_error(forecast_NM, actual_NM)
     pinball_NM = np.zeros_like(error_NM)
     for level, quantile_NM in zip(QUANTILES, distribution.quantiles, strict=True):
         gap_NM = actual_NM - quantile_NM
@@ -79,6 +78,12 @@ def cell_sums(
     for name in SUMS:
         columns[name] = sums[name].ravel().astype(CELL_SCHEMA.field(name).type.to_pandas_dtype())
     return pa.table(columns, CELL_SCHEMA)
+
+
+def symmetric_error(forecast_x: Floats, actual_x: Floats) -> Floats:
+    """2|y - f| / (|y| + |f|), 0/0 = 0, of each pair."""
+    error_x, size_x = np.abs(actual_x - forecast_x), np.abs(actual_x) + np.abs(forecast_x)
+    return np.asarray(np.divide(2 * error_x, size_x, out=np.zeros_like(error_x), where=size_x > 0))
 
 
 def share_between(distribution: Distribution, actual_NM: Floats, low: float, high: float) -> Floats:

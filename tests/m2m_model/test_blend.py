@@ -34,6 +34,24 @@ def test_a_gain_on_one_cutoff_out_of_four_is_not_believed() -> None:
     assert Blend.fit(lucky, {"x": steady}, ACTUAL_NM, np.full(ROWS, "a", object), CUTOFF_N).tasks[0].network <= 0.5
 
 
+def test_of_equal_absolute_errors_the_one_that_says_zero_serves() -> None:
+    actual_NM = np.where(RNG.random((ROWS, 1)) < 0.6, 0.0, 10.0)
+    says_zero = np.where(actual_NM == 0, 0.0, 8.0)
+    never_zero = np.where(actual_NM == 0, 0.5, 9.0)
+    one_place = np.full(ROWS, "a", object)
+    assert Blend.fit(says_zero, {"x": never_zero}, actual_NM, one_place, CUTOFF_N).tasks[0].network >= 0.5
+    far_off = np.where(actual_NM == 0, 0.0, 2.0)
+    assert Blend.fit(far_off, {"x": never_zero}, actual_NM, one_place, CUTOFF_N).tasks[0].network == 0
+
+
+def test_few_rows_of_one_cutoff_are_believed_less_than_many() -> None:
+    network, anchor, first = noisy(2.0, 1.05), noisy(2.0, 1.2), np.zeros(ROWS)
+    one_place = np.full(ROWS, "a", object)
+    many = Blend.fit(network, {"x": anchor}, ACTUAL_NM, one_place, first)
+    few = Blend.fit(network[:12], {"x": anchor[:12]}, ACTUAL_NM[:12], one_place[:12], first[:12])
+    assert few.tasks[0].network <= 0.4 < 0.6 <= many.tasks[0].network
+
+
 def test_each_large_scenario_has_its_own_share() -> None:
     in_a = (SCENARIO_N == "a")[:, None]
     network = np.where(in_a, noisy(1.0), noisy(9.0))
