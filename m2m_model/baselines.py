@@ -17,18 +17,18 @@ Baseline = Callable[[Panel, int, Ints], Floats]
 
 def last_h_days(panel: Panel, cutoff: int, series: Ints) -> Floats:
     """The last horizon_days once more. ``cutoff`` is a day index, ``series`` row indices; (N, M) totals come back."""
-    return np.asarray(_recent(panel, cutoff, series, panel.spec.horizon_days).sum(1))
+    return np.asarray(recent(panel, cutoff, series, panel.spec.horizon_days).sum(1))
 
 
 def mean_28(panel: Panel, cutoff: int, series: Ints) -> Floats:
     """The daily mean of 28 days (of the registered ones, when younger) x horizon_days."""
     days_N = np.clip(history_days(panel, cutoff)[series], 1, 28)
-    return np.asarray(_recent(panel, cutoff, series, 28).sum(1) / days_N[:, None] * panel.spec.horizon_days)
+    return np.asarray(recent(panel, cutoff, series, 28).sum(1) / days_N[:, None] * panel.spec.horizon_days)
 
 
 def same_weekdays(panel: Panel, cutoff: int, series: Ints) -> Floats:
     """For each day ahead, the mean of that weekday in the last 4 weeks (registered ones); summed over the horizon."""
-    recent_NWDM = _recent(panel, cutoff, series, 28).reshape(len(series), 4, 7, len(panel.spec.tasks))
+    recent_NWDM = recent(panel, cutoff, series, 28).reshape(len(series), 4, 7, len(panel.spec.tasks))
     age_N = np.maximum(history_days(panel, cutoff)[series], 0)
     # The k-th day of a week that ends at the cutoff lies 7w + 6 - k days back.
     back_WD = 7 * np.arange(3, -1, -1)[:, None] + np.arange(6, -1, -1)
@@ -41,7 +41,7 @@ def same_weekdays(panel: Panel, cutoff: int, series: Ints) -> Floats:
 def tsb(panel: Panel, cutoff: int, series: Ints) -> Floats:
     """Teunter, Syntetos and Babai (2011), for intermittent series: probability of a day with demand, smoothed every
     day, times its size, smoothed on days with demand; x horizon_days. Starts at the first registered of 56 days."""
-    block_NDM = _recent(panel, cutoff, series, TSB_DAYS)
+    block_NDM = recent(panel, cutoff, series, TSB_DAYS)
     age_N1 = np.maximum(history_days(panel, cutoff)[series], 0)[:, None]
     probability_NM = np.full((len(series), len(panel.spec.tasks)), np.nan)
     size_NM = np.full_like(probability_NM, np.nan)
@@ -67,7 +67,7 @@ def silent(panel: Panel, cutoff: int, series: Ints) -> Floats:
     return np.zeros((len(series), len(panel.spec.tasks)))
 
 
-def _recent(panel: Panel, cutoff: int, series: Ints, days: int) -> Floats:
+def recent(panel: Panel, cutoff: int, series: Ints, days: int) -> Floats:
     """Daily totals of the ``days`` up to the cutoff, oldest first; 0 before the panel."""
     start = max(0, cutoff + 1 - days)
     block_NDM = daily_totals(panel.performance_NTP[:, start : cutoff + 1][series], panel.spec)

@@ -15,7 +15,8 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from m2m_model.inputs import Panel, daily_totals, eligible, history_days, targets_Nm
+from m2m_model.baselines import recent
+from m2m_model.inputs import Panel, eligible, history_days, targets_Nm
 
 Floats = NDArray[Any]
 Ints = NDArray[Any]
@@ -106,9 +107,7 @@ def training_cutoffs(panel: Panel, last_label: int) -> list[int]:
 def features(panel: Panel, cutoff: int, series: Ints, scenarios: tuple[str, ...]) -> Floats:
     """(N, X): window sums and single days of every task, days since activity, age, scenario, weekday."""
     look = panel.spec.lookback_days
-    start = max(0, cutoff + 1 - look)
-    newest_NDM = daily_totals(panel.performance_NTP[:, start : cutoff + 1][series], panel.spec)[:, ::-1]
-    newest_NDM = np.pad(newest_NDM, ((0, 0), (0, look - newest_NDM.shape[1]), (0, 0)))
+    newest_NDM = recent(panel, cutoff, series, look)[:, ::-1]
     running_NDM = np.cumsum(newest_NDM, 1)
     sums = [running_NDM[:, days - 1] for days in (*WINDOWS, look)]
     active_ND = np.asarray((newest_NDM > 0).any(-1))

@@ -110,9 +110,9 @@ def bins_of_the_future(patch: pytest.MonkeyPatch) -> None:
 
 
 def tomorrow_in_a_baseline(patch: pytest.MonkeyPatch) -> None:
-    honest = baselines._recent
+    honest = baselines.recent
     patch.setattr(
-        baselines, "_recent", lambda panel, cutoff, *rest: honest(panel, min(cutoff + 1, panel.days - 1), *rest)
+        baselines, "recent", lambda panel, cutoff, *rest: honest(panel, min(cutoff + 1, panel.days - 1), *rest)
     )
 
 
