@@ -4,7 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
-STAGES = ("stage_sources", "build_sequences", "train", "backtest", "promote", "score", "monitor", "show")
+STAGES = ("stage_sources", "build_sequences", "train", "backtest", "promote", "score", "monitor", "show", "status")
 
 
 def main() -> None:

@@ -97,10 +97,11 @@ def run_of(stage: str, arguments: argparse.Namespace) -> Run:
     return Run(f"{stage}-{last}-{uuid.uuid4().hex[:8]}", stage, config, first, last)
 
 
-def exit_status(stage: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
-    """Run a stage and turn its errors into an exit status and words on stderr: 0 done, 2 wrong use, 3 bad data."""
+def exit_status(stage: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
+    """Run a stage and turn its errors into an exit status and words on stderr: 0 done, 2 wrong use, 3 bad data. A stage
+    may return another one."""
     try:
-        stage(argv)
+        return stage(argv) or 0
     except ConfigError as error:
         print(f"configuration error: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE
@@ -112,7 +113,6 @@ def exit_status(stage: Callable[[list[str] | None], None], argv: list[str] | Non
         if "No space left on device" in str(error):
             print("disk full, nothing was published: make room and run again. What was writing:", file=sys.stderr)
         raise
-    return 0
 
 
 def day(text: str) -> date:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 EXIT_USAGE = 2
 EXIT_DATA = 3
+EXIT_HOLES = 4  # of `status` alone: a day is missing or stale
 
 
 class ConfigError(Exception):

@@ -1,0 +1,204 @@
+"""Which days of which table are missing or stale, and the commands that mend them, in order.
+
+Reads only the tables' Iceberg metadata: no Spark, no rows. Looks at the --days (default 28) up to --date (default:
+yesterday). A table is expected to have every day since its first one. A day is *stale* when a day that it was made
+from has been written again, or for the first time, since: its lineage names the input snapshots that it read. Writes
+nothing.
+Fails (4) when a day is missing or stale, (2) on wrong use.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+
+from pipelines.cli import exit_status, stage_parser
+from pipelines.config import Config, load_config
+from pipelines.errors import EXIT_HOLES, ConfigError
+from pipelines.warehouse import Warehouse, days_between
+
+
+@dataclass(frozen=True)
+class Link:
+    """One table of the chain: its stage, and which days of which tables a day of it is made from.
+
+    ``late_days``: its day D is written by the stage's run of D + late_days.
+    """
+
+    table: str
+    stage: str
+    inputs: dict[str, tuple[int, int]]  # table -> first and last day read, relative to the day written
+    late_days: int = 0
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """What is wrong with one table within the days looked at."""
+
+    link: Link
+    present: list[date]
+    missing: list[date]
+    stale: dict[date, str]  # day -> why
+
+    @property
+    def to_run(self) -> list[date]:
+        """Dates that the stage has to run for, in order."""
+        late = timedelta(days=self.link.late_days)
+        return sorted(day + late for day in {*self.missing, *self.stale})
+
+
+def chain(config: Config) -> list[Link]:
+    """The daily tables in the order in which they are made."""
+    horizon, history = config.dataset.horizon_days, (1 - config.history.keep_days, 0)
+    daily = ["staged.performance_daily", *(["staged.behavior_daily"] if config.staging.behavior_daily else [])]
+    return [
+        *(Link(name, "stage_sources", {}) for name in daily),
+        Link("features.advertiser_sequence", "build_sequences", dict.fromkeys(daily, history)),
+        Link("marts.forecast_daily", "score", {"features.advertiser_sequence": (0, 0)}),
+        Link(
+            "marts.forecast_quality",
+            "monitor",
+            {"marts.forecast_daily": (0, 0), "staged.performance_daily": (1, horizon)},
+            late_days=horizon,
+        ),
+    ]
+
+
+class Lineage:
+    """The files of a table as each of its snapshots sees them; every snapshot is planned once."""
+
+    def __init__(self, warehouse: Warehouse, table: str) -> None:
+        self.warehouse, self.table = warehouse, table
+        self.planned: dict[int | None, dict[date, set[str]]] = {}
+
+    @cached_property
+    def runs(self) -> dict[str, dict[str, str]]:
+        """Snapshot properties by run id."""
+        found = {}
+        for snapshot in self.warehouse.table(self.table).snapshots():
+            properties = dict(snapshot.summary.additional_properties) if snapshot.summary else {}
+            found[properties.get("m2m.run-id", "")] = properties
+        return found
+
+    @cached_property
+    def snapshots(self) -> set[int]:
+        return {int(snapshot.snapshot_id) for snapshot in self.warehouse.table(self.table).snapshots()}
+
+    def files(self, snapshot_id: int | None = None) -> dict[date, set[str]]:
+        """Paths by day, now or then."""
+        if snapshot_id not in self.planned:
+            by_day: dict[date, set[str]] = {}
+            for file in self.warehouse.files(self.table, snapshot_id=snapshot_id):
+                by_day.setdefault(file.ds, set()).add(file.path)
+            self.planned[snapshot_id] = by_day
+        return self.planned[snapshot_id]
+
+
+def status(warehouse: Warehouse, first: date, last: date) -> list[TableStatus]:
+    """Every table of the chain within ``first``..``last``; what a mended input would make stale is stale as well."""
+    links = chain(warehouse.config)
+    lineages = {link.table: Lineage(warehouse, link.table) for link in links}
+    found: dict[str, TableStatus] = {}
+    for link in links:
+        written = warehouse.days(link.table)
+        due = last - timedelta(days=link.late_days)
+        begun = max(first, min(written, default=due + timedelta(days=1)))
+        present = [day for day in written if begun <= day <= due]
+        missing = [day for day in days_between(begun, due) if day not in written]
+        stale = {}
+        for day in present:
+            for name, (start, end) in link.inputs.items():
+                read = days_between(day + timedelta(days=start), day + timedelta(days=end))
+                upstream = found[name]
+                mending = [d for d in read if d in upstream.missing or d in upstream.stale]
+                changed = mending or _changed(lineages[link.table], lineages[name], day, read)
+                if changed:
+                    word = "is to be mended" if mending else "was written since"
+                    more = f" and {len(changed) - 1} more days" if len(changed) > 1 else ""
+                    stale[day] = f"{name} {changed[0]}{more} {word}"
+                    break
+        found[link.table] = TableStatus(link, present, missing, stale)
+    return list(found.values())
+
+
+def _changed(own: Lineage, source: Lineage, day: date, read: list[date]) -> list[date]:
+    """Days of the source that are not what ``day`` of the table was made from; none where lineage does not reach."""
+    changed: set[date] = set()
+    for run in {_run_of(path) for path in own.files().get(day, ())}:
+        stored = own.runs.get(run, {}).get(f"m2m.input.{source.table}", "")
+        if stored.isdigit() and int(stored) in source.snapshots:
+            then, now = source.files(int(stored)), source.files()
+            changed |= {d for d in read if then.get(d) != now.get(d)}
+    return sorted(changed)
+
+
+def _run_of(path: str) -> str:
+    return path.split("/run=", 1)[-1].split("/", 1)[0]
+
+
+def ranges(days: Iterable[date]) -> list[tuple[date, date]]:
+    """Days that follow one another, folded."""
+    folded: list[tuple[date, date]] = []
+    for day in days:
+        if folded and day == folded[-1][1] + timedelta(days=1):
+            folded[-1] = folded[-1][0], day
+        else:
+            folded.append((day, day))
+    return folded
+
+
+def commands(config: Config, tables: list[TableStatus]) -> list[str]:
+    """What to run, in order: staging by range, the other stages day by day."""
+    staging = sorted({day for table in tables if table.link.stage == "stage_sources" for day in table.to_run})
+    module, lines = "python -m pipelines", []
+    for first, last in ranges(staging):
+        lines.append(f"{module}.stage_sources --config {config.path} --from {first} --to {last}")
+    for table in tables:
+        if table.link.stage != "stage_sources":
+            lines += [f"{module}.{table.link.stage} --config {config.path} --date {day}" for day in table.to_run]
+    return lines
+
+
+def report(config: Config, tables: list[TableStatus], first: date, last: date) -> list[str]:
+    """The lines to print."""
+
+    def shown(days: Iterable[date]) -> str:
+        return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in ranges(days))
+
+    lines = [f"{config.dataset.name}, {first}..{last}"]
+    for table in tables:
+        ends = f"{table.present[0]}..{table.present[-1]}" if table.present else "nothing yet"
+        counts = f"{len(table.present)} present, {len(table.missing)} missing, {len(table.stale)} stale"
+        lines.append(f"  {table.link.table:30} {counts}; {ends}")
+        if table.missing:
+            lines.append(f"    missing: {shown(table.missing)}")
+        if table.stale:
+            day, why = next(iter(table.stale.items()))
+            lines.append(f"    stale: {shown(table.stale)}. {day}: {why}")
+    todo = commands(config, tables)
+    if todo:
+        lines += ["to mend, in this order:", *(f"  {line}" for line in todo)]
+    else:
+        lines.append("nothing is missing or stale")
+    return lines
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = stage_parser(__doc__ or "")
+    parser.add_argument("--days", type=int, default=28, help="how many days up to --date to look at (default 28)")
+    arguments = parser.parse_args(argv)
+    if not arguments.config:
+        raise ConfigError("no configuration: give --config pipeline.toml or set M2M_CONFIG")
+    config = load_config(arguments.config)
+    last = arguments.date or datetime.now(UTC).date() - timedelta(days=1)
+    first = max(config.dataset.first_day, last - timedelta(days=arguments.days - 1))
+    tables = status(Warehouse(config), first, last)
+    print("\n".join(report(config, tables, first, last)))
+    return EXIT_HOLES if any(table.to_run for table in tables) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))
