@@ -33,8 +33,8 @@ class Task:
 @dataclass(frozen=True)
 class ModelConfig:
     """M2M (Zhang et al., WSDM 2022). The paper's own form: ``loss="poisson", patch_days=1, meta_rank=0,
-    exposure_offset=False, level_weights=False, window_features=False``. Ablations: ``meta_attention``, ``meta_tower``,
-    ``transformer``."""
+    exposure_offset=False, level_weights=False, window_features=False, scenario_dropout=0``. Ablations:
+    ``meta_attention``, ``meta_tower``, ``transformer``."""
 
     architecture: Architecture = "m2m"
     loss: Loss = "histogram"

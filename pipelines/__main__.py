@@ -4,7 +4,18 @@ import runpy
 import sys
 from pathlib import Path
 
-STAGES = ("stage_sources", "build_sequences", "train", "backtest", "promote", "score", "monitor", "show", "status")
+STAGES = (
+    "stage_sources",
+    "build_sequences",
+    "train",
+    "backtest",
+    "promote",
+    "score",
+    "monitor",
+    "show",
+    "status",
+    "maintain",
+)
 
 
 def main() -> None:

@@ -159,6 +159,14 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Maintenance:
+    """What `maintain` keeps: snapshots for replays and time travel; files that a running stage may yet commit."""
+
+    keep_snapshots_days: int = 30
+    keep_files_hours: int = 24
+
+
+@dataclass(frozen=True)
 class Spark:
     """``master`` and any Spark setting; the DAGs' spark-submit decides the master when it starts the stage."""
 
@@ -186,6 +194,7 @@ class Config:
     distributor: Distributor = Distributor()
     backtest: Backtest = Backtest()
     gate: Gate = Gate()
+    maintenance: Maintenance = Maintenance()
     spark: Spark = Spark()
     warehouse: dict[str, str] = field(default_factory=dict)
     mlflow: dict[str, str] = field(default_factory=dict)
@@ -375,6 +384,8 @@ def _check(config: Config) -> None:
         "[backtest] every_days": config.backtest.every_days,
         "[distributor] processes": config.distributor.processes,
         "[distributor] attempts": config.distributor.attempts,
+        "[maintenance] keep_snapshots_days": config.maintenance.keep_snapshots_days,
+        "[maintenance] keep_files_hours": config.maintenance.keep_files_hours,
     }
     for key, number in positive.items():
         if number < 1:

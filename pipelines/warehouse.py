@@ -108,6 +108,10 @@ class Warehouse:
             )
         return table
 
+    def exists(self, name: str) -> bool:
+        """Whether the table was ever written to or asked for."""
+        return bool(self.catalog.table_exists(name))
+
     def arrow_schema(self, name: str) -> pa.Schema:
         """Arrow schema that files of the table are written with: it carries Iceberg's field ids."""
         schema: pa.Schema = schema_to_pyarrow(self.table(name).schema())

@@ -1,0 +1,193 @@
+"""House-keeping: snapshots that nobody needs any more, files that no snapshot refers to, folders of dead runs.
+
+Reads every table's metadata and lists its folder; the same for the data set's `runs`. Without --apply it writes
+nothing and shows what would go. A snapshot is kept when it is younger than [maintenance] keep_snapshots_days, is the
+newest, or was read by a kept snapshot, the champion or the challenger: every kept run can be replayed. A file is
+removed when no kept snapshot refers to it and it is older than [maintenance] keep_files_hours: younger ones may belong
+to a run that has not committed yet.
+Fails (2) on wrong use.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
+from pyiceberg.table import Table as IcebergTable
+from pyiceberg.table.snapshots import Snapshot
+
+from pipelines.cli import exit_status, stage_parser
+from pipelines.config import Config, load_config
+from pipelines.errors import ConfigError
+from pipelines.registry import CHALLENGER, CHAMPION, Registry
+from pipelines.tables import DECLARATIONS
+from pipelines.warehouse import Warehouse
+
+INPUT = "m2m.input."
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What may go of one table."""
+
+    table: str
+    kept: set[int]
+    expired: list[int]
+    orphans: list[FileInfo]
+
+
+def plan(warehouse: Warehouse, pinned: Mapping[str, set[int]], now: float) -> list[Plan]:
+    """What may go, as of ``now`` (seconds); ``pinned`` snapshots per table are kept whatever their age."""
+    tables = {name: warehouse.table(name) for name in DECLARATIONS if warehouse.exists(name)}
+    settings = warehouse.config.maintenance
+    kept = kept_snapshots(tables, pinned, now - timedelta(days=settings.keep_snapshots_days).total_seconds())
+    oldest = now - timedelta(hours=settings.keep_files_hours).total_seconds()
+    return [
+        Plan(
+            name,
+            kept[name],
+            [s.snapshot_id for s in table.snapshots() if s.snapshot_id not in kept[name]],
+            orphans(table, kept[name], oldest),
+        )
+        for name, table in tables.items()
+    ]
+
+
+def kept_snapshots(
+    tables: Mapping[str, IcebergTable], pinned: Mapping[str, set[int]], since: float
+) -> dict[str, set[int]]:
+    """Per table: every snapshot that was the newest at any time after ``since``, the pinned ones, and all that these
+    were made from. A stage that began before a commit still reads the snapshot that it replaced."""
+    by_id = {name: {s.snapshot_id: s for s in table.snapshots()} for name, table in tables.items()}
+    kept: dict[str, set[int]] = {name: set() for name in tables}
+    todo = [(name, snapshot_id) for name, ids in pinned.items() for snapshot_id in ids]
+    for name, snapshots in by_id.items():
+        in_time = sorted(snapshots.values(), key=lambda s: s.timestamp_ms)
+        before = sum(s.timestamp_ms / 1000 < since for s in in_time)
+        todo += [(name, s.snapshot_id) for s in in_time[max(0, before - 1) :]]
+    while todo:
+        name, snapshot_id = todo.pop()
+        if snapshot_id in kept.get(name, ()) or snapshot_id not in by_id.get(name, {}):
+            continue
+        kept[name].add(snapshot_id)
+        todo += _inputs(by_id[name][snapshot_id])
+    return kept
+
+
+def orphans(table: IcebergTable, kept: set[int], oldest: float) -> list[FileInfo]:
+    """Files in the table's folder, older than ``oldest``, that no kept snapshot refers to."""
+    filesystem, root = FileSystem.from_uri(table.location())
+    referenced = {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
+    for snapshot in table.snapshots():
+        if snapshot.snapshot_id in kept:
+            referenced.add(snapshot.manifest_list)
+            for manifest in snapshot.manifests(table.io):
+                referenced.add(manifest.manifest_path)
+                entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+                referenced.update(entry.data_file.file_path for entry in entries)
+    inner = {FileSystem.from_uri(path)[1] for path in referenced}
+    found = filesystem.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
+    return [
+        info
+        for info in found
+        if info.type == FileType.File and info.path not in inner and info.mtime.timestamp() < oldest
+    ]
+
+
+def apply(warehouse: Warehouse, plans: list[Plan], now: float) -> None:
+    """Expire first, then look again and remove: a file goes only when the table as it is now does not need it."""
+    oldest = now - timedelta(hours=warehouse.config.maintenance.keep_files_hours).total_seconds()
+    for found in plans:
+        if found.expired:
+            warehouse.table(found.table).maintenance.expire_snapshots().by_ids(found.expired).commit()
+        table = warehouse.table(found.table)
+        filesystem, root = FileSystem.from_uri(table.location())
+        for info in orphans(table, {s.snapshot_id for s in table.snapshots()}, oldest):
+            filesystem.delete_file(info.path)
+        _remove_empty_folders(filesystem, root, oldest)
+
+
+def dead_runs(config: Config, now: float) -> list[Path]:
+    """Folders of runs (training shards, checkpoints, plots) that nothing has written to for as long as a snapshot is
+    kept."""
+    oldest = now - timedelta(days=config.maintenance.keep_snapshots_days).total_seconds()
+    folders = [path for parent in ("runs", "training") for path in (config.home / parent).glob("*") if path.is_dir()]
+    newest = {path: max((file.stat().st_mtime for file in (path, *path.rglob("*"))), default=now) for path in folders}
+    return sorted(path for path in folders if newest[path] < oldest)
+
+
+def pinned_by_models(registry: Registry) -> dict[str, set[int]]:
+    """The snapshots that the champion and the challenger were trained on."""
+    pinned: dict[str, set[int]] = {}
+    for version in filter(None, map(registry.get, (CHAMPION, CHALLENGER))):
+        for key, value in registry.client.get_run(version.run_id).data.tags.items():
+            if key.startswith(INPUT) and value.isdigit():
+                pinned.setdefault(key.removeprefix(INPUT), set()).add(int(value))
+    return pinned
+
+
+def report(plans: list[Plan], runs: list[Path]) -> list[str]:
+    """The lines to print."""
+    lines = []
+    for found in plans:
+        size = sum(info.size for info in found.orphans)
+        lines.append(
+            f"  {found.table:30} snapshots: {len(found.kept)} kept, {len(found.expired)} to expire; files that nothing "
+            f"refers to: {len(found.orphans)}, {size / 2**20:.1f} MiB"
+        )
+        lines += [f"    e.g. {info.path}" for info in found.orphans[:1]]
+    lines.append(f"  folders of runs long over: {len(runs)}" + (f", e.g. {runs[0]}" if runs else ""))
+    return lines
+
+
+def _inputs(snapshot: Snapshot) -> list[tuple[str, int]]:
+    properties = snapshot.summary.additional_properties if snapshot.summary else {}
+    return [
+        (key.removeprefix(INPUT), int(value))
+        for key, value in properties.items()
+        if key.startswith(INPUT) and value.isdigit()
+    ]
+
+
+def _remove_empty_folders(filesystem: FileSystem, root: str, oldest: float) -> None:
+    """Folders that held a run's files; a young one may be about to be filled. Object stores have none."""
+    found = filesystem.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
+    filled = {parent for info in found if info.type == FileType.File for parent in map(str, Path(info.path).parents)}
+    for info in sorted(found, key=lambda info: -len(info.path)):
+        young = info.mtime is not None and info.mtime.timestamp() >= oldest
+        if info.type == FileType.Directory and info.path not in filled and not young:
+            filesystem.delete_dir(info.path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = stage_parser(__doc__ or "")
+    parser.add_argument("--apply", action="store_true", help="remove what would go (default: only show it)")
+    arguments = parser.parse_args(argv)
+    if not arguments.config:
+        raise ConfigError("no configuration: give --config pipeline.toml or set M2M_CONFIG")
+    config = load_config(arguments.config)
+    warehouse, now = Warehouse(config), time.time()
+    plans, runs = plan(warehouse, pinned_by_models(Registry(config)), now), dead_runs(config, now)
+    settings = config.maintenance
+    print(
+        f"{config.dataset.name}: snapshots of {settings.keep_snapshots_days} days and files of "
+        f"{settings.keep_files_hours} hours are kept"
+    )
+    print("\n".join(report(plans, runs)))
+    if arguments.apply:
+        apply(warehouse, plans, now)
+        for folder in runs:
+            shutil.rmtree(folder, ignore_errors=True)
+        print("done")
+    else:
+        print("nothing was removed; --apply does it")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))
