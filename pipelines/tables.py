@@ -218,6 +218,30 @@ def forecast_daily(config: Config) -> Table:
     )
 
 
+def churn_risk(config: Config) -> Table:
+    return Table(
+        "marts.churn_risk",
+        "Who may leave, and with how much: read from marts.forecast_daily. Empty where no task counts active days.",
+        "score",
+        ("ds", "advertiser_id", "scenario_id"),
+        _DAILY_PARTITION,
+        (
+            _AS_OF,
+            _BUCKET,
+            _ADVERTISER,
+            _SCENARIO,
+            Column("probability", "double", "Probability of no active day in the horizon"),
+            Column(
+                "value_at_risk",
+                "double",
+                f"probability x mean of {config.money_task or 'the first task that adds up money'}",
+                null="no task adds up money",
+            ),
+            _RUN,
+        ),
+    )
+
+
 _ERROR_COLUMNS = (
     Column("n", "long", "Forecasts compared"),
     Column("nmae", "double", "sum |actual - point| / sum actual", null="sum actual is 0"),
@@ -369,6 +393,7 @@ DECLARATIONS: dict[str, Callable[[Config], Table]] = {
     "staged.scenario": scenario,
     "features.advertiser_sequence": advertiser_sequence,
     "marts.forecast_daily": forecast_daily,
+    "marts.churn_risk": churn_risk,
     "marts.backtest": backtest,
     "marts.backtest_value": backtest_value,
     "marts.forecast_quality": forecast_quality,
