@@ -61,7 +61,9 @@ def reliability_plot(bins: pl.DataFrame, folder: Path) -> Path:
     figure, axes = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
     axes.scatter(bins["churn_predicted"], bins["churn_observed"], s=4 + 200 * bins["n"] / bins["n"].max(), alpha=0.6)
-    axes.set(xlabel="forecast probability of leaving", ylabel="share that left", title="Reliability, size by number")
+    axes.set(
+        xlabel="forecast probability of leaving", ylabel="share that left", title="Leaving, challenger; size = number"
+    )
     return _save(figure, folder / "reliability.png")
 
 
