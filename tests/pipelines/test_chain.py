@@ -74,6 +74,19 @@ def test_1_without_a_champion_the_best_baseline_serves_and_says_so(chain: Deploy
     assert (rows["p05"] < rows["p95"]).any()  # the baseline has an interval too
 
 
+def test_1_who_may_leave_and_with_how_much_is_read_from_the_forecasts(chain: Deployment) -> None:
+    key = ["advertiser_id", "scenario_id"]
+    forecasts = _forecasts(chain).sort(key)
+    leaving, money = (forecasts.filter(task=task) for task in ("active_days", "spend"))
+    rows = chain.rows("marts.churn_risk").sort(key)
+    assert rows.select("ds", "bucket", *key).equals(leaving.select("ds", "bucket", *key))
+    assert rows["probability"].equals(leaving["p_zero"])
+    assert rows["value_at_risk"].equals(leaving["p_zero"] * money["mean"])
+    assert (rows["probability"] > 0).any()
+    assert chain.run("score", "--date", AS_OF)[0] == 0
+    assert chain.rows("marts.churn_risk").sort(key).drop("run_id").equals(rows.drop("run_id"))
+
+
 def test_2_training_registers_a_challenger_with_its_whole_story(chain: Deployment) -> None:
     assert chain.run("train", "--date", AS_OF)[0] == 0
     registry = Registry(chain.config)
@@ -210,19 +223,6 @@ def test_6_the_champion_serves_and_twice_gives_the_same_rows(chain: Deployment) 
     assert (rows.filter(task="active_days")["p95"] <= 7).all()
     assert chain.run("score", "--date", AS_OF)[0] == 0
     assert _forecasts(chain).drop("run_id").equals(rows.drop("run_id"))
-
-
-def test_6_who_may_leave_and_with_how_much_is_read_from_the_forecasts(chain: Deployment) -> None:
-    key = ["advertiser_id", "scenario_id"]
-    forecasts = _forecasts(chain).sort(key)
-    leaving, money = (forecasts.filter(task=task) for task in ("active_days", "spend"))
-    rows = chain.rows("marts.churn_risk").sort(key)
-    assert rows.select("ds", "bucket", *key).equals(leaving.select("ds", "bucket", *key))
-    assert rows["probability"].equals(leaving["p_zero"])
-    assert rows["value_at_risk"].equals(leaving["p_zero"] * money["mean"])
-    assert (rows["probability"] > 0).any()
-    assert chain.run("score", "--date", AS_OF)[0] == 0
-    assert chain.rows("marts.churn_risk").sort(key).drop("run_id").equals(rows.drop("run_id"))
 
 
 def test_7_mlflows_own_loader_gives_the_published_forecasts(chain: Deployment) -> None:
