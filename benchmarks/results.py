@@ -32,13 +32,14 @@ import pyarrow.compute as pc
 from m2m_model.baselines import BASELINES
 from m2m_model.boosted import CUTOFFS, EVERY_DAYS, OBJECTIVES, SETTINGS, TREES, features
 from m2m_model.calibration import CELL_ROWS, LevelCalibration
-from m2m_model.config import ACTIVE, ModelConfig, Task, TrainConfig
+from m2m_model.config import ModelConfig, Task, TrainConfig
 from m2m_model.distribution import LEVELS, Distribution, pool
 from m2m_model.inputs import Panel, PanelStatistics, daily_totals, eligible, fit_inputs, targets_Nm
 from m2m_model.metrics import cell_sums, finish, mean_over_tasks
 from m2m_model.predict import COLD_START_METHOD, Forecaster, Forecasts, forecast_baseline, forecast_boosted
 from m2m_model.train import train_end, train_rank
-from m2m_model.value import churn, ranking, reliability, size_deciles, value_sums
+from m2m_model.value import churn, ranking, reliability, size_deciles
+from pipelines.evaluation import valued
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -153,25 +154,6 @@ def judged(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Ta
         for rows, label in ((np.ones(len(actual_NM), bool), name), (young_N, f"{name}, cold start"))
     ]
     return pa.concat_tables(parts)
-
-
-def valued(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Table:
-    """Sums of what the forecast is worth: ranking by its mean, and leaving by its probability of no active day."""
-    tasks, day, series = panel.spec.tasks, panel.index_of(cutoff), forecasts.series_N
-    actual_NM = targets_Nm(panel, day, series)
-    active = next(m for m, task in enumerate(tasks) if task.metric == ACTIVE)
-    spread = forecasts.distribution
-    return value_sums(
-        spread.mean_NM,
-        actual_NM,
-        BASELINES["mean_28"](panel, day, series),
-        spread.p_zero_NM[:, active],
-        actual_NM[:, active] == 0,
-        forecasts.scenario_N,
-        [task.name for task in tasks],
-        cutoff,
-        name,
-    )
 
 
 def chosen_simple(forecaster: Forecaster, panel: Panel, cutoff: date) -> Forecasts:

@@ -46,8 +46,8 @@ def value_sums(
     forecast_NM: Floats,
     actual_NM: Floats,
     size_NM: Floats,
-    churn_N: Floats,
-    churned_N: NDArray[Any],
+    churn_N: Floats | None,
+    churned_N: NDArray[Any] | None,
     scenario_N: NDArray[Any],
     task_names: Sequence[str],
     cutoff: date,
@@ -56,22 +56,24 @@ def value_sums(
     """Additive sums per (cutoff, forecaster, scenario, task, figure, bin); see ``VALUE_SCHEMA``. Empty in, empty out.
 
     Each series is binned by its forecast, by its actual and by its size (the recent level), per task; and
-    once by its churn probability, as task ``churn``, whose forecast is that probability and whose actual is 0 or 1.
+    once by its churn probability, as task ``churn``, whose forecast is that probability and whose actual is 0 or 1;
+    without probabilities there are no rows of it.
 
     Raises:
         ValueError: an amount is negative or not finite, or a probability is NaN or not within 0..1.
     """
-    wrong_N = ~(np.abs(churn_N - 0.5) <= 0.5 + 1e-6)  # a float32 softmax may exceed 1 by its rounding
-    if wrong_N.any():
-        raise ValueError(f"churn probability: {wrong_N.sum()} of {len(churn_N)} are NaN or not within 0..1")
-    churn_N1 = np.clip(churn_N.astype(np.float64), 0, 1)[:, None]
-    churned_N1 = churned_N.astype(np.float64)[:, None]
     amounts = (forecast_NM, actual_NM, np.abs(forecast_NM - actual_NM))
     figures: list[tuple[str, Sequence[str], Ints, tuple[Floats, ...]]] = [
         (figure, task_names, _amount_bin(figure, value_NM), amounts)
         for figure, value_NM in ((FORECAST, forecast_NM), (ACTUAL, actual_NM), (SIZE, size_NM))
     ]
-    figures.append((CHURN, (CHURN,), _churn_bin(churn_N1), (churn_N1, churned_N1, (churn_N1 - churned_N1) ** 2)))
+    if churn_N is not None and churned_N is not None:
+        wrong_N = ~(np.abs(churn_N - 0.5) <= 0.5 + 1e-6)  # a float32 softmax may exceed 1 by its rounding
+        if wrong_N.any():
+            raise ValueError(f"churn probability: {wrong_N.sum()} of {len(churn_N)} are NaN or not within 0..1")
+        churn_N1 = np.clip(churn_N.astype(np.float64), 0, 1)[:, None]
+        churned_N1 = churned_N.astype(np.float64)[:, None]
+        figures.append((CHURN, (CHURN,), _churn_bin(churn_N1), (churn_N1, churned_N1, (churn_N1 - churned_N1) ** 2)))
 
     scenarios, cell_N = np.unique(scenario_N.astype(str), return_inverse=True)
     tables = []

@@ -1,9 +1,10 @@
-"""Stage: challenger, champion and baselines at held-out cutoffs -> marts.backtest, and MLflow.
+"""Stage: challenger, champion and baselines at held-out cutoffs -> marts.backtest, marts.backtest_value, and MLflow.
 
 Reads the sequences as of --date and the aliases `challenger` and `champion`. Every forecaster is judged on
 the same series at the same cutoffs: as-of minus the horizon, then every [backtest] every_days back. Writes
 the date's partition of marts.backtest, per cutoff x scenario x task, with * for all scenarios and a null
-cutoff for all cutoffs, and logs the figures to the challenger's MLflow run.
+cutoff for all cutoffs; and of marts.backtest_value: ranking, errors by size, who will leave. Logs the figures,
+with a reliability plot, to the challenger's MLflow run.
 Fails (3) when there are no sequences or no challenger, or the data starts too late for the cutoffs.
 """
 
@@ -16,14 +17,26 @@ from pyspark.sql import SparkSession
 
 from pipelines import plots
 from pipelines.cli import Run, exit_status, run_of, stage_parser
+from pipelines.config import ALL_SCENARIOS
 from pipelines.errors import DataError
-from pipelines.evaluation import Contenders, best_baseline, evaluate, figures, load_forecaster, mean_nmae, sample_pairs
+from pipelines.evaluation import (
+    Contenders,
+    active_task,
+    best_baseline,
+    evaluate,
+    figures,
+    load_forecaster,
+    mean_nmae,
+    sample_pairs,
+    value_figures,
+)
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from pipelines.sequences import held_out_cutoffs, kept_days, open_sequences
 from pipelines.session import spark_session
 from pipelines.warehouse import Warehouse
 
-TABLE = "marts.backtest"
+TABLE, VALUE_TABLE = "marts.backtest", "marts.backtest_value"
+_LOGGED_VALUE = ("gini", "churn_auc", "churn_brier")
 
 
 def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
@@ -43,7 +56,7 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
             run.say(f"warning: champion {champion.version} forecasts other tasks than pipeline.toml declares; left out")
     models = {name: version.folder for name, version in versions.items()}
     cutoffs, days = held_out_cutoffs(config, ds), kept_days(config, ds)
-    sums = evaluate(
+    sums, worth = evaluate(
         spark, sequences, days, cutoffs, Contenders(models, load_forecaster(challenger.folder).calibrations)
     )
     if sums.is_empty():
@@ -54,11 +67,13 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     numbers = pl.DataFrame(
         {"forecaster": list(versions), "model_version": [version.version for version in versions.values()]}
     )
-    found = figures(sums)
-    rows = found.join(numbers, on="forecaster", how="left").with_columns(ds=pl.lit(ds), run_id=pl.lit(run.run_id))
+    active = active_task(sequences.spec)
+    found, value = figures(sums), value_figures(worth, active)
     inputs: dict[str, int | str | None] = {"features.advertiser_sequence": sequences.snapshot_id}
     lineage = run.lineage(**inputs, challenger=challenger.version)
-    warehouse.write_rows(TABLE, ds, ds, rows, lineage)
+    for table, part in ((TABLE, found), (VALUE_TABLE, value)):
+        rows = part.join(numbers, on="forecaster", how="left").with_columns(ds=pl.lit(ds), run_id=pl.lit(run.run_id))
+        warehouse.write_rows(table, ds, ds, rows, lineage)
 
     mean = mean_nmae(sums)
     overall = found.filter(pl.col("cutoff").is_null())
@@ -70,10 +85,21 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         metrics[f"backtest_nmae/{forecaster}/{scenario}/{task}"] = nmae if nmae is not None else float("nan")
         if coverage is not None:
             metrics[f"backtest_coverage_90/{forecaster}/{scenario}/{task}"] = coverage
+    logged = value.filter(pl.col("figure").is_in(_LOGGED_VALUE)).drop_nulls("value")
+    parts = ("figure", "forecaster", pl.col("scenario_id").replace(ALL_SCENARIOS, "all"), "task")
+    names = pl.concat_str(*parts, separator="/")
+    metrics |= {f"backtest_{name}": number for name, number in logged.select(names, "value").iter_rows()}
     registry.log_metrics(challenger.run_id, metrics)
     pairs = sample_pairs(spark, sequences, days, cutoffs[0], challenger.folder)
-    picture = plots.forecast_plot(pairs, config.home / "runs" / run.run_id)
-    registry.client.log_artifact(challenger.run_id, str(picture), "plots")
+    folder = config.home / "runs" / run.run_id
+    pictures = [plots.forecast_plot(pairs, folder)]
+    if active:
+        mine = value.filter(forecaster=CHALLENGER, scenario_id=ALL_SCENARIOS)
+        sides = mine.filter(pl.col("figure").is_in(["churn_predicted", "churn_observed"]))
+        bins = sides.pivot("figure", index=["part", "n"], values="value")
+        pictures.append(plots.reliability_plot(bins, folder))
+    for picture in pictures:
+        registry.client.log_artifact(challenger.run_id, str(picture), "plots")
     best = best_baseline(mean)
     words = ", ".join(f"{name} {value:.4f}" for name, value in sorted(mean.items(), key=lambda item: item[1]))
     run.say(f"mean NMAE over {len(cutoffs)} cutoffs {cutoffs[-1]}..{cutoffs[0]}: {words}; best baseline {best}")

@@ -31,9 +31,14 @@ FILE = "file"
 
 
 def map_buckets(
-    spark: SparkSession, buckets: Sequence[int], kernel: Callable[[int], pl.DataFrame], schema: pl.Schema = REPORT
+    spark: SparkSession,
+    buckets: Sequence[int],
+    kernel: Callable[[int], pl.DataFrame],
+    schema: pl.Schema = REPORT,
+    sum_by: Sequence[str] = (),
 ) -> pl.DataFrame:
-    """Run ``kernel(bucket)`` for every bucket on Spark's workers and gather their small results, of ``schema``.
+    """Run ``kernel(bucket)`` for every bucket on Spark's workers and gather their small results, of ``schema``; with
+    ``sum_by``, all other columns added up within those keys, by the workers.
 
     A task runs many buckets, one after the other: 64 tasks of one bucket cost seven times as much as 8 of eight.
     """
@@ -45,7 +50,19 @@ def map_buckets(
 
     ids = spark.createDataFrame([(bucket,) for bucket in buckets], "id int")
     tasks = _tasks(spark, len(buckets))
-    return _gather(ids.repartitionById(tasks, F.pmod("id", F.lit(tasks))), run, schema)
+    placed = ids.repartitionById(tasks, F.pmod("id", F.lit(tasks)))
+    if not sum_by:
+        return _gather(placed, run, schema)
+
+    def add_up(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        arrived = [pl.from_arrow(batch) for batch in batches]
+        if arrived:
+            rows = pl.concat([part for part in arrived if isinstance(part, pl.DataFrame)])
+            # A fixed order of addition: floating-point sums must not depend on which task ends first.
+            added = rows.sort(rows.columns).group_by(sum_by, maintain_order=True).sum()
+            yield from _to_batches(added, schema)
+
+    return _gather(placed.mapInArrow(run, _columns(schema)).repartition(tasks, *sum_by), add_up, schema)
 
 
 def map_frame(frame: DataFrame, buckets: int, kernel: Callable[[int, pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
@@ -95,7 +112,10 @@ def _to_batches(rows: pl.DataFrame, schema: pl.Schema) -> list[pa.RecordBatch]:
 def _gather(
     frame: DataFrame, run: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], schema: pl.Schema
 ) -> pl.DataFrame:
-    columns = ", ".join(f"{name} {_SPARK_TYPES[type(kind)]}" for name, kind in schema.items())
-    gathered = pl.from_arrow(frame.mapInArrow(run, columns).toArrow())
+    gathered = pl.from_arrow(frame.mapInArrow(run, _columns(schema)).toArrow())
     assert isinstance(gathered, pl.DataFrame)
     return gathered.cast(schema)
+
+
+def _columns(schema: pl.Schema) -> str:
+    return ", ".join(f"{name} {_SPARK_TYPES[type(kind)]}" for name, kind in schema.items())

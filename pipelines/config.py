@@ -217,6 +217,12 @@ class Config:
         return tuple(column.name for column in self.behavior)
 
     @property
+    def money_task(self) -> str | None:
+        """The first task that adds up money, if there is one."""
+        money = [metric.name for metric in self.performance if metric.kind == "money"]
+        return next((task.name for task in self.task if task.aggregate == "sum" and task.metric in money), None)
+
+    @property
     def sequence_spec(self) -> SequenceSpec:
         """What the model package needs to know of this data set."""
         return SequenceSpec(

@@ -1,9 +1,10 @@
-"""Forecasters judged on the same series at the same cutoffs, bucket by bucket; only sums come back."""
+"""Forecasters judged on the same series at the same cutoffs, bucket by bucket: their errors and their worth; only sums
+come back."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -16,10 +17,12 @@ from pyspark.sql import SparkSession
 from m2m_model.baselines import BASELINES
 from m2m_model.boosted import OBJECTIVES
 from m2m_model.calibration import ResidualQuantiles
-from m2m_model.inputs import Panel, fit_inputs, targets_Nm
+from m2m_model.config import ACTIVE
+from m2m_model.inputs import Panel, SequenceSpec, fit_inputs, targets_Nm
 from m2m_model.metrics import cell_sums, finish, mean_over_tasks
 from m2m_model.predict import Forecaster, Forecasts, forecast_baseline, forecast_boosted
 from m2m_model.train import calibrate_baselines
+from m2m_model.value import CHURN, VALUE_SCHEMA, churn, ranking, reliability, size_deciles, value_sums
 from pipelines import buckets
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
@@ -41,6 +44,16 @@ _SUMS: dict[str, pl.DataType] = {
     "level_90_sum": pl.Float64(),
 }
 SUMS = pl.Schema(_KEYS | _SUMS)
+_VALUE_KEYS: dict[str, pl.DataType] = {"figure": pl.String(), "bin": pl.Int32()}
+# Errors and value come from one pass over the forecasts, so as one table: a row of errors has no figure.
+_JUDGED = pl.Schema(_KEYS | _VALUE_KEYS | _SUMS | {"sum_error": pl.Float64()})
+# What finishes value, its column of parts, and what marts.backtest_value calls its figures.
+_VALUE_FIGURES: tuple[tuple[Callable[[pa.Table, Sequence[str]], pa.Table], str | None, dict[str, str]], ...] = (
+    (ranking, None, {name: name for name in ("gini", "top_decile_capture", "perfect_capture")}),
+    (size_deciles, "decile", {name: f"size_{name}" for name in ("nmae", "bias", "actual_share")}),
+    (churn, None, {name: f"churn_{name}" for name in ("rate", "auc", "brier", "brier_base")}),
+    (reliability, "bin", {name: f"churn_{name}" for name in ("predicted", "observed")}),
+)
 PAIRS_PER_BUCKET = 400  # sampled for the plot: bounded, whatever the number of advertisers
 
 
@@ -60,12 +73,13 @@ def load_forecaster(folder: Path) -> Forecaster:
 
 def evaluate(
     spark: SparkSession, sequences: SequenceFiles, days: int, cutoffs: Sequence[date], contenders: Contenders
-) -> pl.DataFrame:
-    """Additive error sums per (cutoff, forecaster, scenario, task); see ``m2m_model.metrics``."""
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Additive sums of errors per (cutoff, forecaster, scenario, task), see ``m2m_model.metrics``; and of value per
+    (forecaster, scenario, task, figure, bin), all cutoffs together, see ``m2m_model.value``."""
 
     def judge(bucket: int) -> pl.DataFrame:
         panel = sequences.panel(bucket, days)
-        tables = []
+        tables, worth = [], []
         for cutoff in cutoffs:
             actual_NM = targets_Nm(panel, panel.index_of(cutoff))
             for name, forecasts in _forecasts(contenders, panel, cutoff):
@@ -74,12 +88,40 @@ def evaluate(
                 tables.append(
                     cell_sums(forecasts.distribution, actual_NM[series], forecasts.scenario_N, names, cutoff, name)
                 )
-        sums = pl.from_arrow(pa.concat_tables(tables))
-        assert isinstance(sums, pl.DataFrame)
-        return sums
+                worth.append(valued(forecasts, panel, cutoff, name))
+        value = _frame(pa.concat_tables(worth)).with_columns(cutoff=pl.lit(None, pl.Date))
+        value = value.group_by(*_KEYS, *_VALUE_KEYS, maintain_order=True).sum()
+        errors = _frame(pa.concat_tables(tables))
+        return pl.concat([pl.DataFrame(schema=_JUDGED), errors, value], how="diagonal_relaxed")
 
-    found = buckets.map_buckets(spark, sequences.buckets, judge, SUMS)
-    return found.group_by(*_KEYS).agg(pl.sum(*_SUMS)).sort(*_KEYS)
+    keys = [*_KEYS, *_VALUE_KEYS]
+    found = buckets.map_buckets(spark, sequences.buckets, judge, _JUDGED, sum_by=keys).sort(keys)
+    is_error = pl.col("figure").is_null()
+    return found.filter(is_error).select(*SUMS), found.filter(~is_error).select(VALUE_SCHEMA.names)
+
+
+def valued(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Table:
+    """Sums of what a forecast is worth: ranking by its mean, size by the recent level, and, where a task counts active
+    days, leaving by its probability of none."""
+    day, series, spread = panel.index_of(cutoff), forecasts.series_N, forecasts.distribution
+    actual_NM = targets_Nm(panel, day, series)
+    names, active = [task.name for task in panel.spec.tasks], active_task(panel.spec)
+    return value_sums(
+        spread.mean_NM,
+        actual_NM,
+        BASELINES["mean_28"](panel, day, series),
+        None if active is None else spread.p_zero_NM[:, names.index(active)],
+        None if active is None else actual_NM[:, names.index(active)] == 0,
+        forecasts.scenario_N,
+        names,
+        cutoff,
+        name,
+    )
+
+
+def active_task(spec: SequenceSpec) -> str | None:
+    """The task whose zero means that an advertiser left, if there is one."""
+    return next((task.name for task in spec.tasks if task.metric == ACTIVE), None)
 
 
 def sample_pairs(spark: SparkSession, sequences: SequenceFiles, days: int, cutoff: date, folder: Path) -> pl.DataFrame:
@@ -113,8 +155,7 @@ def figures(sums: pl.DataFrame) -> pl.DataFrame:
     ]
     parts = []
     for by in levels:
-        part = pl.from_arrow(finish(table, by))
-        assert isinstance(part, pl.DataFrame)
+        part = _frame(finish(table, by))
         if "scenario_id" not in by:
             part = part.with_columns(scenario_id=pl.lit(ALL_SCENARIOS))
         if "cutoff" not in by:
@@ -127,6 +168,24 @@ def figures(sums: pl.DataFrame) -> pl.DataFrame:
     spread = ["pinball", "coverage_50", "coverage_90", "level_50", "level_90"]
     found = pl.concat(parts).with_columns(pl.col(pl.Float64).fill_nan(None))
     return found.with_columns(pl.when(~pl.col("forecaster").is_in(list(OBJECTIVES))).then(pl.col(spread)).name.keep())
+
+
+def value_figures(worth: pl.DataFrame, active: str | None) -> pl.DataFrame:
+    """What forecasts are worth, one figure a row, per scenario and over all (*): ``marts.backtest_value`` without its
+    lineage. ``active`` is the task whose zero means leaving."""
+    leaving, no_probability = pl.col("figure") == CHURN, pl.col("forecaster").is_in(list(OBJECTIVES))
+    kept = worth.filter(~(leaving & no_probability))
+    sums = kept.with_columns(task=pl.when(leaving).then(pl.lit(active, pl.String)).otherwise("task")).to_arrow()
+    parts = []
+    for finish_value, part, names in _VALUE_FIGURES:
+        for by in (("forecaster", "task"), ("forecaster", "scenario_id", "task")):
+            found = _frame(finish_value(sums, by)).rename(names).cast({"n": pl.Float64})
+            if "scenario_id" not in by:
+                found = found.with_columns(scenario_id=pl.lit(ALL_SCENARIOS))
+            found = found.with_columns(part=pl.col(part) if part else pl.lit(None, pl.Int32))
+            index = ["forecaster", "scenario_id", "task", "part", "n"]
+            parts.append(found.unpivot(list(names.values()), index=index, variable_name="figure"))
+    return pl.concat(parts, how="vertical_relaxed").with_columns(pl.col("value").fill_nan(None))
 
 
 def mean_nmae(sums: pl.DataFrame) -> dict[str, float]:
@@ -152,8 +211,14 @@ def fallback(run: Run, spark: SparkSession, sequences: SequenceFiles) -> tuple[s
         calibrations = calibrate_baselines(shards, inputs, cutoffs[-1], config.training.validation_cutoffs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    sums = evaluate(spark, sequences, days, cutoffs, Contenders({}, calibrations))
+    sums, _ = evaluate(spark, sequences, days, cutoffs, Contenders({}, calibrations))
     return best_baseline(mean_nmae(sums)), calibrations
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def _forecasts(contenders: Contenders, panel: Panel, cutoff: date) -> list[tuple[str, Forecasts]]:

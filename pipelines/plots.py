@@ -55,6 +55,18 @@ def forecast_plot(pairs: pl.DataFrame, folder: Path) -> Path:
     return _save(figure, folder / "forecast_against_actual.png")
 
 
+def reliability_plot(bins: pl.DataFrame, folder: Path) -> Path:
+    """Share that left against forecast probability; ``bins`` holds n, churn_predicted and churn_observed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure, axes = plt.subplots(figsize=(4.5, 4.5), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    axes.scatter(bins["churn_predicted"], bins["churn_observed"], s=4 + 200 * bins["n"] / bins["n"].max(), alpha=0.6)
+    axes.set(
+        xlabel="forecast probability of leaving", ylabel="share that left", title="Leaving, challenger; size = number"
+    )
+    return _save(figure, folder / "reliability.png")
+
+
 def _save(figure: plt.Figure, path: Path) -> Path:
     figure.savefig(path, dpi=110)
     plt.close(figure)

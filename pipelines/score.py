@@ -1,9 +1,10 @@
-"""Stage: features.advertiser_sequence -> marts.forecast_daily, a forecast for every series and task.
+"""Stage: features.advertiser_sequence -> marts.forecast_daily, a forecast for every series and task; marts.churn_risk.
 
 Reads the sequences as of --date and the model with the alias `champion`. Writes the date's partition of
 marts.forecast_daily in one commit, after the checks. Without a champion, or when the champion forecasts other
 tasks than pipeline.toml declares, the best baseline of the held-out cutoffs serves, and the column `method`
-says so.
+says so. Where a task counts active days, writes marts.churn_risk from those forecasts: who may leave, and
+with how much.
 Fails (3) when there are no sequences, or when a forecast is missing, negative, not a number or crosses its
 quantiles.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 
@@ -27,14 +29,15 @@ from pipelines.buckets import REPORT
 from pipelines.checks import Rule, count_rows, day_counters, day_rules
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
-from pipelines.evaluation import fallback, load_forecaster
+from pipelines.evaluation import active_task, fallback, load_forecaster
 from pipelines.expectations import Check
 from pipelines.registry import CHAMPION, ModelVersion, Registry
 from pipelines.sequences import SequenceFiles, open_sequences
 from pipelines.session import spark_session
+from pipelines.sql_files import SHARED, run_sql
 from pipelines.warehouse import Warehouse, write_file
 
-TABLE = "marts.forecast_daily"
+TABLE, RISK_TABLE = "marts.forecast_daily", "marts.churn_risk"
 _QUANTILES = ("p05", "p25", "median", "p75", "p95")
 
 
@@ -83,9 +86,28 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
             "model-version": champion.version if champion else None,
         }
     )
-    warehouse.commit(TABLE, ds, ds, buckets.files_in(report), lineage)
+    files = buckets.files_in(report)
+    snapshot_id = warehouse.commit(TABLE, ds, ds, files, lineage)
     by = f"version {champion.version}" if champion else f"baseline {baseline[0]}" if baseline else ""
     run.say(f"{TABLE}: {rows:,} forecasts for {sequences.series:,} series by {by}")
+    if active := active_task(sequences.spec):
+        spark.read.parquet(*(file.path for file in files)).createOrReplaceTempView("forecast_daily")
+        churn_risk(run, spark, warehouse, active, run.lineage(**{TABLE: snapshot_id}))
+
+
+def churn_risk(run: Run, spark: SparkSession, warehouse: Warehouse, active: str, lineage: Mapping[str, str]) -> None:
+    """Who may leave, from the view forecast_daily; ``active`` is the task whose zero means leaving."""
+    path = SHARED / "marts" / "churn_risk.sql"
+    found = run_sql(spark, path, as_of=run.ds, active_task=active, money_task=run.config.money_task)
+    key, schema = warehouse.declared(RISK_TABLE).key, warehouse.arrow_schema(RISK_TABLE)
+    ds, run_id, folder = run.ds, run.run_id, warehouse.folder(RISK_TABLE, run.run_id)
+
+    def write(bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
+        rows = rows.with_columns(run_id=pl.lit(run_id)).sort(*key)
+        return buckets.file_row(write_file(rows, schema, folder, ds, bucket))
+
+    report = buckets.map_frame(found, run.config.dataset.buckets, write)
+    warehouse.commit(RISK_TABLE, ds, ds, buckets.files_in(report), lineage)
 
 
 def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> ModelVersion | None:

@@ -218,6 +218,30 @@ def forecast_daily(config: Config) -> Table:
     )
 
 
+def churn_risk(config: Config) -> Table:
+    return Table(
+        "marts.churn_risk",
+        "Who may leave, and with how much: read from marts.forecast_daily. Empty where no task counts active days.",
+        "score",
+        ("ds", "advertiser_id", "scenario_id"),
+        _DAILY_PARTITION,
+        (
+            _AS_OF,
+            _BUCKET,
+            _ADVERTISER,
+            _SCENARIO,
+            Column("probability", "double", "Probability of no active day in the horizon"),
+            Column(
+                "value_at_risk",
+                "double",
+                f"probability x mean of {config.money_task or 'the first task that adds up money'}",
+                null="no task adds up money",
+            ),
+            _RUN,
+        ),
+    )
+
+
 _ERROR_COLUMNS = (
     Column("n", "long", "Forecasts compared"),
     Column("nmae", "double", "sum |actual - point| / sum actual", null="sum actual is 0"),
@@ -252,6 +276,42 @@ def backtest(config: Config) -> Table:
                 null="points only (LightGBM)",
             ),
             Column("level_90", "double", "The same for 5..95 %", null="points only (LightGBM)"),
+            _RUN,
+        ),
+    )
+
+
+def backtest_value(config: Config) -> Table:
+    return Table(
+        "marts.backtest_value",
+        "What each forecaster of marts.backtest is worth, all cutoffs together: does its mean rank advertisers by what "
+        "they then spent, whom does it fail, did it know who would leave? One figure a row.",
+        "backtest",
+        ("ds", "forecaster", "scenario_id", "task", "figure", "part"),
+        ("ds",),
+        (
+            _AS_OF,
+            Column("forecaster", "string", "challenger, champion or a baseline's name"),
+            Column("model_version", "string", "Registered model version", null="a baseline"),
+            _CELL,
+            Column("task", "string", f"{_TASK.doc}; for churn_*, the one that counts active days: 0 = left"),
+            Column(
+                "figure",
+                "string",
+                "gini (actuals ranked by forecast; 1 = as they rank themselves, 0 = chance), top_decile_capture (share "
+                "of the actual total within the tenth with the highest forecasts), perfect_capture (the most it can "
+                "be); by size: size_nmae and size_bias of the mean, size_actual_share; churn_rate, churn_auc, "
+                "churn_brier, churn_brier_base (Brier of the constant rate); by probability: churn_predicted (mean), "
+                "churn_observed (share that left). No churn_* where only points are forecast (LightGBM)",
+            ),
+            Column(
+                "part",
+                "int",
+                "size_*: decile by the mean of 28 days, 1 = smallest; churn_predicted, churn_observed: bin, 0..49",
+                null="the whole",
+            ),
+            Column("n", "double", "Forecasts compared; a tenth need not be whole"),
+            Column("value", "double", "The figure", null="undefined: nothing happened, or all or none left"),
             _RUN,
         ),
     )
@@ -333,7 +393,9 @@ DECLARATIONS: dict[str, Callable[[Config], Table]] = {
     "staged.scenario": scenario,
     "features.advertiser_sequence": advertiser_sequence,
     "marts.forecast_daily": forecast_daily,
+    "marts.churn_risk": churn_risk,
     "marts.backtest": backtest,
+    "marts.backtest_value": backtest_value,
     "marts.forecast_quality": forecast_quality,
     "ops.validation": validation,
     "ops.promotion": promotion,

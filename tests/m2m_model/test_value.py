@@ -35,6 +35,14 @@ def one_task(
     return value_sums(*column, p_N, churned_N, scenario_N, SPEND, DAY, "f")
 
 
+def test_without_probabilities_nothing_is_said_of_leaving() -> None:
+    ones = np.ones((3, 1))
+    sums = value_sums(ones, ones, ones, None, None, np.full(3, "a", object), SPEND, DAY, "f")
+    assert set(sums["figure"].to_pylist()) == {"forecast", "actual", "size"}
+    assert len(churn(sums)) == len(reliability(sums)) == 0
+    assert churn(sums).column_names == ["forecaster", "n", "rate", "auc", "brier", "brier_base"]
+
+
 def only(table: pa.Table) -> dict[str, Any]:
     (row,) = table.to_pylist()
     return dict(row)

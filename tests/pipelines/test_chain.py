@@ -10,18 +10,32 @@ import mlflow
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from deployment import FIRST_DAY, SQL, TOML, Deployment
+from deployment import FIRST_DAY, SQL, TOML, Deployment, rows_of_day
 
 from m2m_model.baselines import BASELINES
 from m2m_model.boosted import OBJECTIVES
 from m2m_model.distribution import LEVELS, QUANTILES, Distribution
+from m2m_model.inputs import Panel, targets_Nm
 from m2m_model.metrics import cell_sums, finish
-from pipelines.registry import Registry
+from m2m_model.predict import Forecaster
+from m2m_model.value import churn, ranking, reliability, size_deciles, value_sums
+from pipelines.registry import CHALLENGER, Registry
+from pipelines.sequences import kept_days, open_sequences
+from pipelines.warehouse import read_files
 
 DAYS = 70
 AS_OF = FIRST_DAY + timedelta(days=DAYS - 1)
 MATURED = AS_OF + timedelta(days=7)
+# Days without a row, as numbers; the held-out cutoffs are days 55 and 62.
+AWAY = {
+    "adv7": range(10, 24),
+    "adv8": range(20, 34),
+    "adv9": range(30, 44),
+    "adv10": range(58, 99),
+    "adv11": range(51, 99),
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +51,10 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("M2M_HOME", str(folder.parent / "home"))
         deployment = Deployment(folder, str)
-        deployment.write_days(FIRST_DAY, DAYS + 7)
+        for number in range(DAYS + 7):
+            day = FIRST_DAY + timedelta(days=number)
+            away = [who for who, days in AWAY.items() if number in days]
+            deployment.write_day(day, rows_of_day(day).filter(~pl.col("who").is_in(away)))
         assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", AS_OF)[0] == 0
         assert deployment.run("build_sequences", "--date", AS_OF)[0] == 0
         yield deployment
@@ -55,6 +72,19 @@ def test_1_without_a_champion_the_best_baseline_serves_and_says_so(chain: Deploy
     assert rows["model_version"].null_count() == rows.height
     assert (rows["p05"] <= rows["p95"]).all()
     assert (rows["p05"] < rows["p95"]).any()  # the baseline has an interval too
+
+
+def test_1_who_may_leave_and_with_how_much_is_read_from_the_forecasts(chain: Deployment) -> None:
+    key = ["advertiser_id", "scenario_id"]
+    forecasts = _forecasts(chain).sort(key)
+    leaving, money = (forecasts.filter(task=task) for task in ("active_days", "spend"))
+    rows = chain.rows("marts.churn_risk").sort(key)
+    assert rows.select("ds", "bucket", *key).equals(leaving.select("ds", "bucket", *key))
+    assert rows["probability"].equals(leaving["p_zero"])
+    assert rows["value_at_risk"].equals(leaving["p_zero"] * money["mean"])
+    assert (rows["probability"] > 0).any()
+    assert chain.run("score", "--date", AS_OF)[0] == 0
+    assert chain.rows("marts.churn_risk").sort(key).drop("run_id").equals(rows.drop("run_id"))
 
 
 def test_2_training_registers_a_challenger_with_its_whole_story(chain: Deployment) -> None:
@@ -102,8 +132,73 @@ def test_4_backtest_judges_every_forecaster_on_the_same_series(chain: Deployment
     per_cell = rows.group_by("cutoff", "scenario_id", "task").agg(pl.col("n").n_unique())
     assert per_cell["n"].max() == 1
     assert rows.filter(pl.col("nmae").is_not_null(), forecaster="mean_28").height > 0
+    value = chain.rows("marts.backtest_value")
     assert chain.run("backtest", "--date", AS_OF)[0] == 0
     assert chain.rows("marts.backtest").drop("run_id").equals(rows.drop("run_id"))
+    assert chain.rows("marts.backtest_value").drop("run_id").equals(value.drop("run_id"))
+
+
+def test_4_backtest_says_what_forecasts_are_worth_as_the_model_package_defines_it(chain: Deployment) -> None:
+    rows = chain.rows("marts.backtest_value")
+    assert set(rows["ds"]) == {AS_OF}
+    points_only = rows.filter(pl.col("forecaster").is_in(list(OBJECTIVES)))
+    assert set(points_only.filter(pl.col("figure").str.starts_with("churn"))["figure"]) == set()
+    assert {"gini", "size_nmae"} <= set(points_only["figure"])
+
+    sums = _valued_by_hand(chain)
+    search = sums.filter(pc.equal(sums["scenario_id"], "search"))
+    for scenario, part in (("*", sums), ("search", search)):
+        mart = rows.filter(scenario_id=scenario, forecaster=CHALLENGER)
+        for task in ("spend", "active_days"):
+            one = part.filter(pc.equal(part["task"], task))
+            _same(mart.filter(task=task), ranking(one), "", None)
+            _same(mart.filter(task=task), size_deciles(one), "size_", "decile")
+        _same(mart.filter(task="active_days"), churn(part), "churn_", None)
+        _same(mart.filter(task="active_days"), reliability(part), "churn_", "bin")
+    assert mart.filter(figure="churn_rate")["value"].item() == 3 / 24  # adv11 at both cutoffs, adv10 at the later
+
+    version = Registry(chain.config).get(CHALLENGER)
+    assert version is not None
+    logged = Registry(chain.config).client.get_run(version.run_id).data.metrics
+    for scenario, shown in (("*", "all"), ("search", "search")):
+        for figure, task in (("gini", "spend"), ("churn_auc", "active_days"), ("churn_brier", "active_days")):
+            (value,) = rows.filter(scenario_id=scenario, forecaster=CHALLENGER, task=task, figure=figure)["value"]
+            assert logged[f"backtest_{figure}/{CHALLENGER}/{shown}/{task}"] == value
+    plots = Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path="plots"))
+    assert (plots / "reliability.png").stat().st_size > 0
+
+
+def _valued_by_hand(chain: Deployment) -> pa.Table:
+    """The challenger's sums at both cutoffs, all series at once."""
+    version = Registry(chain.config).get(CHALLENGER)
+    assert version is not None
+    sequences = open_sequences(chain.config, chain.warehouse, AS_OF)
+    files = [file for bucket in sequences.buckets for file in sequences.files[bucket]]
+    rows = read_files(files, sequences.schema).to_arrow()
+    panel = Panel.from_sequences(rows, sequences.spec, AS_OF, kept_days(chain.config, AS_OF))
+    parts = []
+    for cutoff in (AS_OF - timedelta(days=7), AS_OF - timedelta(days=14)):
+        day, forecasts = panel.index_of(cutoff), Forecaster.load(version.folder).predict(panel, cutoff)
+        actual_NM, spread = targets_Nm(panel, day, forecasts.series_N), forecasts.distribution
+        leaving = spread.p_zero_NM[:, 1], actual_NM[:, 1] == 0
+        size_NM = BASELINES["mean_28"](panel, day, forecasts.series_N)
+        names = ["spend", "active_days"]
+        parts.append(
+            value_sums(spread.mean_NM, actual_NM, size_NM, *leaving, forecasts.scenario_N, names, cutoff, "mine")
+        )
+    return pa.concat_tables(parts)
+
+
+def _same(mart: pl.DataFrame, expected: pa.Table, prefix: str, part: str | None) -> None:
+    """The mart's long rows hold the figures of a finished table, and no part more."""
+    names = [name for name in expected.column_names if name not in ("forecaster", "task", "n", part)]
+    for name in names:
+        found = mart.filter(figure=prefix + name).sort("part")
+        assert found["value"].fill_null(float("nan")).to_list() == pytest.approx(
+            expected[name].to_pylist(), nan_ok=True
+        ), name
+        assert found["n"].to_list() == pytest.approx(expected["n"].to_pylist())
+        assert found["part"].to_list() == (expected[part].to_pylist() if part else [None])
 
 
 def test_5_a_dry_run_only_records_and_a_promotion_moves_the_alias(chain: Deployment) -> None:

@@ -75,6 +75,47 @@ def test_one_scenario_from_csv_with_other_names(deployment: Deployment) -> None:
     assert set(forecasts["task"]) == {"outlay", "active_days"}
 
 
+def test_a_data_set_that_counts_no_active_days_has_no_figures_of_leaving(deployment: Deployment) -> None:
+    deployment.edit('[[task]]\nname = "active_days"\nmetric = "active"\naggregate = "days"\n\n', "")
+    deployment.write_days(FIRST_DAY, 46)
+    for stage, arguments in (
+        ("stage_sources", ("--from", FIRST_DAY, "--to", LAST)),
+        ("build_sequences", ("--date", LAST)),
+        ("train", ("--date", LAST)),
+        ("backtest", ("--date", LAST)),
+        ("score", ("--date", LAST)),
+    ):
+        status, said = deployment.run(stage, *arguments)
+        assert status == 0, said
+    assert deployment.rows("marts.churn_risk").is_empty()
+    rows = deployment.rows("marts.backtest_value")
+    assert set(rows["task"]) == {"spend"}
+    assert set(rows["figure"]) == {
+        "gini",
+        "top_decile_capture",
+        "perfect_capture",
+        "size_nmae",
+        "size_bias",
+        "size_actual_share",
+    }
+
+
+def test_without_a_task_that_adds_up_money_no_value_is_at_risk(deployment: Deployment) -> None:
+    deployment.edit('kind = "money"', 'kind = "count"')
+    deployment.write_days(FIRST_DAY, 46)
+    for stage, arguments in (
+        ("stage_sources", ("--from", FIRST_DAY, "--to", LAST)),
+        ("build_sequences", ("--date", LAST)),
+        ("score", ("--date", LAST)),
+    ):
+        status, said = deployment.run(stage, *arguments)
+        assert status == 0, said
+    rows = deployment.rows("marts.churn_risk")
+    assert rows.height == deployment.rows("features.advertiser_sequence").height
+    assert rows["probability"].is_between(0, 1).all()
+    assert rows["value_at_risk"].is_null().all()
+
+
 def test_csv_files_with_columns_in_another_order_are_refused(deployment: Deployment) -> None:
     deployment.edit(
         'format = "parquet"\npath = "raw/ds={ds}.parquet"',
