@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 
+from m2m_model.config import ACTIVE
 from pipelines.cli import exit_status, stage_parser
 from pipelines.config import Config, load_config
 from pipelines.errors import EXIT_HOLES, ConfigError
@@ -53,11 +54,13 @@ class TableStatus:
 def chain(config: Config) -> list[Link]:
     """The daily tables in the order in which they are made."""
     horizon, history = config.dataset.horizon_days, (1 - config.history.keep_days, 0)
+    active = any(task.metric == ACTIVE for task in config.task)  # without one there is no churn_risk
     daily = ["staged.performance_daily", *(["staged.behavior_daily"] if config.staging.behavior_daily else [])]
     return [
         *(Link(name, "stage_sources", {}) for name in daily),
         Link("features.advertiser_sequence", "build_sequences", dict.fromkeys(daily, history)),
         Link("marts.forecast_daily", "score", {"features.advertiser_sequence": (0, 0)}),
+        *([Link("marts.churn_risk", "score", {"marts.forecast_daily": (0, 0)})] if active else []),
         Link(
             "marts.forecast_quality",
             "monitor",
@@ -152,13 +155,16 @@ def ranges(days: Iterable[date]) -> list[tuple[date, date]]:
 
 def commands(config: Config, tables: list[TableStatus]) -> list[str]:
     """What to run, in order: staging by range, the other stages day by day."""
-    staging = sorted({day for table in tables if table.link.stage == "stage_sources" for day in table.to_run})
-    module, lines = "python -m pipelines", []
-    for first, last in ranges(staging):
-        lines.append(f"{module}.stage_sources --config {config.path} --from {first} --to {last}")
+    days: dict[str, set[date]] = {}
     for table in tables:
-        if table.link.stage != "stage_sources":
-            lines += [f"{module}.{table.link.stage} --config {config.path} --date {day}" for day in table.to_run]
+        days.setdefault(table.link.stage, set()).update(table.to_run)
+    module, lines = "python -m pipelines", []
+    for stage, to_run in days.items():
+        if stage == "stage_sources":
+            folded = ranges(sorted(to_run))
+            lines += [f"{module}.{stage} --config {config.path} --from {first} --to {last}" for first, last in folded]
+        else:
+            lines += [f"{module}.{stage} --config {config.path} --date {day}" for day in sorted(to_run)]
     return lines
 
 
