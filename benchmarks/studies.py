@@ -2,10 +2,10 @@
 
     python benchmarks/studies.py [--data online_retail] [--seeds 2]
 
-One setting moves at a time, the others stay at the defaults but for the length of a training (a third of the windows, so
-that all points take minutes); each point is a training a seed, judged as the network alone (without the blend) at the newest block's held-out cutoffs of benchmarks/results.py. Writes docs/studies.md and
-docs/images/studies.png. History is studied with and without the window features, which see 56 days whatever the
-sequence's length.
+One setting moves at a time, the others stay at the defaults but for the length of a training: a third of the windows,
+so that all points take minutes. Each point is a training a seed, judged as the network alone (without the blend) at the
+held-out cutoffs of benchmarks/results.py's newest block. Writes docs/studies.md and docs/images/studies.png. History is
+studied with and without the window features, which see 56 days whatever the sequence's length.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def main() -> None:
         "# Studies",
         "",
         f"Made by `make studies` on: {machine()}; {minutes:.0f} minutes; {data.name}, {len(cutoffs)} cutoffs "
-        f"{cutoffs[-1]} .. {cutoffs[0]}, {arguments.seeds} seeds, {WINDOWS:,} windows a training. NMAE is the mean over tasks of the "
-        "network alone; the band is the seeds' range. A difference smaller than the band is chance.",
+        f"{cutoffs[-1]} .. {cutoffs[0]}, {arguments.seeds} seeds, {WINDOWS:,} windows a training. NMAE is the mean "
+        "over tasks of the network alone; the band is the seeds' range. A difference smaller than the band is chance.",
         "",
         "![Studies](images/studies.png)",
         "",
