@@ -67,6 +67,24 @@ def reliability_plot(bins: pl.DataFrame, folder: Path) -> Path:
     return _save(figure, folder / "reliability.png")
 
 
+def decile_plot(deciles: pl.DataFrame, drawn_bold: str, folder: Path) -> Path:
+    """NMAE by advertiser size, a panel a task and a line a forecaster; ``deciles`` holds forecaster, task, part (1 =
+    the smallest tenth) and value."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = sorted(deciles["task"].unique())
+    figure, axes = plt.subplots(1, len(tasks), figsize=(4.5 * len(tasks), 4.2), layout="constrained", squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        lines = deciles.filter(task=task).sort("forecaster", "part").group_by("forecaster", maintain_order=True)
+        for (forecaster,), line in lines:
+            width = 2.5 if forecaster == drawn_bold else 1
+            axis.plot(line["part"], line["value"], marker="o", markersize=3, linewidth=width, label=forecaster)
+        axis.set_xticks(range(1, 11))  # a decile where nothing happened has no figure, and keeps its place
+        axis.set_yscale("log")  # the smallest advertisers' errors are many times the largest ones'
+        axis.set(title=task, xlabel="decile of the 28-day mean, 1 = smallest", ylabel="NMAE of the mean")
+    axes[0, -1].legend(fontsize="small")
+    return _save(figure, folder / "error_by_size.png")
+
+
 def _save(figure: plt.Figure, path: Path) -> Path:
     figure.savefig(path, dpi=110)
     plt.close(figure)

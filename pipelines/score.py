@@ -3,8 +3,8 @@
 Reads the sequences as of --date and the model with the alias `champion`. Writes the date's partition of
 marts.forecast_daily in one commit, after the checks. Without a champion, or when the champion forecasts other
 tasks than pipeline.toml declares, the best baseline of the held-out cutoffs serves, and the column `method`
-says so. Where a task counts active days, writes marts.churn_risk from those forecasts: who may leave, and
-with how much.
+says so. Then writes marts.churn_risk from those forecasts: who may leave, and with how much; empty where no task
+counts active days.
 Fails (3) when there are no sequences, or when a forecast is missing, negative, not a number or crosses its
 quantiles.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 
@@ -35,7 +34,7 @@ from pipelines.registry import CHAMPION, ModelVersion, Registry
 from pipelines.sequences import SequenceFiles, open_sequences
 from pipelines.session import spark_session
 from pipelines.sql_files import SHARED, run_sql
-from pipelines.warehouse import Warehouse, write_file
+from pipelines.warehouse import DataFile, Warehouse, write_file
 
 TABLE, RISK_TABLE = "marts.forecast_daily", "marts.churn_risk"
 _QUANTILES = ("p05", "p25", "median", "p75", "p95")
@@ -90,13 +89,17 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
     snapshot_id = warehouse.commit(TABLE, ds, ds, files, lineage)
     by = f"version {champion.version}" if champion else f"baseline {baseline[0]}" if baseline else ""
     run.say(f"{TABLE}: {rows:,} forecasts for {sequences.series:,} series by {by}")
-    if active := active_task(sequences.spec):
-        spark.read.parquet(*(file.path for file in files)).createOrReplaceTempView("forecast_daily")
-        churn_risk(run, spark, warehouse, active, run.lineage(**{TABLE: snapshot_id}))
+    active = active_task(sequences.spec)
+    # Without such a task the day is replaced all the same: an earlier run may have had one.
+    risk = churn_risk(run, spark, warehouse, files, active) if active else []
+    warehouse.commit(RISK_TABLE, ds, ds, risk, run.lineage(**{TABLE: snapshot_id}))
 
 
-def churn_risk(run: Run, spark: SparkSession, warehouse: Warehouse, active: str, lineage: Mapping[str, str]) -> None:
-    """Who may leave, from the view forecast_daily; ``active`` is the task whose zero means leaving."""
+def churn_risk(
+    run: Run, spark: SparkSession, warehouse: Warehouse, forecasts: list[DataFile], active: str
+) -> list[DataFile]:
+    """Files of who may leave, from those of the forecasts; ``active`` is the task whose zero means leaving."""
+    spark.read.parquet(*(file.path for file in forecasts)).createOrReplaceTempView("forecast_daily")
     path = SHARED / "marts" / "churn_risk.sql"
     found = run_sql(spark, path, as_of=run.ds, active_task=active, money_task=run.config.money_task)
     key, schema = warehouse.declared(RISK_TABLE).key, warehouse.arrow_schema(RISK_TABLE)
@@ -106,8 +109,7 @@ def churn_risk(run: Run, spark: SparkSession, warehouse: Warehouse, active: str,
         rows = rows.with_columns(run_id=pl.lit(run_id)).sort(*key)
         return buckets.file_row(write_file(rows, schema, folder, ds, bucket))
 
-    report = buckets.map_frame(found, run.config.dataset.buckets, write)
-    warehouse.commit(RISK_TABLE, ds, ds, buckets.files_in(report), lineage)
+    return buckets.files_in(buckets.map_frame(found, run.config.dataset.buckets, write))
 
 
 def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> ModelVersion | None:

@@ -165,7 +165,8 @@ def test_4_backtest_says_what_forecasts_are_worth_as_the_model_package_defines_i
             (value,) = rows.filter(scenario_id=scenario, forecaster=CHALLENGER, task=task, figure=figure)["value"]
             assert logged[f"backtest_{figure}/{CHALLENGER}/{shown}/{task}"] == value
     plots = Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path="plots"))
-    assert (plots / "reliability.png").stat().st_size > 0
+    for name in ("reliability.png", "error_by_size.png"):
+        assert (plots / name).stat().st_size > 0
 
 
 def _valued_by_hand(chain: Deployment) -> pa.Table:

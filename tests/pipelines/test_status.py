@@ -72,6 +72,23 @@ def test_a_late_day_makes_every_later_sequence_stale(deployment: Deployment) -> 
     assert deployment.run("status", "--date", day(9))[0] == 0
 
 
+def test_a_stage_of_two_tables_is_named_once(deployment: Deployment) -> None:
+    last = deployment.write_days(FIRST_DAY, 30)
+    for stage, arguments in (
+        ("stage_sources", ("--from", FIRST_DAY, "--to", last)),
+        ("build_sequences", ("--date", last)),
+        ("score", ("--date", last)),
+        ("build_sequences", ("--date", last)),
+    ):
+        status, said = deployment.run(stage, *arguments)
+        assert status == 0, said
+    status, said = deployment.run("status", "--date", last)
+    assert status == 4
+    assert f"{last}: marts.forecast_daily {last} is to be mended" in said  # why marts.churn_risk is stale
+    assert mend(deployment, said) == ["score"]
+    assert deployment.run("status", "--date", last)[0] == 0
+
+
 def test_days_fold_to_ranges() -> None:
     days = [day(1), day(2), day(5), day(7), day(8), day(9)]
     assert ranges(days) == [(day(1), day(2)), (day(5), day(5)), (day(7), day(9))]

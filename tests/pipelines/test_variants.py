@@ -88,6 +88,7 @@ def test_a_data_set_that_counts_no_active_days_has_no_figures_of_leaving(deploym
         status, said = deployment.run(stage, *arguments)
         assert status == 0, said
     assert deployment.rows("marts.churn_risk").is_empty()
+    assert deployment.warehouse.days("marts.churn_risk") == {LAST: 0}  # written, and empty
     rows = deployment.rows("marts.backtest_value")
     assert set(rows["task"]) == {"spend"}
     assert set(rows["figure"]) == {
