@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from m2m_model.inputs import LEVEL_FLOOR
 from m2m_model.likelihoods import (
     Histogram,
     Parametric,
+    _negative_binomial_cdf,
+    _poisson_cdf,
     beta_binomial_nll,
     histogram_edges,
     level_weight,
     negative_binomial_nll,
     poisson_nll,
+    whole_quantiles,
     zero_inflated_lognormal_nll,
 )
 
@@ -150,3 +154,22 @@ def test_a_wild_output_stays_finite() -> None:
         wild = torch.full((1, 2, head.outputs), 1e4)
         assert torch.isfinite(head.loss(wild, torch.ones(1, 2), torch.ones(1, 2))).all(), name
         assert torch.isfinite(head.loss(-wild, torch.zeros(1, 2), torch.ones(1, 2))).all(), name
+
+
+def test_quantiles_of_counts_are_scipys_exactly_where_small_and_within_a_percent_elsewhere() -> None:
+    mean_B = np.array([0.0, 1e-6, 0.3, 2.0, 17.0, 160.0, 3e4])
+    size_B = np.array([1.0, 0.5, 0.7, 3.0, 0.4, 2.0, 1.5])
+    laws = {
+        partial(_poisson_cdf, mean_B): (stats.poisson(mean_B), np.sqrt(mean_B)),
+        partial(_negative_binomial_cdf, mean_B, size_B): (
+            stats.nbinom(size_B, size_B / (size_B + mean_B)),
+            np.sqrt(mean_B + mean_B**2 / size_B),
+        ),
+    }
+    for cdf, (law, deviation_B) in laws.items():
+        zero_B, value_GB = whole_quantiles(cdf, mean_B, deviation_B)
+        expected_GB = law.ppf(LEVELS[:, None])
+        np.testing.assert_allclose(zero_B, law.pmf(0))
+        small = expected_GB < 60
+        np.testing.assert_array_equal(value_GB[small], np.maximum(expected_GB[small], 0))
+        np.testing.assert_allclose(value_GB[~small], expected_GB[~small], rtol=0.015)
