@@ -31,7 +31,7 @@ from pipelines.config import load_config, m2m_home
 from pipelines.session import spark_session
 
 HERE = Path(__file__).resolve().parent
-GROUP = 8  # blocks of one task and of one file a day, at most; a task holds them in memory
+GROUP = 5  # blocks of one task and of one file a day, at most; a task holds them in memory, about 1.2 GiB
 MARK = "simulation.json"
 CHOICES = {"advertisers": int, "days": int, "seed": int, "dirt_rate": float, "late_rate": float, "restated_rate": float}
 

@@ -61,10 +61,10 @@ class Scenario:
 
 # video opens in the middle of the simulated days, and responds as feed does: by construction, the only two alike.
 SCENARIOS = (
-    Scenario("search", "results", "text", 0.60, 0.40, -0.40, 0.30, 0.0, 0.7, 0.050, 0.80),
-    Scenario("display", "partner_sites", "banner", 0.35, 0.20, -0.10, -0.30, 0.6, 0.9, 0.010, 0.30),
-    Scenario("feed", "app", "image", 0.50, 0.70, -0.30, 0.0, -0.5, 1.3, 0.020, 0.40),
-    Scenario("video", "app", "clip", 0.50, 0.70, -0.30, 0.0, -0.5, 1.3, 0.015, 0.50, opens=0.5),
+    Scenario("search", "results", "text", 0.60, 0.40, -0.40, 0.30, 0.0, 0.7, 0.030, 0.60),
+    Scenario("display", "partner_sites", "banner", 0.35, 0.10, -0.10, -0.30, 0.6, 0.9, 0.015, 0.50),
+    Scenario("feed", "app", "image", 0.50, 0.90, -0.40, 0.0, -0.5, 1.3, 0.025, 0.50),
+    Scenario("video", "app", "clip", 0.50, 0.90, -0.40, 0.0, -0.5, 1.3, 0.020, 0.50, opens=0.5),
 )
 
 

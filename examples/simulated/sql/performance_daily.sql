@@ -3,11 +3,11 @@
 with arrived as (
     select
         *,
-        max(delivered_on) over row_of_day as newest,
-        row_number() over (row_of_day order by delivered_on desc) as copy
+        first_value(delivered_on) over newest_first as newest,
+        row_number() over newest_first as copy
     from performance
     where ds between :from_ds and :to_ds and delivered_on <= :to_ds
-    window row_of_day as (partition by ds, advertiser_id, scenario_id)
+    window newest_first as (partition by ds, advertiser_id, scenario_id order by delivered_on desc)
 )
 
 select
