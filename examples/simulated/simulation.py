@@ -114,20 +114,27 @@ class Block:
     behavior: list[Rows]
 
 
-def simulate(settings: Simulation) -> Block:
-    """All blocks as one, in this process; rows of all days follow each other in the single element of each list, with
-    their ``day``. For tests and studies of some ten thousand advertisers."""
+@dataclass(frozen=True)
+class World:
+    """All blocks; ``performance`` and ``behavior`` have the rows of all days, with their ``day``."""
+
+    profiles: Rows
+    performance: Rows
+    behavior: Rows
+
+
+def simulate(settings: Simulation) -> World:
+    """All blocks, in this process: for tests and studies of some ten thousand advertisers."""
     blocks = [simulate_block(settings, number) for number in range(settings.blocks)]
 
-    def all_days(kind: str) -> Rows:
-        days = [
-            {"day": np.full(len(rows["advertiser"]), day, np.int32), **rows}
-            for block in blocks
-            for day, rows in enumerate(getattr(block, kind))
-        ]
-        return joined(days)
+    def with_day(days: list[Rows]) -> list[Rows]:
+        return [{"day": np.full(len(r["advertiser"]), day, np.int32), **r} for day, r in enumerate(days)]
 
-    return Block(joined([block.profiles for block in blocks]), [all_days("performance")], [all_days("behavior")])
+    return World(
+        joined([block.profiles for block in blocks]),
+        joined([rows for block in blocks for rows in with_day(block.performance)]),
+        joined([rows for block in blocks for rows in with_day(block.behavior)]),
+    )
 
 
 def simulate_block(settings: Simulation, number: int) -> Block:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "simul
 
 import simulation
 from generate import daily_table, generate, write_group
-from simulation import BLOCK, NEVER, SCENARIOS, Block, Rows, Simulation, delivered, simulate, simulate_block
+from simulation import BLOCK, NEVER, SCENARIOS, Rows, Simulation, World, delivered, simulate, simulate_block
 
 from pipelines.config import load_config
 from pipelines.sources import register_sources
@@ -31,7 +31,7 @@ ACT_DAYS = 10  # how long an act's response is looked at
 
 
 @pytest.fixture(scope="module")
-def world() -> Block:
+def world() -> World:
     return simulate(SETTINGS)
 
 
@@ -46,13 +46,13 @@ def dense_NST(rows: Rows, name: str) -> np.ndarray:
     return made
 
 
-def responses(world: Block, act: str) -> np.ndarray:
+def responses(world: World, act: str) -> np.ndarray:
     """Per scenario: how much more the log of impressions changes over the days after an act than without one.
 
     Series of the same week with at least 10 impressions on every day looked at.
     """
-    shown_NST = np.log(np.maximum(dense_NST(world.performance[0], "impressions"), 1e-9))
-    own = {name: column[world.behavior[0]["scenario"] >= 0] for name, column in world.behavior[0].items()}
+    shown_NST = np.log(np.maximum(dense_NST(world.performance, "impressions"), 1e-9))
+    own = {name: column[world.behavior["scenario"] >= 0] for name, column in world.behavior.items()}
     acts_NST = dense_NST(own, act)
     lifts = np.zeros(len(SCENARIOS))
     for s in range(len(SCENARIOS)):
@@ -67,9 +67,9 @@ def responses(world: Block, act: str) -> np.ndarray:
     return lifts
 
 
-def test_same_seed_same_rows_and_another_seed_others(world: Block) -> None:
+def test_same_seed_same_rows_and_another_seed_others(world: World) -> None:
     again, other = simulate_block(SETTINGS, 0), simulate_block(replace(SETTINGS, seed=4), 0)
-    day = {name: column[world.performance[0]["day"] == 40] for name, column in world.performance[0].items()}
+    day = {name: column[world.performance["day"] == 40] for name, column in world.performance.items()}
     assert equal({name: day[name] for name in again.performance[40]}, again.performance[40])
     assert not np.array_equal(again.performance[40]["impressions"], other.performance[40]["impressions"])
 
@@ -102,15 +102,15 @@ def test_files_hold_the_same_rows_however_blocks_are_grouped(tmp_path: Path, mon
     assert len(found[0][2]) == settings.advertisers
 
 
-def test_about_a_quarter_of_the_cells_has_a_row(world: Block) -> None:
-    rows = len(world.performance[0]["day"])
+def test_about_a_quarter_of_the_cells_has_a_row(world: World) -> None:
+    rows = len(world.performance["day"])
     assert 0.20 < rows / (SETTINGS.advertisers * len(SCENARIOS) * SETTINGS.days) < 0.35
-    key = np.stack([world.performance[0][name] for name in ("day", "advertiser", "scenario")])
+    key = np.stack([world.performance[name] for name in ("day", "advertiser", "scenario")])
     assert len(np.unique(key, axis=1).T) == rows
 
 
-def test_rows_are_possible(world: Block) -> None:
-    rows = world.performance[0]
+def test_rows_are_possible(world: World) -> None:
+    rows = world.performance
     assert (rows["impressions"] > 0).all()
     assert (rows["conversions"] <= rows["clicks"]).all()
     assert (rows["clicks"] <= rows["impressions"]).all()
@@ -118,7 +118,7 @@ def test_rows_are_possible(world: Block) -> None:
     assert (rows["day"] >= world.profiles["registered"][rows["advertiser"]]).all()
 
 
-def test_a_budget_raise_lifts_and_a_cut_lowers_the_days_after_it_as_the_scenario_says(world: Block) -> None:
+def test_a_budget_raise_lifts_and_a_cut_lowers_the_days_after_it_as_the_scenario_says(world: World) -> None:
     raised, cut = responses(world, "budget_raised"), responses(world, "budget_cut")
     assert (raised > 0.05).all()
     assert (cut < -0.03).all()
@@ -129,7 +129,7 @@ def test_a_budget_raise_lifts_and_a_cut_lowers_the_days_after_it_as_the_scenario
     assert bid[SCENARIO["display"]] < -0.1
 
 
-def test_the_two_alike_scenarios_respond_alike(world: Block) -> None:
+def test_the_two_alike_scenarios_respond_alike(world: World) -> None:
     assert SCENARIOS[SCENARIO["feed"]].response == SCENARIOS[SCENARIO["video"]].response
     assert len({scenario.response for scenario in SCENARIOS}) == 3
     raised = responses(world, "budget_raised")
@@ -138,49 +138,49 @@ def test_the_two_alike_scenarios_respond_alike(world: Block) -> None:
 
 def test_identical_scenarios_are_identical_but_for_names() -> None:
     same = simulate(replace(SETTINGS, identical_scenarios=True))
-    rows = np.bincount(same.performance[0]["scenario"])
+    rows = np.bincount(same.performance["scenario"])
     assert rows.max() / rows.min() < 1.05
     raised = responses(same, "budget_raised")
     assert np.ptp(raised) < 0.15  # a third of what it is where they differ
     assert [s.name for s in replace(SETTINGS, identical_scenarios=True).process] == [s.name for s in SCENARIOS]
 
 
-def test_no_row_before_a_scenario_opens(world: Block) -> None:
-    for rows in (world.performance[0], world.behavior[0]):
+def test_no_row_before_a_scenario_opens(world: World) -> None:
+    for rows in (world.performance, world.behavior):
         days = rows["day"][rows["scenario"] == SCENARIO["video"]]
         assert days.min() >= SETTINGS.days // 2
-    assert (world.performance[0]["scenario"] == SCENARIO["video"]).sum() > 10_000
+    assert (world.performance["scenario"] == SCENARIO["video"]).sum() > 10_000
 
 
-def test_churn_ends_a_series_and_fewer_logins_announce_it(world: Block) -> None:
+def test_churn_ends_a_series_and_fewer_logins_announce_it(world: World) -> None:
     churned_N = world.profiles["churned"]
     assert 0.1 < (churned_N < NEVER).mean() < 0.4
-    for rows in (world.performance[0], world.behavior[0]):
+    for rows in (world.performance, world.behavior):
         assert (rows["day"] <= churned_N[rows["advertiser"]]).all()
     logins_NT = np.zeros((SETTINGS.advertisers, SETTINGS.days))
-    everywhere = world.behavior[0]["scenario"] < 0
-    where = world.behavior[0]["advertiser"][everywhere], world.behavior[0]["day"][everywhere]
-    np.add.at(logins_NT, where, world.behavior[0]["login"][everywhere])
+    everywhere = world.behavior["scenario"] < 0
+    where = world.behavior["advertiser"][everywhere], world.behavior["day"][everywhere]
+    np.add.at(logins_NT, where, world.behavior["login"][everywhere])
     gone = np.flatnonzero((churned_N > 60) & (churned_N < NEVER) & (world.profiles["registered"] < 0))
     last_week = np.mean([logins_NT[n, churned_N[n] - 6 : churned_N[n] + 1].mean() for n in gone])
     weeks_before = np.mean([logins_NT[n, churned_N[n] - 55 : churned_N[n] - 42].mean() for n in gone])
     assert last_week < 0.5 * weeks_before
 
 
-def test_who_churned_for_a_while_comes_back(world: Block) -> None:
+def test_who_churned_for_a_while_comes_back(world: World) -> None:
     present_NT = np.zeros((SETTINGS.advertisers, SETTINGS.days), bool)
-    present_NT[world.behavior[0]["advertiser"], world.behavior[0]["day"]] = True
-    present_NT[world.performance[0]["advertiser"], world.performance[0]["day"]] = True
+    present_NT[world.behavior["advertiser"], world.behavior["day"]] = True
+    present_NT[world.performance["advertiser"], world.performance["day"]] = True
     silent = ~present_NT[:, 30:44].any(1)
     assert (silent & present_NT[:, :30].any(1) & present_NT[:, 44:].any(1)).sum() > 100
 
 
-def test_a_top_up_starts_again_what_an_empty_balance_had_stopped(world: Block) -> None:
+def test_a_top_up_starts_again_what_an_empty_balance_had_stopped(world: World) -> None:
     active_NT = np.zeros((SETTINGS.advertisers, SETTINGS.days), bool)
-    active_NT[world.performance[0]["advertiser"], world.performance[0]["day"]] = True
+    active_NT[world.performance["advertiser"], world.performance["day"]] = True
     topped_NT = np.zeros_like(active_NT)
-    filled = world.behavior[0]["top_up"] > 0
-    topped_NT[world.behavior[0]["advertiser"][filled], world.behavior[0]["day"][filled]] = True
+    filled = world.behavior["top_up"] > 0
+    topped_NT[world.behavior["advertiser"][filled], world.behavior["day"][filled]] = True
     stopped_NT = active_NT[:, :-4] & ~active_NT[:, 1:-3] & ~active_NT[:, 2:-2]
     topped = topped_NT[:, 2:-2]
     again_NT = active_NT[:, 3:-1]
@@ -188,8 +188,8 @@ def test_a_top_up_starts_again_what_an_empty_balance_had_stopped(world: Block) -
     assert again_NT[stopped_NT & ~topped].mean() < 0.6
 
 
-def test_changes_follow_a_login_of_the_day_before(world: Block) -> None:
-    rows = world.behavior[0]
+def test_changes_follow_a_login_of_the_day_before(world: World) -> None:
+    rows = world.behavior
     logins = set(zip(rows["advertiser"][rows["login"] > 0], rows["day"][rows["login"] > 0], strict=True))
     changed = (rows["budget_raised"] + rows["budget_cut"] + rows["bid_changed"]) > 0
     changes = list(zip(rows["advertiser"][changed], rows["day"][changed], strict=True))
@@ -197,15 +197,15 @@ def test_changes_follow_a_login_of_the_day_before(world: Block) -> None:
     assert all((advertiser, day - 1) in logins for advertiser, day in changes)
 
 
-def test_sizes_have_a_heavy_tail_and_days_many_zeros(world: Block) -> None:
-    rows = world.performance[0]
+def test_sizes_have_a_heavy_tail_and_days_many_zeros(world: World) -> None:
+    rows = world.performance
     spend_N = np.sort(np.bincount(rows["advertiser"], rows["spend"], SETTINGS.advertisers))[::-1]
     assert spend_N[:100].sum() > 0.25 * spend_N.sum()
     assert (rows["spend"] == 0).mean() > 0.3
 
 
-def test_weekends_differ_from_weekdays_as_the_scenario_says(world: Block) -> None:
-    rows = world.performance[0]
+def test_weekends_differ_from_weekdays_as_the_scenario_says(world: World) -> None:
+    rows = world.performance
     weekend = np.array([(SETTINGS.first_day.toordinal() + d - 1) % 7 >= 5 for d in range(SETTINGS.days)])
     for name, higher in (("search", False), ("feed", True)):
         of = rows["scenario"] == SCENARIO[name]
@@ -244,7 +244,7 @@ def test_the_data_sets_sql_reads_what_was_generated_and_counts_the_dirt(
     folder = config.home / "raw"
     generate(settings, folder)
     assert generate(settings, folder) is None, "a simulation that is there is not made again"
-    truth = simulate(settings).performance[0]
+    truth = simulate(settings).performance
 
     first, last = date(2024, 1, 1), date(2024, 1, 6)
     assert not register_sources(spark, config, first, last)
