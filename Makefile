@@ -4,6 +4,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3.11
 DATA ?= online_ads
+ADVERTISERS ?= 20000
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
@@ -31,8 +32,8 @@ venv: $(INSTALLED) ## Python environment in .venv
 	@:
 
 .PHONY: demo
-demo: tools $(INSTALLED) ## The DAGs on a shipped data set, with a summary; DATA=online_ads or online_retail
-	@$(BIN)/python examples/demo.py --data $(DATA) $(if $(LAST_DAY),--last-day $(LAST_DAY))
+demo: tools $(INSTALLED) ## The DAGs on a data set, with a summary; DATA=online_ads, online_retail, or simulated with ADVERTISERS=20000
+	@$(BIN)/python examples/demo.py --data $(DATA) --advertisers $(ADVERTISERS) $(if $(LAST_DAY),--last-day $(LAST_DAY))
 
 # exec: Ctrl-C reaches the program, which stops both servers, and make waits for it.
 .PHONY: ui

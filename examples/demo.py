@@ -1,7 +1,8 @@
 """``make demo``: the three DAGs on a shipped data set, run as Airflow runs them, in one process and without a server.
 
 First load of the history up to the day before the last one, training, forecasts; then the last day as a daily run.
-Prints progress and ends with what was found. Everything that Airflow and Spark log goes to one file.
+Prints progress and ends with what was found. Everything that Airflow and Spark log goes to one file. The data set
+``simulated`` is made first, if it is not there with that many advertisers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import importlib
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -23,7 +25,7 @@ from typing import Any, TextIO
 from local_deployment import REPOSITORY, environment, prepare_airflow
 
 # Last day of each shipped data set; another one is given with --last-day.
-LAST_DAYS = {"online_ads": date(2020, 6, 30), "online_retail": date(2011, 12, 9)}
+LAST_DAYS = {"online_ads": date(2020, 6, 30), "online_retail": date(2011, 12, 9), "simulated": date(2024, 3, 30)}
 
 # A line of a stage, as Airflow's Spark hook logs it: `TIME [info ] TEXT [LOGGER] loc=...`.
 SUBMIT_LINE = re.compile(r"\[info *\] (?P<text>.*?) *\[airflow\.task\.hooks\.\S*SparkSubmitHook\]")
@@ -51,6 +53,8 @@ def main() -> int:
     screen = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     print(f"Data set  {config}\nState     {env['M2M_HOME']}\nFull log  {log_file}", file=screen)
     prepare_airflow(env, log_file)
+    if arguments.data == "simulated":
+        make_data(arguments.advertisers, log_file, screen)
     before = last_day - timedelta(days=1)
     first_day = tomllib.loads(config.read_text(encoding="utf-8"))["dataset"]["first_day"]
     with logged(log_file, screen):
@@ -72,8 +76,20 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="online_ads", help="folder of examples/, or any folder with a pipeline.toml")
+    parser.add_argument("--advertisers", type=int, default=20_000, help="how many, in the data set simulated")
     parser.add_argument("--last-day", type=date.fromisoformat, help="last day of the data, YYYY-MM-DD")
     return parser.parse_args()
+
+
+def make_data(advertisers: int, log_file: Path, screen: TextIO) -> None:
+    """Has the simulated data made; a process of its own, because it starts Spark."""
+    command = [sys.executable, str(REPOSITORY / "examples/simulated/generate.py"), "--advertisers", str(advertisers)]
+    print(f"\nSimulation of {advertisers:,} advertisers ...", file=screen)
+    with log_file.open("a", encoding="utf-8") as log:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"`{' '.join(command)}` failed with status {done.returncode}; its output is in {log_file}")
+    print(f"  {done.stdout.strip()}", file=screen)
 
 
 @contextlib.contextmanager

@@ -65,8 +65,8 @@ class Dataset:
 class Source:
     """One raw input; ``name`` is the view that the staging SQL reads.
 
-    ``path`` is relative to pipeline.toml; with ``{ds}`` in it there is one file or folder a day. ``columns`` maps each
-    raw column to the Spark type that it must have.
+    ``path`` is relative to pipeline.toml; with ``{ds}`` in it there is one file or folder a day, and ``{home}`` is the
+    data set's folder under M2M_HOME. ``columns`` maps each raw column to the Spark type that it must have.
     """
 
     name: str

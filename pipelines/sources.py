@@ -136,7 +136,8 @@ def _paths(config: Config, source: Source, first: date, last: date) -> list[str]
     Raises:
         DataError: a day's file is missing.
     """
-    base = source.path if "://" in source.path else str(config.path.parent / source.path)
+    path = source.path.replace("{home}", str(config.home))
+    base = path if "://" in path else str(config.path.parent / path)
     days = days_between(first, last) if "{ds}" in base else [None]
     paths = {ds: base.replace("{ds}", str(ds)) for ds in days}
     missing = {ds: path for ds, path in paths.items() if not _exists(path)}
