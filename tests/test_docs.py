@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -48,6 +49,30 @@ def test_every_command_exists(name: str) -> None:
 def test_the_data_dictionary_is_current() -> None:
     made = data_dictionary(load_config(ROOT / "examples" / "online_ads" / "pipeline.toml"))
     assert (ROOT / "docs" / "data_dictionary.md").read_text(encoding="utf-8") == made, "run `make dictionary`"
+
+
+def test_the_readme_quotes_the_results() -> None:
+    results = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
+    quoted = dict(re.findall(r"^\| (online_\w+) \| (.*) \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE))
+    expected = {
+        name: [
+            len(found["cutoffs"]),
+            *(
+                f"{value:.3f}"
+                for value in (
+                    found["nmae_over_last_h_days"],
+                    found["nmae_over_lightgbm_l1"],
+                    found["nmae_over_best_baseline"]["mean"],
+                    found["smape_over_best_baseline"],
+                    max(found["nmae_over_simple_of_validation"].values()),
+                )
+            ),
+        ]
+        for name, found in results.items()
+    }
+    assert {name: row.split(" | ") for name, row in quoted.items()} == {
+        name: list(map(str, row)) for name, row in expected.items()
+    }
 
 
 @pytest.mark.parametrize("stage", STAGES)
