@@ -43,10 +43,11 @@ def week_days(end: date) -> list[date]:
 class SequenceFiles:
     """The sequences as of one day: their files by bucket, and what is needed to read them on a worker.
 
-    ``files`` say which series there are, ``weeks`` hold their days, oldest first.
+    ``files`` say which series there are, ``weeks`` hold their days, oldest first; the history begins on ``first``.
     """
 
     as_of: date
+    first: date
     snapshot_id: int
     files: dict[int, list[DataFile]]
     weeks: dict[int, list[DataFile]]
@@ -66,8 +67,18 @@ class SequenceFiles:
         """The bucket's sequences in key order, each with its weeks that reach into the last ``days`` days."""
         since = self.as_of - timedelta(days=days - 1)
         weeks = read_files((file for file in self.weeks.get(bucket, ()) if file.ds >= since), self.week_schema)
+        weeks = self._begun(weeks)
         series = read_files(self.files[bucket], self.schema).drop("ds", "bucket")
         return put_together(series, weeks, self.spec.metrics, self.spec.behaviors)
+
+    def _begun(self, weeks: pl.DataFrame) -> pl.DataFrame:
+        """Without the days before the history: its first week may begin before it, and would make a series older."""
+        oldest, start = pl.col("ds") < self.first + timedelta(days=7), (self.first - date(1970, 1, 1)).days
+        early = weeks.filter(oldest)
+        for day, values in (("day", self.spec.metrics), ("behavior_day", self.spec.behaviors)):
+            before = pl.col(day).list.eval(pl.element() < start).list.sum()
+            early = early.with_columns(pl.col(day, *values).list.slice(before))
+        return pl.concat([early, weeks.filter(~oldest)])
 
     def panel(self, bucket: int, days: int) -> Panel:
         """The bucket's series over the last ``days`` days, in key order."""
@@ -132,12 +143,13 @@ def open_sequences(config: Config, warehouse: Warehouse, as_of: date, snapshot_i
     # The weeks that this day was built from; once that snapshot has expired, the newest.
     made_from = int(warehouse.lineage(TABLE, snapshot_id).get(as_of, {}).get(f"m2m.input.{WEEK_TABLE}", 0))
     known = made_from if warehouse.has_snapshot(WEEK_TABLE, made_from) else None
-    ends = week_ends(as_of - timedelta(days=kept_days(config, as_of) - 1), as_of)
+    first = as_of - timedelta(days=kept_days(config, as_of) - 1)
+    ends = week_ends(first, as_of)
     for file in warehouse.files(WEEK_TABLE, ends[0], as_of, known):
         if file.ds in ends:
             weeks[file.bucket].append(file)
     schemas = warehouse.arrow_schema(TABLE), warehouse.arrow_schema(WEEK_TABLE)
-    return SequenceFiles(as_of, snapshot_id, dict(files), dict(weeks), *schemas, config.sequence_spec)
+    return SequenceFiles(as_of, first, snapshot_id, dict(files), dict(weeks), *schemas, config.sequence_spec)
 
 
 def kept_days(config: Config, as_of: date) -> int:

@@ -241,3 +241,4 @@ def test_history_is_cut_at_keep_days(deployment: Deployment) -> None:
     files = open_sequences(deployment.config, deployment.warehouse, last)
     assert min(file.ds for parts in files.weeks.values() for file in parts) >= last - timedelta(days=13)
     assert deployment.rows(TABLE)["registered_on"].min() == last - timedelta(days=13)
+    assert rows_of(deployment, last)["day"].list.min().min() == (last - timedelta(days=13) - EPOCH).days

@@ -235,8 +235,6 @@ def test_7_mlflows_own_loader_gives_the_published_forecasts(chain: Deployment) -
     found = pl.from_pandas(model.predict(sequences, params={"as_of": str(AS_OF)}))
     key = ["advertiser_id", "scenario_id", "task"]
     published = _forecasts(chain).select(*key, "point", "p95").sort(key)
-    both = found.select(*key, "point", "p95").join(published, on=key)
-    print(both.filter((pl.col("point") != pl.col("point_right")) | (pl.col("p95") != pl.col("p95_right"))))
     assert found.select(*key, "point", "p95").sort(key).equals(published)
 
 
