@@ -104,11 +104,11 @@ HARD = (*BASELINES, *OBJECTIVES)
 
 
 def sequences(data: DataSet, home: Path) -> tuple[pa.Table, object]:
-    """The rows of features.advertiser_sequence as of the last day, built by the stages themselves."""
+    """The sequences as of the last day, built by the stages themselves."""
     os.environ["M2M_HOME"] = str(home)
     from pipelines.config import load_config
-    from pipelines.sequences import open_sequences
-    from pipelines.warehouse import Warehouse, read_files
+    from pipelines.sequences import kept_days, open_sequences
+    from pipelines.warehouse import Warehouse
 
     config = load_config(ROOT / "examples" / data.name / "pipeline.toml")
     first, last = str(config.dataset.first_day), str(data.last_day)
@@ -116,8 +116,8 @@ def sequences(data: DataSet, home: Path) -> tuple[pa.Table, object]:
         command = [sys.executable, "-m", f"pipelines.{stage[0]}", "--config", str(config.path), *stage[1:]]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     files = open_sequences(config, Warehouse(config), data.last_day)
-    rows = pa.concat_tables([read_files(files.files[bucket], files.schema).to_arrow() for bucket in files.buckets])
-    return rows, config
+    days = kept_days(config, data.last_day)
+    return pa.concat_tables([files.rows(bucket, days).to_arrow() for bucket in files.buckets]), config
 
 
 def train(

@@ -6,6 +6,7 @@ one row per advertiser and scenario, as of the end of the day. Each writes files
 reader sees yesterday's table or today's.
 
 - **Date**: the partition, which is the day before the run. A run started by hand takes it from the form.
+- **Late rows**: a daily run stages the `[dataset] late_days` before its own again; only what changed is built again.
 - **First load**: trigger with `from_date` set to the first day of the history and `date` to its last.
 - **Missed days**: `airflow backfill create --dag-id advertiser_sequences --from-date ... --to-date ...`; runs do not
   catch up by themselves, so that a long pause does not start a hundred of them.
@@ -44,7 +45,7 @@ with DAG(
 ) as dag:
     stage_sources = StageOperator(
         stage="stage_sources",
-        arguments=["--from", "{{ params.from_date or as_of() }}", "--to", "{{ as_of() }}"],
+        arguments=["--date", "{{ as_of() }}", "{{ '--from=' ~ params.from_date if params.from_date else '' }}"],
         execution_timeout=timedelta(hours=3),
     )
     build_sequences = StageOperator(stage="build_sequences", outlets=[SEQUENCES])

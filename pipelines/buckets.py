@@ -85,6 +85,17 @@ def file_row(file: DataFile) -> pl.DataFrame:
     return pl.DataFrame([(file.bucket, file.ds, None, FILE, float(file.rows), file.path)], schema=REPORT, orient="row")
 
 
+def prefixed(prefix: str, report: pl.DataFrame) -> pl.DataFrame:
+    """The report of a kernel's second table, to travel with that of its first."""
+    return report.with_columns(pl.concat_str(pl.lit(prefix), "counter").alias("counter"))
+
+
+def split(report: pl.DataFrame, prefix: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The report of the first table, and that of the prefixed one."""
+    second = pl.col("counter").str.starts_with(prefix)
+    return report.filter(~second), report.filter(second).with_columns(pl.col("counter").str.strip_prefix(prefix))
+
+
 def files_in(report: pl.DataFrame) -> list[DataFile]:
     """The files that a report names, in a fixed order."""
     rows = report.filter(counter=FILE).sort("ds", "bucket")

@@ -1,8 +1,8 @@
-"""Stage: staged tables -> features.advertiser_sequence, one row per advertiser and scenario as of --date.
+"""Stage: staged tables -> features.sequence_week, features.advertiser_sequence as of --date.
 
 Reads the last [history] keep_days of staged.performance_daily and behavior_daily, the newest profiles and
-scenarios up to the date. Writes the date's partition of features.advertiser_sequence in one commit, after the
-checks.
+scenarios up to the date. Writes the parts of weeks whose staged rows are new or were restated, and the list of all
+series of that history with their attributes; each table in one commit, after the checks.
 Fails (3) when a day of that history was never staged, when the date itself is missing, or when the number of
 series falls far below the last days'. Nothing is published then.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 
@@ -24,36 +25,51 @@ from pipelines.checks import Rule, count_rows, day_counters, day_rules
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
 from pipelines.expectations import Check
+from pipelines.sequences import SERIES, TABLE, WEEK_TABLE, kept_days, week_days, week_ends
 from pipelines.session import spark_session
-from pipelines.warehouse import DataFile, Warehouse, days_between, on_day, read_files, write_file
+from pipelines.warehouse import DataFile, Warehouse, days_between, fingerprint, on_day, read_files, write_file
 
-TABLE = "features.advertiser_sequence"
-_SERIES = ["advertiser_id", "scenario_id"]
 _EPOCH = date(1970, 1, 1)
+_WEEK = "week:"
+
+
+@dataclass(frozen=True)
+class Week:
+    """One part of a week of one bucket: the file that is there already, or the staged files to make it from.
+
+    ``made_from`` is the fingerprint of all that decides its rows. It names the file, so a restated day is noticed, and
+    touches the buckets whose rows changed alone.
+    """
+
+    end: date
+    made_from: str
+    there: DataFile | None
+    inputs: dict[str, list[DataFile]]
 
 
 def build_sequences(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     """Build, check and commit the sequences as of ``run.ds``."""
     config, ds = run.config, run.ds
-    first = max(config.dataset.first_day, ds - timedelta(days=config.history.keep_days - 1))
-    inputs = _plan(config, warehouse, first, ds)
-    declared = warehouse.declared(TABLE)
-    rules = sequence_rules(config, ds)
+    first = ds - timedelta(days=kept_days(config, ds) - 1)
+    ends = week_ends(first, ds)
+    weeks = plan_weeks(config, warehouse, ends)
+    profiles = _profiles(config, warehouse, ds)
+    week_rules, rules = rules_of_week(config), rules_of_series(ds)
     kernel = partial(
         build_bucket,
         ds=ds,
-        metrics=config.metric_names,
-        behaviors=config.behavior_names,
-        inputs=inputs,
+        first=first,
+        weeks=weeks,
+        profiles=profiles,
         scenarios=_scenarios(config, warehouse, ds),
-        schemas={name: warehouse.arrow_schema(name) for name in inputs},
-        schema=warehouse.arrow_schema(TABLE),
-        folder=warehouse.folder(TABLE, run.run_id),
-        rules=rules,
-        key=declared.key,
+        names=(config.metric_names, config.behavior_names),
+        schemas={name: warehouse.arrow_schema(name) for name in (*_daily(config), *profiles, WEEK_TABLE, TABLE)},
+        folders={name: warehouse.folder(name, run.run_id) for name in (WEEK_TABLE, TABLE)},
+        rules=(week_rules, rules),
+        keys=(warehouse.declared(WEEK_TABLE).key, warehouse.declared(TABLE).key),
     )
-    used = sorted({bucket for files in inputs.values() for bucket in files})
-    report = buckets.map_buckets(spark, used, kernel) if used else pl.DataFrame(schema=REPORT)
+    found = buckets.map_buckets(spark, sorted(weeks), kernel) if weeks else pl.DataFrame(schema=REPORT)
+    report, week_report = buckets.split(found, _WEEK)
     series = int(report.filter(counter="rows")["value"].sum())
     earlier = warehouse.days(TABLE, ds - timedelta(days=28), ds - timedelta(days=1))
     staged = warehouse.days("staged.performance_daily", first, ds)
@@ -61,79 +77,112 @@ def build_sequences(run: Run, spark: SparkSession, warehouse: Warehouse) -> None
         [report, _completeness(config, staged, first, ds), day_counters(earlier | {ds: series}, [ds])]
     )
     checks = [*(rule.check for rule in rules), *_history_checks(config), *day_rules(config, daily=True)]
-    validation.record(run, warehouse, validation.judge(run, TABLE, report, checks))
-    lineage = run.lineage(**{name: warehouse.snapshot_id(name) for name in inputs})
-    warehouse.commit(TABLE, ds, ds, buckets.files_in(report), lineage)
+    results = validation.judge(run, WEEK_TABLE, week_report, [rule.check for rule in week_rules])
+    validation.record(run, warehouse, results + validation.judge(run, TABLE, report, checks))
+
+    inputs: dict[str, int | str | None] = {name: warehouse.snapshot_id(name) for name in (*_daily(config), *profiles)}
+    made = buckets.files_in(week_report)
+    changed = _changed(warehouse, ends, weeks)
+    if changed:
+        there = [week.there for parts in weeks.values() for week in parts if week.there and week.end in changed]
+        inputs[WEEK_TABLE] = warehouse.commit(WEEK_TABLE, changed, [*there, *made], run.lineage(**inputs))
+    else:
+        inputs[WEEK_TABLE] = warehouse.snapshot_id(WEEK_TABLE)
+    warehouse.commit(TABLE, [ds], buckets.files_in(report), run.lineage(**inputs))
+    parts = sum(map(len, weeks.values()))
     run.say(f"{TABLE}: {series:,} series from {first}..{ds} ({sum(staged.values()):,} rows)")
+    run.say(f"{WEEK_TABLE}: {len(made):,} of {parts:,} parts made (week x bucket), the others were there")
 
 
 def build_bucket(
     bucket: int,
     ds: date,
-    metrics: tuple[str, ...],
-    behaviors: tuple[str, ...],
-    inputs: dict[str, dict[int, list[DataFile]]],
+    first: date,
+    weeks: dict[int, list[Week]],
+    profiles: dict[str, dict[int, DataFile]],
     scenarios: pl.DataFrame,
+    names: tuple[tuple[str, ...], tuple[str, ...]],
     schemas: dict[str, pa.Schema],
-    schema: pa.Schema,
-    folder: str,
-    rules: list[Rule],
-    key: tuple[str, ...],
+    folders: dict[str, str],
+    rules: tuple[list[Rule], list[Rule]],
+    keys: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> pl.DataFrame:
-    """Kernel of one bucket: read its days, build its sequences, write one file."""
-    frames = {name: read_files(files.get(bucket, []), schemas[name]) for name, files in inputs.items()}
-    sequences = sequences_of(
-        frames["staged.performance_daily"],
-        frames.get("staged.behavior_daily"),
-        frames.get("staged.advertiser"),
-        scenarios,
-        metrics,
-        behaviors,
-    ).with_columns(ds=pl.lit(ds), bucket=pl.lit(bucket, pl.Int32))
-    reports = [count_rows(bucket, sequences, rules, key)]
-    if sequences.height:
-        reports.append(buckets.file_row(write_file(sequences, schema, folder, ds, bucket)))
+    """Kernel of one bucket: make the parts that are not there, then list the series of all of them."""
+    metrics, behaviors = names
+    known = read_files(
+        (week.there for week in weeks[bucket] if week.there), schemas[WEEK_TABLE], ["ds", *SERIES, "day"]
+    )
+    parts, reports = [known], []
+    for week in weeks[bucket]:
+        if week.there:
+            continue
+        staged = {name: read_files(files, schemas[name]) for name, files in week.inputs.items()}
+        rows = week_of(staged["staged.performance_daily"], staged.get("staged.behavior_daily"), metrics, behaviors)
+        rows = rows.with_columns(ds=pl.lit(week.end), bucket=pl.lit(bucket, pl.Int32))
+        written = write_file(rows, schemas[WEEK_TABLE], folders[WEEK_TABLE], week.end, bucket, week.made_from)
+        counted = [count_rows(bucket, rows, rules[0], keys[0]), buckets.file_row(written)]
+        reports += [buckets.prefixed(_WEEK, part) for part in counted]
+        parts.append(rows.select(known.columns))
+    profile = {
+        name: read_files([files[bucket]] if bucket in files else [], schemas[name]) for name, files in profiles.items()
+    }
+    series = series_of(pl.concat(parts), first, profile.get("staged.advertiser"), scenarios)
+    series = series.with_columns(ds=pl.lit(ds), bucket=pl.lit(bucket, pl.Int32))
+    reports.append(count_rows(bucket, series, rules[1], keys[1]))
+    if series.height:
+        made_from = fingerprint(
+            str(first),
+            *(week.made_from for week in weeks[bucket]),
+            *(files[bucket].fingerprint for files in profiles.values() if bucket in files),
+            scenarios.write_json(),
+            *schemas[TABLE].names,
+        )
+        reports.append(buckets.file_row(write_file(series, schemas[TABLE], folders[TABLE], ds, bucket, made_from)))
     return buckets.concat(reports)
 
 
-def sequences_of(
-    performance: pl.DataFrame,
-    behavior: pl.DataFrame | None,
-    advertiser: pl.DataFrame | None,
-    scenario: pl.DataFrame,
-    metrics: tuple[str, ...],
-    behaviors: tuple[str, ...],
+def week_of(
+    performance: pl.DataFrame, behavior: pl.DataFrame | None, metrics: tuple[str, ...], behaviors: tuple[str, ...]
 ) -> pl.DataFrame:
-    """One row per (advertiser, scenario), in that order, with its history as parallel lists (no Spark, no date filter).
+    """Staged rows of some days -> one row per (advertiser, scenario), in that order, with its days as parallel lists.
 
-    A behavior row without a scenario counts for every scenario of its advertiser. ``registered_on`` is the profile's
-    date or the first row's day, whichever is earlier.
+    Behavior without a scenario stays a row without one: which scenarios it counts in is known when the history is put
+    together.
     """
     day = pl.col("ds").cast(pl.Int32)
-    series = (
-        performance.sort(*_SERIES, "ds")
-        .group_by(_SERIES, maintain_order=True)
-        .agg(pl.col("ds").min().alias("first_row"), day.alias("day"), *metrics)
+
+    def listed(rows: pl.DataFrame, name: str, values: tuple[str, ...]) -> pl.DataFrame:
+        rows = rows.sort(*SERIES, "ds")
+        return rows.group_by(SERIES, maintain_order=True).agg(day.alias(name), *values)
+
+    acted = pl.DataFrame(
+        schema=dict.fromkeys(SERIES, pl.String)
+        | {"behavior_day": pl.List(pl.Int32)}
+        | dict.fromkeys(behaviors, pl.List(pl.Float64))
     )
     if behavior is not None and behavior.height:
-        own = behavior.filter(pl.col("scenario_id").is_not_null())
-        shared = behavior.filter(pl.col("scenario_id").is_null()).drop("scenario_id")
-        everywhere = shared.join(series.select(_SERIES), on="advertiser_id").select(own.columns)
-        lists = (
-            pl.concat([own, everywhere])
-            .group_by(*_SERIES, "ds")
-            .agg(pl.sum(*behaviors))
-            .sort(*_SERIES, "ds")
-            .group_by(_SERIES, maintain_order=True)
-            .agg(day.alias("behavior_day"), *behaviors)
-        )
-        series = series.join(lists, on=_SERIES, how="left", maintain_order="left")
-    else:
-        series = series.with_columns(
-            pl.lit(None, pl.List(pl.Int32)).alias("behavior_day"),
-            *(pl.lit(None, pl.List(pl.Float64)).alias(name) for name in behaviors),
-        )
-    series = series.with_columns(pl.col("behavior_day", *behaviors).fill_null([]))
+        acted = listed(behavior, "behavior_day", behaviors)
+    rows = listed(performance, "day", metrics).join(acted, on=SERIES, how="full", coalesce=True, nulls_equal=True)
+    lists = pl.col("day", *metrics, "behavior_day", *behaviors)
+    return rows.with_columns(lists.fill_null([])).sort(SERIES, nulls_last=True)
+
+
+def series_of(days: pl.DataFrame, first: date, advertiser: pl.DataFrame | None, scenario: pl.DataFrame) -> pl.DataFrame:
+    """Every series with a performance row on ``first`` or later, in key order, with its attributes.
+
+    ``registered_on`` is the profile's date or the first row's day, whichever is earlier.
+
+    Args:
+        days: rows (ds, advertiser_id, scenario_id, day) of features.sequence_week.
+    """
+    start = (first - _EPOCH).days
+    days = days.filter(pl.col("day").list.len() > 0)
+    # Only the oldest week can reach back before the history's first day.
+    oldest = pl.col("ds") < first + timedelta(days=7)
+    cut = days.filter(oldest).explode("day").filter(pl.col("day") >= start)
+    rest = days.filter(~oldest).with_columns(pl.col("day").list.first())
+    series = pl.concat([cut, rest]).group_by(SERIES).agg(pl.col("day").min()).sort(SERIES)
+    series = series.with_columns(first_row=pl.from_epoch("day", time_unit="d").cast(pl.Date)).drop("day")
     if advertiser is None:
         series = series.with_columns(registered_on=pl.lit(None, pl.Date))
     else:
@@ -142,11 +191,40 @@ def sequences_of(
     return series.with_columns(registered_on=pl.min_horizontal("registered_on", "first_row")).drop("first_row")
 
 
-def sequence_rules(config: Config, ds: date) -> list[Rule]:
-    """What must hold for every sequence, whatever it was built from."""
-    days, last = pl.col("day"), (ds - _EPOCH).days
+def plan_weeks(config: Config, warehouse: Warehouse, ends: list[date]) -> dict[int, list[Week]]:
+    """The parts that make up the history, by bucket, oldest first; a part without a staged row does not exist."""
+    end_of = {day: end for end in ends for day in week_days(end)}
+    inputs: dict[tuple[int, date], dict[str, list[DataFile]]] = defaultdict(lambda: defaultdict(list))
+    for name in _daily(config):
+        for file in warehouse.files(name, min(end_of), ends[-1]):
+            inputs[file.bucket, end_of[file.ds]][name].append(file)
+    there = {file.identity: file for file in warehouse.files(WEEK_TABLE, ends[0], ends[-1])}
+    columns = [column.name for column in warehouse.declared(WEEK_TABLE).columns]
+    weeks: dict[int, list[Week]] = defaultdict(list)
+    for (bucket, end), files in sorted(inputs.items(), key=lambda item: item[0]):
+        of_files = (f"{name} {file.ds} {file.fingerprint}" for name in files for file in files[name])
+        made_from = fingerprint(*columns, *of_files)
+        weeks[bucket].append(Week(end, made_from, there.get((end, bucket, made_from)), dict(files)))
+    return dict(weeks)
+
+
+def _changed(warehouse: Warehouse, ends: list[date], weeks: dict[int, list[Week]]) -> list[date]:
+    """Partitions of features.sequence_week that are not yet what the staged rows make them."""
+    wanted, stored = defaultdict(set), defaultdict(set)
+    for bucket, parts in weeks.items():
+        for week in parts:
+            wanted[week.end].add((week.end, bucket, week.made_from))
+    for file in warehouse.files(WEEK_TABLE, ends[0], ends[-1]):
+        stored[file.ds].add(file.identity)
+    return [end for end in ends if wanted[end] != stored[end]]
+
+
+def rules_of_week(config: Config) -> list[Rule]:
+    """What must hold for every part of a week, whatever it was built from."""
+    days, last = pl.col("day"), pl.col("ds").cast(pl.Int32)
+    monday = last - (last + 3) % 7  # 1970-01-01 was a Thursday
     broken = {
-        "future_day": (f"no day after {ds}", days.list.max() > last),
+        "other_day": ("every day lies in its week", (days.list.max() > last) | (days.list.min() < monday)),
         "not_ascending": ("days ascend", days.list.diff(null_behavior="drop").list.min() <= 0),
         "unequal_length": (
             "one value a day",
@@ -156,12 +234,22 @@ def sequence_rules(config: Config, ds: date) -> list[Rule]:
                 *(pl.col(name).list.len() != pl.col("behavior_day").list.len() for name in config.behavior_names),
             ),
         ),
-        "registered_late": (
-            "registered_on not after the first row",
-            pl.col("registered_on").cast(pl.Int32) > days.list.min(),
-        ),
-        "duplicate_key": ("one row per (advertiser_id, scenario_id)", ~pl.struct(*_SERIES).is_first_distinct()),
+        "duplicate_key": ("one row per (advertiser_id, scenario_id)", ~pl.struct(SERIES).is_first_distinct()),
     }
+    return _critical(broken)
+
+
+def rules_of_series(ds: date) -> list[Rule]:
+    """What must hold for every series."""
+    return _critical(
+        {
+            "registered_late": (f"registered_on not after {ds}", pl.col("registered_on") > ds),
+            "duplicate_key": ("one row per (advertiser_id, scenario_id)", ~pl.struct(SERIES).is_first_distinct()),
+        }
+    )
+
+
+def _critical(broken: dict[str, tuple[str, pl.Expr]]) -> list[Rule]:
     return [
         Rule(
             Check(name=name, column=None, counter=name, max_value=0, severity="critical", expected=expected),
@@ -206,18 +294,17 @@ def _completeness(config: Config, staged: dict[date, int], first: date, ds: date
     return pl.DataFrame(rows, schema=REPORT, orient="row")
 
 
-def _plan(config: Config, warehouse: Warehouse, first: date, ds: date) -> dict[str, dict[int, list[DataFile]]]:
-    """Files of every input table by bucket."""
-    inputs = {"staged.performance_daily": warehouse.files("staged.performance_daily", first, ds)}
-    if config.staging.behavior_daily:
-        inputs["staged.behavior_daily"] = warehouse.files("staged.behavior_daily", first, ds)
-    if config.staging.advertiser:
-        inputs["staged.advertiser"] = _newest(warehouse.files("staged.advertiser", config.dataset.first_day, ds))
-    planned: dict[str, dict[int, list[DataFile]]] = {name: defaultdict(list) for name in inputs}
-    for name, files in inputs.items():
-        for file in files:
-            planned[name][file.bucket].append(file)
-    return planned
+def _daily(config: Config) -> list[str]:
+    """The staged tables whose days make up the history."""
+    return ["staged.performance_daily", *(["staged.behavior_daily"] if config.staging.behavior_daily else [])]
+
+
+def _profiles(config: Config, warehouse: Warehouse, ds: date) -> dict[str, dict[int, DataFile]]:
+    """The newest profiles up to the date: a file a bucket, if the data set has any."""
+    if not config.staging.advertiser:
+        return {}
+    newest = _newest(warehouse.files("staged.advertiser", config.dataset.first_day, ds))
+    return {"staged.advertiser": {file.bucket: file for file in newest}}
 
 
 def _scenarios(config: Config, warehouse: Warehouse, ds: date) -> pl.DataFrame:

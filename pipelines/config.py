@@ -53,12 +53,16 @@ ALL_SCENARIOS = "*"  # scenario_id of a row that sums over scenarios
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is forecast. ``name`` also names the folder under M2M_HOME, the MLflow experiment and the model."""
+    """What is forecast. ``name`` also names the folder under M2M_HOME, the MLflow experiment and the model.
+
+    ``late_days``: how many days before its own a daily run stages again, for rows that came late or were restated.
+    """
 
     name: str
     first_day: date
     horizon_days: int = 7
     buckets: int = 4
+    late_days: int = 3
 
 
 @dataclass(frozen=True)
@@ -396,5 +400,7 @@ def _check(config: Config) -> None:
     for key, number in positive.items():
         if number < 1:
             refuse(f"{key} = {number}: must be at least 1")
+    if config.dataset.late_days < 0:
+        refuse(f"[dataset] late_days = {config.dataset.late_days}: must be at least 0")
     if config.history.keep_days < config.history.window_days:
         refuse("[history] keep_days must not be below window_days")

@@ -1,4 +1,4 @@
-"""MLflow's way to the model: forecasts for rows of features.advertiser_sequence, as a pyfunc made from code.
+"""MLflow's way to the model: forecasts for sequences, as a pyfunc made from code.
 
 ``mlflow.pyfunc.load_model("models:/m2m_<data set>@champion").predict(rows, params={"as_of": "2020-06-29"})``
 gives one row per advertiser, scenario and task. The stages do not go this way: they open the folder with

@@ -31,7 +31,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec
 import m2m_model
 from m2m_model.predict import FIGURES
 from pipelines.config import Config, m2m_home
-from pipelines.tables import advertiser_sequence
+from pipelines.tables import sequence_columns
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 _LOADER = Path(__file__).with_name("mlflow_model.py")
@@ -125,15 +125,14 @@ class Registry:
 
 
 def _signature(config: Config) -> ModelSignature:
-    """Input: rows of features.advertiser_sequence, and the as-of date as a parameter."""
+    """Input: sequences as `pipelines.sequences` puts them together, and the as-of date as a parameter."""
     kinds = {
         "string": DataType.string,
         "date": DataType.datetime,
         "list<int>": Array(DataType.integer),
         "list<double>": Array(DataType.double),
     }
-    columns = [c for c in advertiser_sequence(config).columns if c.name not in ("ds", "bucket")]
-    inputs = Schema([ColSpec(kinds[c.type], c.name, required=c.null is None) for c in columns])
+    inputs = Schema([ColSpec(kinds[c.type], c.name, required=c.null is None) for c in sequence_columns(config)])
     texts = ["advertiser_id", "scenario_id", "task", "method"]
     numbers = list(FIGURES)
     outputs = Schema(

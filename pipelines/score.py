@@ -86,13 +86,13 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
         }
     )
     files = buckets.files_in(report)
-    snapshot_id = warehouse.commit(TABLE, ds, ds, files, lineage)
+    snapshot_id = warehouse.commit(TABLE, [ds], files, lineage)
     by = f"version {champion.version}" if champion else f"baseline {baseline[0]}" if baseline else ""
     run.say(f"{TABLE}: {rows:,} forecasts for {sequences.series:,} series by {by}")
     active = active_task(sequences.spec)
     # Without such a task the day is replaced all the same: an earlier run may have had one.
     risk = churn_risk(run, spark, warehouse, files, active) if active else []
-    warehouse.commit(RISK_TABLE, ds, ds, risk, run.lineage(**{TABLE: snapshot_id}))
+    warehouse.commit(RISK_TABLE, [ds], risk, run.lineage(**{TABLE: snapshot_id}))
 
 
 def churn_risk(

@@ -1,33 +1,58 @@
-"""Readers of features.advertiser_sequence: bucket files to panels, and to shards that training maps into memory."""
+"""Readers of features.advertiser_sequence and its weeks: put together to sequences, panels, and shards for training.
+
+The history as of a day is stored once, by week: the partition of that day, from its Monday on, and those of the Sundays
+before it. A daily run writes one part of a week instead of the whole history, and a week whose rows were restated is
+made again alone (measured in docs/scale.md).
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import reduce
 from operator import add
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from m2m_model.inputs import Panel, PanelStatistics, SequenceSpec
 from pipelines.config import Config
-from pipelines.errors import DataError
-from pipelines.warehouse import DataFile, Warehouse, read_files
+from pipelines.errors import ConfigError, DataError
+from pipelines.warehouse import DataFile, Warehouse, days_between, read_files
 
-TABLE = "features.advertiser_sequence"
+TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"
+SERIES = ["advertiser_id", "scenario_id"]
+
+
+def week_ends(first: date, as_of: date) -> list[date]:
+    """Partitions of features.sequence_week that hold ``first``..``as_of``: the Sundays before ``as_of``, and it."""
+    sunday = first + timedelta(days=6 - first.weekday())
+    return [*days_between(sunday, as_of - timedelta(days=1))[::7], as_of]
+
+
+def week_days(end: date) -> list[date]:
+    """The days that the partition ``end`` holds: its Monday up to it."""
+    return days_between(end - timedelta(days=end.weekday()), end)
 
 
 @dataclass(frozen=True)
 class SequenceFiles:
-    """The sequences as of one day: their files by bucket, and what is needed to read them on a worker."""
+    """The sequences as of one day: their files by bucket, and what is needed to read them on a worker.
+
+    ``files`` say which series there are, ``weeks`` hold their days, oldest first; the history begins on ``first``.
+    """
 
     as_of: date
+    first: date
     snapshot_id: int
     files: dict[int, list[DataFile]]
+    weeks: dict[int, list[DataFile]]
     schema: pa.Schema
+    week_schema: pa.Schema
     spec: SequenceSpec
 
     @property
@@ -38,28 +63,93 @@ class SequenceFiles:
     def series(self) -> int:
         return sum(file.rows for files in self.files.values() for file in files)
 
+    def rows(self, bucket: int, days: int) -> pl.DataFrame:
+        """The bucket's sequences in key order, each with its weeks that reach into the last ``days`` days."""
+        since = self.as_of - timedelta(days=days - 1)
+        weeks = read_files((file for file in self.weeks.get(bucket, ()) if file.ds >= since), self.week_schema)
+        weeks = self._begun(weeks)
+        series = read_files(self.files[bucket], self.schema).drop("ds", "bucket")
+        return put_together(series, weeks, self.spec.metrics, self.spec.behaviors)
+
+    def _begun(self, weeks: pl.DataFrame) -> pl.DataFrame:
+        """Without the days before the history: its first week may begin before it, and would make a series older."""
+        oldest, start = pl.col("ds") < self.first + timedelta(days=7), (self.first - date(1970, 1, 1)).days
+        early = weeks.filter(oldest)
+        for day, values in (("day", self.spec.metrics), ("behavior_day", self.spec.behaviors)):
+            before = pl.col(day).list.eval(pl.element() < start).list.sum()
+            early = early.with_columns(pl.col(day, *values).list.slice(before))
+        return pl.concat([early, weeks.filter(~oldest)])
+
     def panel(self, bucket: int, days: int) -> Panel:
         """The bucket's series over the last ``days`` days, in key order."""
-        rows = read_files(self.files[bucket], self.schema).to_arrow()
-        return Panel.from_sequences(rows, self.spec, self.as_of, days)
+        return Panel.from_sequences(self.rows(bucket, days).to_arrow(), self.spec, self.as_of, days)
 
 
-def open_sequences(config: Config, warehouse: Warehouse, as_of: date) -> SequenceFiles:
-    """Plan the sequences as of a day.
+def put_together(
+    series: pl.DataFrame, weeks: pl.DataFrame, metrics: tuple[str, ...], behaviors: tuple[str, ...]
+) -> pl.DataFrame:
+    """Each series with its history as parallel lists; ``weeks`` are rows of features.sequence_week, oldest first.
+
+    A behavior without a scenario counts for every scenario of its advertiser.
+    """
+    found = series.select(*SERIES, "registered_on").join(
+        _lists(weeks, "day", metrics), on=SERIES, how="left", maintain_order="left"
+    )
+    own = weeks.filter(pl.col("scenario_id").is_not_null())
+    shared = weeks.filter(pl.col("scenario_id").is_null()).drop("scenario_id")
+    if shared.height:
+        names = [*SERIES, "behavior_day", *behaviors]
+        everywhere = shared.join(series.select(SERIES), on="advertiser_id").select(names)
+        own = (
+            pl.concat([own.select(names), everywhere])
+            .filter(pl.col("behavior_day").list.len() > 0)
+            .explode("behavior_day", *behaviors)
+            .group_by(*SERIES, "behavior_day")
+            .agg(pl.sum(*behaviors))
+            .sort(*SERIES, "behavior_day")
+            .group_by(SERIES)
+            .agg("behavior_day", *behaviors)
+        )
+    lists = _lists(own, "behavior_day", behaviors)
+    found = found.join(lists, on=SERIES, how="left", maintain_order="left")
+    found = found.with_columns(pl.col("day", *metrics, "behavior_day", *behaviors).fill_null([]))
+    attributes = [name for name in series.columns if name not in (*SERIES, "registered_on")]
+    return found.with_columns(series.select(attributes))
+
+
+def _lists(weeks: pl.DataFrame, day: str, values: Iterable[str]) -> pl.DataFrame:
+    """Lists of one series after one another."""
+    return weeks.filter(pl.col(day).list.len() > 0).group_by(SERIES).agg(pl.col(day, *values).explode())
+
+
+def open_sequences(config: Config, warehouse: Warehouse, as_of: date, snapshot_id: int | None = None) -> SequenceFiles:
+    """Plan the sequences as of a day, as they were built; ``snapshot_id``: as an earlier snapshot of the table saw it.
 
     Raises:
         DataError: they were never built.
+        ConfigError: there is no such snapshot.
     """
-    by_bucket: dict[int, list[DataFile]] = defaultdict(list)
-    for file in warehouse.files(TABLE, as_of, as_of):
-        by_bucket[file.bucket].append(file)
-    snapshot_id = warehouse.snapshot_id(TABLE)
-    if not by_bucket or snapshot_id is None:
+    if snapshot_id is not None and not warehouse.has_snapshot(TABLE, snapshot_id):
+        raise ConfigError(f"{TABLE}: there is no snapshot {snapshot_id}; it may have expired")
+    files, weeks = defaultdict(list), defaultdict(list)
+    for file in warehouse.files(TABLE, as_of, as_of, snapshot_id):
+        files[file.bucket].append(file)
+    snapshot_id = snapshot_id or warehouse.snapshot_id(TABLE)
+    if not files or snapshot_id is None:
         raise DataError(
             f"{TABLE} ds={as_of}: no sequences; expected at least one series. Build them with: "
             f"python -m pipelines.build_sequences --config {config.path} --date {as_of}"
         )
-    return SequenceFiles(as_of, snapshot_id, dict(by_bucket), warehouse.arrow_schema(TABLE), config.sequence_spec)
+    # The weeks that this day was built from; once that snapshot has expired, the newest.
+    made_from = int(warehouse.lineage(TABLE, snapshot_id).get(as_of, {}).get(f"m2m.input.{WEEK_TABLE}", 0))
+    known = made_from if warehouse.has_snapshot(WEEK_TABLE, made_from) else None
+    first = as_of - timedelta(days=kept_days(config, as_of) - 1)
+    ends = week_ends(first, as_of)
+    for file in warehouse.files(WEEK_TABLE, ends[0], as_of, known):
+        if file.ds in ends:
+            weeks[file.bucket].append(file)
+    schemas = warehouse.arrow_schema(TABLE), warehouse.arrow_schema(WEEK_TABLE)
+    return SequenceFiles(as_of, first, snapshot_id, dict(files), dict(weeks), *schemas, config.sequence_spec)
 
 
 def kept_days(config: Config, as_of: date) -> int:

@@ -1,7 +1,8 @@
 """Stage: raw sources -> staged.performance_daily, behavior_daily, advertiser, scenario.
 
-Reads the [[source]]s of pipeline.toml through the data set's own SQL, for one day (--date) or a range
-(--from/--to, in one pass). Writes those days of the staged tables, each in one commit, after the checks.
+Reads the [[source]]s of pipeline.toml through the data set's own SQL, for one day (--date) and the [dataset]
+late_days before it that were staged already, or for a range (--from/--to), in one pass. Writes those days of the
+staged tables, each in one commit, after the checks; a day whose rows are the same stays as it is.
 Fails (3) when a source is missing, unreadable or has lost a column; a value does not fit its type; a day is
 empty or far below its usual volume; a key is null, empty, too long or double; a metric is null, negative, NaN
 or infinite; a scenario is unknown. Nothing is published then. What the SQL dropped, merged or repaired is
@@ -11,7 +12,7 @@ counted in ops.validation.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
 
@@ -29,7 +30,7 @@ from pipelines.errors import ConfigError
 from pipelines.expectations import Check
 from pipelines.session import spark_session
 from pipelines.sources import explain_failure, register_sources
-from pipelines.warehouse import Warehouse, days_between, write_file
+from pipelines.warehouse import DataFile, Warehouse, days_between, ranges, write_file
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,34 @@ def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         results += validation.judge(run, table.table, table.report, table.checks)
     validation.record(run, warehouse, results)
     for table in staged:
-        files = buckets.files_in(table.report)
-        start = first if table.daily else last
-        warehouse.commit(table.table, start, last, files, run.lineage())
+        files, start = buckets.files_in(table.report), first if table.daily else last
+        changed = restated(warehouse.files(table.table, start, last), files)
+        warehouse.commit(table.table, days_between(start, last), files, run.lineage())
         dirt = ", ".join(f"{rule} {count:,}" for rule, count in table.dirt.items())
         run.say(f"{table.table}: {table.rows:,} rows of {first}..{last}" + (f"; dirt: {dirt}" if dirt else ""))
+        if changed and table.daily:
+            run.say(f"{table.table}: restated since: {changed}")
+
+
+def restated(before: list[DataFile], after: list[DataFile]) -> str:
+    """Days that were there with other rows, for people; empty if there is none."""
+    there = {file.ds for file in before}
+    old, new = ({(file.ds, file.bucket): file.fingerprint for file in files} for files in (before, after))
+    keys = {key for key in old.keys() | new.keys() if key[0] in there and old.get(key) != new.get(key)}
+    if not keys:
+        return ""
+    days = [str(a) if a == b else f"{a}..{b}" for a, b in ranges({ds for ds, _ in keys})]
+    shown = ", ".join(days[:5]) + (f" and {len(days) - 5} more" if len(days) > 5 else "")
+    return f"{len({ds for ds, _ in keys})} of {len(there)} days: {shown} ({len(keys)} of {len(old)} files)"
+
+
+def with_late_days(run: Run, warehouse: Warehouse) -> Run:
+    """A daily run, and the days just before it that were staged already: their rows may have come late."""
+    staged = warehouse.days("staged.performance_daily", run.first - timedelta(days=run.config.dataset.late_days))
+    first = run.first
+    while run.first - first < timedelta(days=run.config.dataset.late_days) and first - timedelta(days=1) in staged:
+        first -= timedelta(days=1)
+    return replace(run, first=first)
 
 
 def _stage(
@@ -138,7 +162,7 @@ def _stage(
         rows = {ds: int(value) for ds, value in written.iter_rows() if ds is not None}
         known = warehouse.days(name, run.first - timedelta(days=28), run.first - timedelta(days=1)) | rows
         report = buckets.concat([report, day_counters(known, days_between(run.first, run.last))])
-        checks += day_rules(config, daily=run.first == run.last)
+        checks += day_rules(config, daily=(run.last - run.first).days <= config.dataset.late_days)
     return Staged(name, report, checks, daily)
 
 
@@ -191,8 +215,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__ or "")
     parser.add_argument("--from", dest="from_date", type=day, help="first day of a range (instead of --date)")
     parser.add_argument("--to", dest="to_date", type=day, help="last day of a range")
-    run = run_of("stage_sources", parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    run = run_of("stage_sources", arguments)
     warehouse = Warehouse(run.config)
+    if arguments.from_date is None:
+        run = with_late_days(run, warehouse)
     with spark_session(run.config, run.run_id) as spark:
         stage_sources(run, spark, warehouse)
 

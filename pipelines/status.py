@@ -2,8 +2,8 @@
 
 Reads only the tables' Iceberg metadata: no Spark, no rows. Looks at the --days (default 28) up to --date (default:
 yesterday). A table is expected to have every day since its first one. A day is *stale* when a day that it was made
-from has been written again, or for the first time, since: its lineage names the input snapshots that it read. Writes
-nothing.
+from has been written since, with other rows or for the first time: its lineage names the input snapshots that it read.
+Writes nothing.
 Fails (4) when a day is missing or stale, (2) on wrong use.
 """
 
@@ -19,7 +19,7 @@ from m2m_model.config import ACTIVE
 from pipelines.cli import exit_status, stage_parser
 from pipelines.config import Config, load_config
 from pipelines.errors import EXIT_HOLES, ConfigError
-from pipelines.warehouse import Warehouse, days_between
+from pipelines.warehouse import Warehouse, days_between, ranges
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,9 @@ class Lineage:
         self.planned: dict[int | None, dict[date, set[str]]] = {}
 
     @cached_property
-    def runs(self) -> dict[str, dict[str, str]]:
-        """Snapshot properties by run id."""
-        found = {}
-        for snapshot in self.warehouse.table(self.table).snapshots():
-            properties = dict(snapshot.summary.additional_properties) if snapshot.summary else {}
-            found[properties.get("m2m.run-id", "")] = properties
-        return found
+    def by_day(self) -> dict[date, dict[str, str]]:
+        """Snapshot properties of the commit that wrote each day."""
+        return self.warehouse.lineage(self.table)
 
     @cached_property
     def snapshots(self) -> set[int]:
@@ -129,28 +125,11 @@ def status(warehouse: Warehouse, first: date, last: date) -> list[TableStatus]:
 
 def _changed(own: Lineage, source: Lineage, day: date, read: list[date]) -> list[date]:
     """Days of the source that are not what ``day`` of the table was made from; none where lineage does not reach."""
-    changed: set[date] = set()
-    for run in {_run_of(path) for path in own.files().get(day, ())}:
-        stored = own.runs.get(run, {}).get(f"m2m.input.{source.table}", "")
-        if stored.isdigit() and int(stored) in source.snapshots:
-            then, now = source.files(int(stored)), source.files()
-            changed |= {d for d in read if then.get(d) != now.get(d)}
-    return sorted(changed)
-
-
-def _run_of(path: str) -> str:
-    return path.split("/run=", 1)[-1].split("/", 1)[0]
-
-
-def ranges(days: Iterable[date]) -> list[tuple[date, date]]:
-    """Days that follow one another, folded."""
-    folded: list[tuple[date, date]] = []
-    for day in days:
-        if folded and day == folded[-1][1] + timedelta(days=1):
-            folded[-1] = folded[-1][0], day
-        else:
-            folded.append((day, day))
-    return folded
+    stored = own.by_day.get(day, {}).get(f"m2m.input.{source.table}", "")
+    if not (stored.isdigit() and int(stored) in source.snapshots):
+        return []
+    then, now = source.files(int(stored)), source.files()
+    return [d for d in read if then.get(d) != now.get(d)]
 
 
 def commands(config: Config, tables: list[TableStatus]) -> list[str]:

@@ -152,13 +152,10 @@ def scenario(config: Config) -> Table:
 
 
 def advertiser_sequence(config: Config) -> Table:
-    metrics = [Column(m.name, "list<double>", f"{m.unit or m.kind} on each day of `day`") for m in config.performance]
-    behaviors = [Column(b.name, "list<double>", "Events on each day of `behavior_day`") for b in config.behavior]
     return Table(
         "features.advertiser_sequence",
-        "History of each advertiser in each scenario, at most [history] keep_days long. Only days with a row are "
-        "listed: a listed 0 is a zero, an unlisted day since registered_on is missing, a day before it is not "
-        "registered.",
+        "Each advertiser in each scenario with a row in the [history] keep_days up to ds: since when, with which "
+        "attributes. Its days are in features.sequence_week; `pipelines.sequences` puts them together.",
         "build_sequences",
         ("ds", "advertiser_id", "scenario_id"),
         _DAILY_PARTITION,
@@ -170,12 +167,43 @@ def advertiser_sequence(config: Config) -> Table:
             Column(
                 "registered_on", "date", "First day the series could have acted: the profile's date, else its first row"
             ),
-            Column("day", "list<int>", "Days with a performance row, as days since 1970-01-01, ascending"),
-            *metrics,
-            Column("behavior_day", "list<int>", "Days with a behavior row, as days since 1970-01-01, ascending"),
-            *behaviors,
             *_attributes(config.attributes.advertiser, "advertiser"),
             *_attributes(config.attributes.scenario, "scenario"),
+        ),
+    )
+
+
+def day_lists(config: Config) -> tuple[Column, ...]:
+    """The columns that hold a series' days, in features.sequence_week and in what readers put together."""
+    return (
+        Column("day", "list<int>", "Days with a performance row, as days since 1970-01-01, ascending"),
+        *(Column(m.name, "list<double>", f"{m.unit or m.kind} on each day of `day`") for m in config.performance),
+        Column("behavior_day", "list<int>", "Days with a behavior row, as days since 1970-01-01, ascending"),
+        *(Column(b.name, "list<double>", "Events on each day of `behavior_day`") for b in config.behavior),
+    )
+
+
+def sequence_columns(config: Config) -> tuple[Column, ...]:
+    """A sequence as readers get it: a series, its days, its attributes."""
+    series = [c for c in advertiser_sequence(config).columns if c not in (_AS_OF, _BUCKET)]
+    return (*series[:3], *day_lists(config), *series[3:])
+
+
+def sequence_week(config: Config) -> Table:
+    return Table(
+        "features.sequence_week",
+        "What each advertiser did and achieved in each scenario from a Monday to ds. The history as of a day is that "
+        "day's partition and those of the Sundays before it. Only days with a row are listed: a listed 0 is a zero, an "
+        "unlisted day since registered_on is missing.",
+        "build_sequences",
+        ("ds", "advertiser_id", "scenario_id"),
+        _DAILY_PARTITION,
+        (
+            Column("ds", "date", "Last day of the part of the week, UTC"),
+            _BUCKET,
+            _ADVERTISER,
+            Column("scenario_id", "string", _SCENARIO.doc, null="behavior in all scenarios of the advertiser"),
+            *day_lists(config),
         ),
     )
 
@@ -391,6 +419,7 @@ DECLARATIONS: dict[str, Callable[[Config], Table]] = {
     "staged.behavior_daily": behavior_daily,
     "staged.advertiser": advertiser,
     "staged.scenario": scenario,
+    "features.sequence_week": sequence_week,
     "features.advertiser_sequence": advertiser_sequence,
     "marts.forecast_daily": forecast_daily,
     "marts.churn_risk": churn_risk,

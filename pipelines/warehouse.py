@@ -1,17 +1,22 @@
 """The Iceberg warehouse through PyIceberg: create, plan, commit once, time travel.
 
 Every stage writes new Parquet files first, checks them, and then calls ``Warehouse.commit``: one snapshot
-that replaces the days it names. Until then readers see the old days; after it, the new ones. The calls into
-PyIceberg that are not its public API stand here alone and are held by tests/pipelines/test_warehouse.py.
+that replaces the days it names. Until then readers see the old days; after it, the new ones. A file's name carries a
+fingerprint of its content, so a day that is written again with the same rows keeps its files, and what was made
+from them stays fresh. The calls into PyIceberg that are not its public API stand here alone and are held by
+tests/pipelines/test_warehouse.py.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import reduce
+from pathlib import PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -26,7 +31,7 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
     ValidationException,
 )
-from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThanOrEqual, Or
 from pyiceberg.io.pyarrow import parquet_file_to_data_file, schema_to_pyarrow
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
@@ -36,6 +41,7 @@ from pipelines.errors import ConfigError, DataError
 from pipelines.tables import DECLARATIONS, Table
 
 EMPTY_DAY = "m2m.empty-day."  # table property: a day that was written and has no rows
+REPLACED = "m2m.replaced"  # snapshot property: the days that a commit replaced, folded to ranges
 COMMIT_ATTEMPTS = 6
 
 
@@ -48,10 +54,39 @@ class DataFile:
     bucket: int
     rows: int
 
+    @property
+    def fingerprint(self) -> str:
+        """What the file's name says of its content: equal for equal rows, or for rows made from equal inputs."""
+        return PurePosixPath(self.path).name.split(".")[1]
+
+    @property
+    def identity(self) -> tuple[date, int, str]:
+        """Two files with the same one hold the same rows."""
+        return self.ds, self.bucket, self.fingerprint
+
+
+def fingerprint(*parts: str | memoryview) -> str:
+    """Short digest of what a file holds or was made from."""
+    digest = hashlib.blake2b(digest_size=10)
+    for part in parts:
+        digest.update(part.encode() + b"\0" if isinstance(part, str) else part)
+    return digest.hexdigest()
+
 
 def days_between(first: date, last: date) -> list[date]:
     """Every day from ``first`` to ``last``, both included."""
     return [first + timedelta(days=i) for i in range((last - first).days + 1)]
+
+
+def ranges(days: Iterable[date]) -> list[tuple[date, date]]:
+    """Days in order, those that follow one another folded."""
+    folded: list[tuple[date, date]] = []
+    for day in sorted(days):
+        if folded and day == folded[-1][1] + timedelta(days=1):
+            folded[-1] = folded[-1][0], day
+        else:
+            folded.append((day, day))
+    return folded
 
 
 def _between(first: date, last: date) -> BooleanExpression:
@@ -156,6 +191,10 @@ class Warehouse:
         snapshot = self.table(name).current_snapshot()
         return int(snapshot.snapshot_id) if snapshot else None
 
+    def has_snapshot(self, name: str, snapshot_id: int) -> bool:
+        """Whether the table still knows a snapshot."""
+        return self.table(name).snapshot_by_id(snapshot_id) is not None
+
     def snapshot_of_run(self, name: str, run_id: str) -> int:
         """Snapshot that a run committed, for time travel.
 
@@ -167,13 +206,27 @@ class Warehouse:
                 return int(snapshot.snapshot_id)
         raise ConfigError(f"{name}: no snapshot of run {run_id}; it published nothing, or its snapshot has expired")
 
-    def commit(
-        self, name: str, first: date, last: date, files: Iterable[DataFile], properties: Mapping[str, str]
-    ) -> int:
-        """Replace the days ``first``..``last`` of a table by ``files``, in one snapshot with ``properties`` as lineage.
+    def lineage(self, name: str, snapshot_id: int | None = None) -> dict[date, dict[str, str]]:
+        """Properties of the newest commit that replaced each day, seen from a snapshot (default: now); days whose
+        commit has expired are absent."""
+        table = self.table(name)
+        snapshot = table.snapshot_by_id(snapshot_id) if snapshot_id else table.current_snapshot()
+        found: dict[date, dict[str, str]] = {}
+        while snapshot is not None:
+            properties = dict(snapshot.summary.additional_properties) if snapshot.summary else {}
+            for part in filter(None, properties.get(REPLACED, "").split(", ")):
+                for ds in days_between(*map(date.fromisoformat, part.split(".."))):
+                    found.setdefault(ds, properties)
+            parent = snapshot.parent_snapshot_id
+            snapshot = table.snapshot_by_id(parent) if parent is not None else None
+        return found
 
-        A concurrent writer of the same days makes PyIceberg refuse; then the commit is planned anew and repeated, so
-        that the later of two runs wins whole.
+    def commit(self, name: str, days: Iterable[date], files: Iterable[DataFile], properties: Mapping[str, str]) -> int:
+        """Replace whole days of a table by ``files``, in one snapshot with ``properties`` as lineage.
+
+        A file that the day already has, by its fingerprint, is kept: its path stays. A concurrent writer of the same
+        days makes PyIceberg refuse; then the commit is planned anew and repeated, so that the later of two runs wins
+        whole.
 
         Returns:
             The new snapshot's id.
@@ -182,20 +235,25 @@ class Warehouse:
             DataError: a file's rows are not of the partition that it was written for.
             CommitFailedException: other writers kept winning.
         """
-        files, where = list(files), _between(first, last)
+        files, days = list(files), list(days)
+        folded = ranges(days)
+        where = reduce(Or, (_between(first, last) for first, last in folded))
         filled = {file.ds for file in files if file.rows}
-        empty = [ds for ds in days_between(first, last) if ds not in filled]
+        empty = [ds for ds in days if ds not in filled]
+        own = {f"m2m.{key}": value for key, value in properties.items()}
+        own[REPLACED] = ", ".join(f"{first}..{last}" for first, last in folded)
         for attempt in range(1, COMMIT_ATTEMPTS + 1):
             table = self.table(name)
-            new = [self._data_file(table, name, file) for file in files]
+            there = {file.identity: file.path for first, last in folded for file in self.files(name, first, last)}
+            kept = {path for file in files if (path := there.get(file.identity))}
+            new = [self._data_file(table, name, file) for file in files if file.identity not in there]
             try:
                 with table.transaction() as transaction:
-                    with transaction.update_snapshot(
-                        snapshot_properties={f"m2m.{key}": value for key, value in properties.items()}
-                    ).overwrite() as overwrite:
-                        overwrite.delete_by_predicate(where)
+                    with transaction.update_snapshot(snapshot_properties=own).overwrite() as overwrite:
+                        overwrite.delete_by_predicate(where)  # whose files another run must not have changed meanwhile
                         for task in table.scan(row_filter=where).plan_files():
-                            overwrite.delete_data_file(task.file)
+                            if task.file.file_path not in kept:
+                                overwrite.delete_data_file(task.file)
                         for data_file in new:
                             overwrite.append_data_file(data_file)
                     _mark_empty_days(transaction, table, empty, filled)
@@ -256,7 +314,7 @@ class Warehouse:
             write_file(part, self.arrow_schema(name), self.folder(name, properties["run-id"]), ds, 0)
             for (ds,), part in rows.sort(*self.declared(name).key, nulls_last=True).group_by("ds", maintain_order=True)
         ]
-        return self.commit(name, first, last, files, properties)
+        return self.commit(name, days_between(first, last), files, properties)
 
     def _data_file(self, table: IcebergTable, name: str, file: DataFile) -> Any:
         data_file = parquet_file_to_data_file(table.io, table.metadata, file.path)
@@ -278,25 +336,33 @@ def _mark_empty_days(transaction: Any, table: IcebergTable, empty: Iterable[date
         transaction.remove_properties(*stale)
 
 
-def write_file(rows: pl.DataFrame, schema: pa.Schema, folder: str, ds: date, bucket: int) -> DataFile:
+def write_file(
+    rows: pl.DataFrame, schema: pa.Schema, folder: str, ds: date, bucket: int, made_from: str | None = None
+) -> DataFile:
     """Write one partition as one Parquet file; all columns are in the file, partition columns too.
 
-    ``rows`` must be in key order: the same rows then give the same data, whoever wrote them.
+    ``rows`` must be in key order: the same rows then give the same data, whoever wrote them. The file is named by the
+    fingerprint of its bytes, or by ``made_from``, that of the inputs which alone decide them.
     """
-    path = f"{folder}/ds={ds}/bucket={bucket:05d}.parquet"
+    table = rows.select(schema.names).to_arrow().cast(schema)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    content = buffer.getvalue()
+    path = f"{folder}/ds={ds}/bucket={bucket:05d}.{made_from or fingerprint(memoryview(content))}.parquet"
     filesystem, inner = FileSystem.from_uri(path)
     filesystem.create_dir(inner.rsplit("/", 1)[0], recursive=True)
-    table = rows.select(schema.names).to_arrow().cast(schema)
-    pq.write_table(table, inner, filesystem=filesystem, compression="zstd")
+    with filesystem.open_output_stream(inner) as out:
+        out.write(content)
     return DataFile(path, ds, bucket, table.num_rows)
 
 
-def read_files(files: Iterable[DataFile], schema: pa.Schema) -> pl.DataFrame:
-    """Read data files of one table into one frame, in the files' order; no file gives an empty frame."""
-    paths = [file.path for file in files]
-    empty = pl.from_arrow(schema.empty_table())
+def read_files(files: Iterable[DataFile], schema: pa.Schema, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read data files of one table, or some of its columns, into one frame, in the files' order; no file gives an empty
+    frame."""
+    names, paths = list(columns or schema.names), [file.path for file in files]
+    empty = pl.from_arrow(schema.empty_table().select(names))
     assert isinstance(empty, pl.DataFrame)
-    return pl.concat([empty, pl.read_parquet(paths, columns=schema.names, glob=False)]) if paths else empty
+    return pl.concat([empty, pl.read_parquet(paths, columns=names, glob=False)]) if paths else empty
 
 
 def _property(snapshot: Snapshot, key: str) -> str | None:

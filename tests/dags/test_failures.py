@@ -61,7 +61,7 @@ def test_bad_data_is_not_retried_and_says_what_to_do(ask: Ask, config: Path, tmp
     told = printed[printed.index("FAILED advertiser_sequences.stage_sources, try 1: data failed a check") :]
     assert "missing.csv" in told
     assert "log4j" not in told
-    assert f"by hand: python -m pipelines.stage_sources --config {config} --from 2020-06-20 --to 2020-06-20" in told
+    assert f"by hand: python -m pipelines.stage_sources --config {config} --date 2020-06-20" in told
     assert "docs/operations.md#exit-3-data" in told
 
 

@@ -68,10 +68,9 @@ def test_only_the_sequences_are_on_the_clock_and_both_others_follow_their_asset(
 
 
 def test_every_task_runs_the_command_of_its_stage(dags: dict[str, Any]) -> None:
-    dates = {"stage_sources": ["--from", "{{ params.from_date or as_of() }}", "--to", "{{ as_of() }}"]}
     for dag in dags.values():
         for name, task in dag["tasks"].items():
-            expected = [name, "--config", "{{ config_file() }}", *dates.get(name, ["--date", "{{ as_of() }}"])]
+            expected = [name, "--config", "{{ config_file() }}", "--date", "{{ as_of() }}"]
             assert task["application"] == str(REPOSITORY / "pipelines" / "__main__.py")
             assert task["arguments"][: len(expected)] == expected
 

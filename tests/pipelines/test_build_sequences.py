@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from pathlib import Path
+from random import Random
 
 import polars as pl
+import pytest
 from deployment import FIRST_DAY, Deployment, rows_of_day
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.build_sequences import sequences_of
+from pipelines.build_sequences import series_of, week_of
+from pipelines.sequences import kept_days, open_sequences, put_together, week_days, week_ends
 
-TABLE = "features.advertiser_sequence"
+TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"
 EPOCH = date(1970, 1, 1)
 NO_SCENARIO = pl.DataFrame(schema={"scenario_id": pl.String})
 
@@ -59,15 +63,101 @@ def brute_force(performance: dict, behavior: dict, profiles: dict) -> list[dict]
     return sequences
 
 
+def sequences(
+    performance: pl.DataFrame, behavior: pl.DataFrame, advertiser: pl.DataFrame, first: date, last: date
+) -> pl.DataFrame:
+    """As the stage and its readers do it: week by week, then put together."""
+    weeks = []
+    for end in week_ends(first, last):
+        of_week = pl.col("ds").is_in(week_days(end))
+        rows = week_of(performance.filter(of_week), behavior.filter(of_week), ("spend",), ("logins",))
+        weeks.append(rows.with_columns(ds=pl.lit(end)))
+    days = pl.concat(weeks)
+    series = series_of(days.select("ds", "advertiser_id", "scenario_id", "day"), first, advertiser, NO_SCENARIO)
+    return put_together(series, days, ("spend",), ("logins",))
+
+
 @settings(max_examples=150, deadline=None)
 @given(_performance, _behavior, _profiles, st.randoms())
-def test_the_kernel_is_the_definition(performance: dict, behavior: dict, profiles: dict, random: object) -> None:
+def test_weeks_put_together_are_the_definition(
+    performance: dict, behavior: dict, profiles: dict, random: object
+) -> None:
     frames = _frames(performance, behavior, profiles)
     shuffled = [frame.sample(fraction=1, shuffle=True, seed=random.randrange(10**6)) for frame in frames]  # type: ignore[attr-defined]
     expected = brute_force(performance, behavior, profiles)
-    found = sequences_of(*shuffled, NO_SCENARIO, ("spend",), ("logins",))
+    found = sequences(*shuffled, FIRST_DAY, FIRST_DAY + timedelta(days=20))
     columns = ["advertiser_id", "scenario_id", "registered_on", "day", "spend", "behavior_day", "logins"]
     assert found.select(columns).to_dicts() == expected
+
+
+def rows_of(deployment: Deployment, as_of: date) -> pl.DataFrame:
+    """Every sequence as of a day, as a reader gets it."""
+    files = open_sequences(deployment.config, deployment.warehouse, as_of)
+    days = kept_days(deployment.config, as_of)
+    return pl.concat(files.rows(bucket, days) for bucket in files.buckets).sort("advertiser_id", "scenario_id")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_of_arrival_gives_the_same_files(deployment: Deployment, seed: int) -> None:
+    """Days come late, in any order, some are restated, and sequences are built in between; in the end the history is
+    that of one load of the final days, to the byte."""
+    deployment.edit("[checks]", '[checks]\nseverity = { day_completeness = "warning", volume = "warning" }')
+    random, days = Random(seed), [FIRST_DAY + timedelta(days=i) for i in range(17)]
+    final = {day: rows_of_day(day, 6 + random.randrange(4)) for day in days}
+    arrivals = [(day, final[day]) for day in random.sample(days, len(days))]
+    for day in random.sample(days, 4):  # what came first was wrong
+        arrivals.insert(0, (day, rows_of_day(day, 3)))
+    for number, (day, rows) in enumerate(arrivals):
+        deployment.write_day(day, rows)
+        assert deployment.run("stage_sources", "--date", day)[0] == 0
+        if number % 6 == 5:
+            deployment.run("build_sequences", "--date", day)
+    status, said = deployment.run("build_sequences", "--date", days[-1])
+    assert status == 0, said
+    found, files = rows_of(deployment, days[-1]), contents(deployment, days[-1])
+
+    for table in ("staged.performance_daily", WEEK_TABLE, TABLE):
+        deployment.warehouse.catalog.drop_table(table)
+    assert deployment.run("stage_sources", "--from", days[0], "--to", days[-1])[0] == 0
+    status, said = deployment.run("build_sequences", "--date", days[-1])
+    assert status == 0, said
+    assert rows_of(deployment, days[-1]).equals(found)
+    assert contents(deployment, days[-1]) == files
+
+
+def contents(deployment: Deployment, as_of: date) -> dict[tuple[date, int], bytes]:
+    """The bytes of every file of the sequences as of a day."""
+    files = open_sequences(deployment.config, deployment.warehouse, as_of)
+    return {
+        (file.ds, bucket): Path(file.path.removeprefix("file://")).read_bytes()
+        for of_bucket in (files.weeks, files.files)
+        for bucket, parts in of_bucket.items()
+        for file in parts
+    }
+
+
+def test_a_restated_day_touches_its_week_and_its_buckets_alone(deployment: Deployment) -> None:
+    last = deployment.write_days(FIRST_DAY, 17)
+    assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[0] == 0
+    assert "6 of 6 parts made" in deployment.run("build_sequences", "--date", last)[1]
+    assert "0 of 6 parts made" in deployment.run("build_sequences", "--date", last)[1]
+    then, snapshot = rows_of(deployment, last), deployment.warehouse.snapshot_id(TABLE)
+
+    day = FIRST_DAY + timedelta(days=8)
+    late = pl.when(pl.col("who") == "adv4").then(pl.col("cost") + 1).otherwise(pl.col("cost")).alias("cost")
+    deployment.write_day(day, rows_of_day(day).with_columns(late))
+    said = deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[1]
+    assert "restated since: 1 of 17 days: 2024-01-09 (1 of 34 files)" in said
+    assert rows_of(deployment, last).equals(then)  # as it was built, until it is built again
+    assert "1 of 6 parts made" in deployment.run("build_sequences", "--date", last)[1]
+    now = rows_of(deployment, last)
+    changed = now.filter(~pl.struct(pl.all()).is_in(then.select(pl.struct(pl.all())).to_series().implode()))
+    assert set(changed["advertiser_id"]) == {"adv4"}
+    assert changed["spend"].list.sum().sum() == then.filter(advertiser_id="adv4")["spend"].list.sum().sum() + 2
+
+    files = open_sequences(deployment.config, deployment.warehouse, last, snapshot)
+    known_then = pl.concat(files.rows(bucket, 17) for bucket in files.buckets).sort("advertiser_id", "scenario_id")
+    assert known_then.equals(then)
 
 
 def test_zero_missing_and_not_registered_are_kept_apart(deployment: Deployment) -> None:
@@ -82,7 +172,7 @@ def test_zero_missing_and_not_registered_are_kept_apart(deployment: Deployment) 
         deployment.write_day(day, rows)
     deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)
     assert deployment.run("build_sequences", "--date", last)[0] == 0
-    rows = deployment.rows(TABLE).filter(scenario_id="search")
+    rows = rows_of(deployment, last).filter(scenario_id="search")
     first = (FIRST_DAY - EPOCH).days
     adv0, adv3 = (rows.row(by_predicate=pl.col("advertiser_id") == name, named=True) for name in ("adv0", "adv3"))
     assert (adv0["day"], adv0["spend"]) == (
@@ -135,7 +225,7 @@ def test_a_new_advertiser_and_a_new_scenario_are_normal(deployment: Deployment) 
     deployment.write_day(last, new)
     assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[0] == 0
     assert deployment.run("build_sequences", "--date", last)[0] == 0
-    rows = deployment.rows(TABLE)
+    rows = rows_of(deployment, last)
     assert (
         rows.filter(scenario_id="video")["day"].list.len().to_list()
         == [1, 1, 1][: rows.filter(scenario_id="video").height]
@@ -148,5 +238,7 @@ def test_history_is_cut_at_keep_days(deployment: Deployment) -> None:
     last = deployment.write_days(FIRST_DAY, 20)
     deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)
     assert deployment.run("build_sequences", "--date", last)[0] == 0
-    oldest = deployment.rows(TABLE)["day"].list.min().min()
-    assert EPOCH + timedelta(days=int(oldest)) >= last - timedelta(days=13)  # type: ignore[call-overload]
+    files = open_sequences(deployment.config, deployment.warehouse, last)
+    assert min(file.ds for parts in files.weeks.values() for file in parts) >= last - timedelta(days=13)
+    assert deployment.rows(TABLE)["registered_on"].min() == last - timedelta(days=13)
+    assert rows_of(deployment, last)["day"].list.min().min() == (last - timedelta(days=13) - EPOCH).days

@@ -23,7 +23,6 @@ from m2m_model.predict import Forecaster
 from m2m_model.value import churn, ranking, reliability, size_deciles, value_sums
 from pipelines.registry import CHALLENGER, Registry
 from pipelines.sequences import kept_days, open_sequences
-from pipelines.warehouse import read_files
 
 DAYS = 70
 AS_OF = FIRST_DAY + timedelta(days=DAYS - 1)
@@ -174,9 +173,9 @@ def _valued_by_hand(chain: Deployment) -> pa.Table:
     version = Registry(chain.config).get(CHALLENGER)
     assert version is not None
     sequences = open_sequences(chain.config, chain.warehouse, AS_OF)
-    files = [file for bucket in sequences.buckets for file in sequences.files[bucket]]
-    rows = read_files(files, sequences.schema).to_arrow()
-    panel = Panel.from_sequences(rows, sequences.spec, AS_OF, kept_days(chain.config, AS_OF))
+    days = kept_days(chain.config, AS_OF)
+    rows = pl.concat(sequences.rows(bucket, days) for bucket in sequences.buckets).to_arrow()
+    panel = Panel.from_sequences(rows, sequences.spec, AS_OF, days)
     parts = []
     for cutoff in (AS_OF - timedelta(days=7), AS_OF - timedelta(days=14)):
         day, forecasts = panel.index_of(cutoff), Forecaster.load(version.folder).predict(panel, cutoff)
@@ -229,7 +228,9 @@ def test_6_the_champion_serves_and_twice_gives_the_same_rows(chain: Deployment) 
 def test_7_mlflows_own_loader_gives_the_published_forecasts(chain: Deployment) -> None:
     registry = Registry(chain.config)
     model = mlflow.pyfunc.load_model(f"models:/{registry.name}@champion")
-    sequences = chain.rows("features.advertiser_sequence").drop("ds", "bucket").to_pandas()
+    files = open_sequences(chain.config, chain.warehouse, AS_OF)
+    sequences = pl.concat(files.rows(bucket, kept_days(chain.config, AS_OF)) for bucket in files.buckets)
+    sequences = sequences.sort("advertiser_id", "scenario_id").to_pandas()
     sequences["registered_on"] = sequences["registered_on"].astype("datetime64[ns]")
     found = pl.from_pandas(model.predict(sequences, params={"as_of": str(AS_OF)}))
     key = ["advertiser_id", "scenario_id", "task"]

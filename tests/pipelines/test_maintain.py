@@ -89,7 +89,7 @@ def test_a_run_that_has_not_committed_yet_survives(restaged: Deployment) -> None
     rows = restaged.rows(STAGED).filter(ds=NIGHT, bucket=0).with_columns(ds=day)
     written = write_file(rows, warehouse.arrow_schema(STAGED), warehouse.folder(STAGED, "slow"), day, 0)
     assert restaged.run("maintain", "--apply")[0] == 0
-    warehouse.commit(STAGED, day, day, [written], {"run-id": "slow"})
+    warehouse.commit(STAGED, [day], [written], {"run-id": "slow"})
     assert restaged.rows(STAGED).filter(ds=day).height == rows.height
 
 

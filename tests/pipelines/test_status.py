@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import pytest
 from deployment import FIRST_DAY, Deployment, rows_of_day
 
-from pipelines.status import ranges
+from pipelines.warehouse import ranges
 
 
 def day(number: int) -> date:
@@ -82,6 +82,10 @@ def test_a_stage_of_two_tables_is_named_once(deployment: Deployment) -> None:
     ):
         status, said = deployment.run(stage, *arguments)
         assert status == 0, said
+    assert deployment.run("status", "--date", last)[0] == 0  # the same rows again are nothing new
+    deployment.write_day(last, rows_of_day(last, advertisers=11))
+    for stage in ("stage_sources", "build_sequences"):
+        assert deployment.run(stage, "--date", last)[0] == 0
     status, said = deployment.run("status", "--date", last)
     assert status == 4
     assert f"{last}: marts.forecast_daily {last} is to be mended" in said  # why marts.churn_risk is stale

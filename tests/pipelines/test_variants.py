@@ -7,6 +7,8 @@ from datetime import timedelta
 import polars as pl
 from deployment import FIRST_DAY, Deployment, rows_of_day
 
+from pipelines.sequences import open_sequences
+
 LAST = FIRST_DAY + timedelta(days=45)
 
 BEHAVIOR = """
@@ -40,7 +42,8 @@ def test_behavior_profiles_and_scenario_attributes_reach_the_sequences_and_the_f
     ):
         status, said = deployment.run(stage, *arguments)
         assert status == 0, said
-    sequences = deployment.rows("features.advertiser_sequence")
+    files = open_sequences(deployment.config, deployment.warehouse, LAST)
+    sequences = pl.concat(files.rows(bucket, 46) for bucket in files.buckets)
     assert set(sequences["form"]) == {"text", "image"}
     assert set(sequences["band"]) == {"band4", "band5"}
     search = sequences.filter(advertiser_id="adv0", scenario_id="search").row(0, named=True)

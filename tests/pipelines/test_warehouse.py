@@ -40,7 +40,7 @@ def _write(warehouse: Warehouse, run: str, ds: date, spend: float) -> DataFile:
 
 def _commit(warehouse: Warehouse, run: str, days: list[date], spend: float) -> int:
     files = [_write(warehouse, run, ds, spend) for ds in days]
-    return warehouse.commit(TABLE, days[0], days[-1], files, {"run-id": run, "stage": "test"})
+    return warehouse.commit(TABLE, days, files, {"run-id": run, "stage": "test"})
 
 
 def test_a_commit_replaces_its_days_in_one_snapshot_and_no_other(deployment: Deployment) -> None:
@@ -74,11 +74,11 @@ def test_time_travel_by_run_and_lineage_in_the_snapshot(deployment: Deployment) 
 def test_an_empty_day_is_told_from_a_day_never_written(deployment: Deployment) -> None:
     warehouse = deployment.warehouse
     files = [_write(warehouse, "one", DAYS[0], 1.0)]
-    warehouse.commit(TABLE, DAYS[0], DAYS[1], files, {"run-id": "one"})
+    warehouse.commit(TABLE, DAYS[:2], files, {"run-id": "one"})
     assert warehouse.days(TABLE) == {DAYS[0]: 2, DAYS[1]: 0}
     _commit(warehouse, "two", [DAYS[1]], 5.0)
     assert warehouse.days(TABLE) == {DAYS[0]: 2, DAYS[1]: 2}
-    warehouse.commit(TABLE, DAYS[0], DAYS[0], [], {"run-id": "three"})
+    warehouse.commit(TABLE, DAYS[:1], [], {"run-id": "three"})
     assert warehouse.days(TABLE) == {DAYS[0]: 0, DAYS[1]: 2}
 
 
@@ -86,7 +86,7 @@ def test_a_file_of_another_partition_is_refused(deployment: Deployment) -> None:
     warehouse = deployment.warehouse
     wrong = write_file(_rows(DAYS[1], 1.0), warehouse.arrow_schema(TABLE), warehouse.folder(TABLE, "one"), DAYS[0], 0)
     with pytest.raises(DataError, match=r"holds partition .*2024, 1, 2.* expected \(2024-01-01, 0\)"):
-        warehouse.commit(TABLE, DAYS[0], DAYS[0], [wrong], {"run-id": "one"})
+        warehouse.commit(TABLE, DAYS[:1], [wrong], {"run-id": "one"})
     assert warehouse.days(TABLE) == {}
 
 
@@ -100,7 +100,7 @@ def test_two_runs_of_one_date_at_once_leave_one_of_them_whole(deployment: Deploy
         warehouse.table(TABLE)
         start.wait()
         try:
-            warehouse.commit(TABLE, DAYS[0], DAYS[0], [files[run]], {"run-id": run})
+            warehouse.commit(TABLE, DAYS[:1], [files[run]], {"run-id": run})
         except Exception as error:  # noqa: BLE001 - seen by the assertion below
             errors.append(error)
 
