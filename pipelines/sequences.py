@@ -2,7 +2,7 @@
 
 The history as of a day is stored once, by week: the partition of that day, from its Monday on, and those of the Sundays
 before it. A daily run writes one part of a week instead of the whole history, and a week whose rows were restated is
-made again alone (measured in docs/scale.md).
+made again alone (docs/architecture.md has what was measured).
 """
 
 from __future__ import annotations
