@@ -6,7 +6,7 @@ one row per advertiser and scenario, as of the end of the day. Each writes files
 reader sees yesterday's table or today's.
 
 - **Date**: the partition, which is the day before the run. A run started by hand takes it from the form.
-- **Late rows**: a daily run stages the `[dataset] late_days` before its own again; only what changed is built again.
+- **Late rows**: with `[dataset] late_days`, a run stages the days before its own again, and builds what changed again.
 - **First load**: trigger with `from_date` set to the first day of the history and `date` to its last.
 - **Missed days**: `airflow backfill create --dag-id advertiser_sequences --from-date ... --to-date ...`; runs do not
   catch up by themselves, so that a long pause does not start a hundred of them.

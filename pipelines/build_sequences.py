@@ -204,7 +204,9 @@ def plan_weeks(config: Config, warehouse: Warehouse, ends: list[date]) -> dict[i
     for (bucket, end), files in sorted(inputs.items(), key=lambda item: item[0]):
         of_files = (f"{name} {file.ds} {file.fingerprint}" for name in files for file in files[name])
         made_from = fingerprint(*columns, *of_files)
-        weeks[bucket].append(Week(end, made_from, there.get((end, bucket, made_from)), dict(files)))
+        # A bucket may have acted in a week in which nothing was achieved.
+        of_table = {name: files.get(name, []) for name in _daily(config)}
+        weeks[bucket].append(Week(end, made_from, there.get((end, bucket, made_from)), of_table))
     return dict(weeks)
 
 

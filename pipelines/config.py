@@ -62,7 +62,7 @@ class Dataset:
     first_day: date
     horizon_days: int = 7
     buckets: int = 4
-    late_days: int = 3
+    late_days: int = 0
 
 
 @dataclass(frozen=True)

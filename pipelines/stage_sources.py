@@ -12,6 +12,7 @@ counted in ops.validation.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
@@ -54,8 +55,9 @@ class Staged:
         return {counter.removeprefix("dirt:"): int(value) for counter, value in counts.iter_rows()}
 
 
-def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
-    """Stage the days of ``run``; every table is checked before the first is committed."""
+def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse, daily: bool) -> None:
+    """Stage the days of ``run``; every table is checked before the first is committed. Nobody can wait for the rest of
+    a day long past: its volume stops a ``daily`` run alone."""
     config, first, last = run.config, run.first, run.last
     try:
         findings = register_sources(spark, config, first, last)
@@ -74,7 +76,8 @@ def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
             staged.append(_stage(run, spark, warehouse, "staged.behavior_daily", sql, amounts, scenarios))
         amounts = {metric.name: str(metric.kind) for metric in config.performance}
         sql = config.staging.performance_daily
-        staged.append(_stage(run, spark, warehouse, "staged.performance_daily", sql, amounts, scenarios))
+        usual = day_rules(config, daily)
+        staged.append(_stage(run, spark, warehouse, "staged.performance_daily", sql, amounts, scenarios, usual))
     except (PySparkException, Py4JJavaError) as error:
         reason = explain_failure(spark, config, first, last, error)
         raise reason or error from error
@@ -85,11 +88,11 @@ def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     validation.record(run, warehouse, results)
     for table in staged:
         files, start = buckets.files_in(table.report), first if table.daily else last
-        changed = restated(warehouse.files(table.table, start, last), files)
+        changed = restated(warehouse.files(table.table, start, last), files) if table.daily else ""
         warehouse.commit(table.table, days_between(start, last), files, run.lineage())
         dirt = ", ".join(f"{rule} {count:,}" for rule, count in table.dirt.items())
         run.say(f"{table.table}: {table.rows:,} rows of {first}..{last}" + (f"; dirt: {dirt}" if dirt else ""))
-        if changed and table.daily:
+        if changed:
             run.say(f"{table.table}: restated since: {changed}")
 
 
@@ -107,9 +110,9 @@ def restated(before: list[DataFile], after: list[DataFile]) -> str:
 
 def with_late_days(run: Run, warehouse: Warehouse) -> Run:
     """A daily run, and the days just before it that were staged already: their rows may have come late."""
-    staged = warehouse.days("staged.performance_daily", run.first - timedelta(days=run.config.dataset.late_days))
-    first = run.first
-    while run.first - first < timedelta(days=run.config.dataset.late_days) and first - timedelta(days=1) in staged:
+    oldest, first = run.first - timedelta(days=run.config.dataset.late_days), run.first
+    staged = warehouse.days("staged.performance_daily", oldest, run.first)
+    while first > oldest and first - timedelta(days=1) in staged:
         first -= timedelta(days=1)
     return replace(run, first=first)
 
@@ -122,8 +125,10 @@ def _stage(
     sql: str,
     amounts: dict[str, str],
     scenarios: frozenset[str] | None = None,
+    day_checks: Sequence[Check] = (),
 ) -> Staged:
-    """Run the data set's SQL for one table, write its files by bucket and count what the checks need."""
+    """Run the data set's SQL for one table, write its files by bucket and count what the checks need; ``day_checks``
+    judge its days as a whole."""
     config = run.config
     daily = name.endswith("_daily")
     short = name.removeprefix("staged.")
@@ -156,13 +161,12 @@ def _stage(
         folder=warehouse.folder(name, run.run_id),
     )
     report = buckets.map_frame(frame, config.dataset.buckets, kernel)
-    checks = [rule.check for rule in rules]
-    if short == "performance_daily":
+    checks = [*(rule.check for rule in rules), *day_checks]
+    if day_checks:
         written = report.filter(counter="rows").group_by("ds").agg(pl.sum("value"))
         rows = {ds: int(value) for ds, value in written.iter_rows() if ds is not None}
         known = warehouse.days(name, run.first - timedelta(days=28), run.first - timedelta(days=1)) | rows
         report = buckets.concat([report, day_counters(known, days_between(run.first, run.last))])
-        checks += day_rules(config, daily=(run.last - run.first).days <= config.dataset.late_days)
     return Staged(name, report, checks, daily)
 
 
@@ -217,11 +221,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--to", dest="to_date", type=day, help="last day of a range")
     arguments = parser.parse_args(argv)
     run = run_of("stage_sources", arguments)
-    warehouse = Warehouse(run.config)
+    warehouse, daily = Warehouse(run.config), run.first == run.last
     if arguments.from_date is None:
         run = with_late_days(run, warehouse)
     with spark_session(run.config, run.run_id) as spark:
-        stage_sources(run, spark, warehouse)
+        stage_sources(run, spark, warehouse, daily)
 
 
 if __name__ == "__main__":

@@ -209,16 +209,15 @@ class Warehouse:
     def lineage(self, name: str, snapshot_id: int | None = None) -> dict[date, dict[str, str]]:
         """Properties of the newest commit that replaced each day, seen from a snapshot (default: now); days whose
         commit has expired are absent."""
-        table = self.table(name)
-        snapshot = table.snapshot_by_id(snapshot_id) if snapshot_id else table.current_snapshot()
         found: dict[date, dict[str, str]] = {}
-        while snapshot is not None:
+        # In the order of commits, not from parent to parent: between two that were kept, others may have expired.
+        snapshots = sorted(self.table(name).snapshots(), key=lambda snapshot: snapshot.sequence_number or 0)
+        last = next((i for i, snapshot in enumerate(snapshots) if snapshot.snapshot_id == snapshot_id), len(snapshots))
+        for snapshot in reversed(snapshots[: last + 1]):
             properties = dict(snapshot.summary.additional_properties) if snapshot.summary else {}
             for part in filter(None, properties.get(REPLACED, "").split(", ")):
                 for ds in days_between(*map(date.fromisoformat, part.split(".."))):
                     found.setdefault(ds, properties)
-            parent = snapshot.parent_snapshot_id
-            snapshot = table.snapshot_by_id(parent) if parent is not None else None
         return found
 
     def commit(self, name: str, days: Iterable[date], files: Iterable[DataFile], properties: Mapping[str, str]) -> int:

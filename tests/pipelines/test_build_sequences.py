@@ -160,6 +160,64 @@ def test_a_restated_day_touches_its_week_and_its_buckets_alone(deployment: Deplo
     assert known_then.equals(then)
 
 
+def test_a_daily_run_notices_what_came_late(deployment: Deployment) -> None:
+    deployment.edit("buckets = 2", "buckets = 2\nlate_days = 3")
+    last = deployment.write_days(FIRST_DAY, 11)
+    assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last - timedelta(days=1))[0] == 0
+    for back in (2, 4):  # the second is older than late_days
+        day = last - timedelta(days=back)
+        deployment.write_day(day, rows_of_day(day, 11))
+    status, said = deployment.run("stage_sources", "--date", last)
+    assert status == 0, said
+    assert f"restated since: 1 of 3 days: {last - timedelta(days=2)} (" in said
+    assert f"rows of {last - timedelta(days=3)}..{last}" in said
+    days = deployment.warehouse.days("staged.performance_daily")
+    assert days[last - timedelta(days=2)] < days[last - timedelta(days=3)]
+
+
+def test_days_that_were_never_staged_are_no_late_days(deployment: Deployment) -> None:
+    deployment.edit("buckets = 2", "buckets = 2\nlate_days = 3")
+    last = deployment.write_days(FIRST_DAY, 6)
+    assert deployment.run("stage_sources", "--date", last - timedelta(days=2))[0] == 0
+    assert f"rows of {last}..{last}" in deployment.run("stage_sources", "--date", last)[1]
+
+
+def test_a_short_range_of_past_days_only_warns_of_volume(deployment: Deployment) -> None:
+    last = deployment.write_days(FIRST_DAY, 10)
+    assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last - timedelta(days=1))[0] == 0
+    deployment.write_day(last, rows_of_day(last, 3))
+    assert deployment.run("stage_sources", "--from", last - timedelta(days=1), "--to", last)[0] == 0
+    assert deployment.run("stage_sources", "--date", last)[0] == 3
+    assert deployment.run("stage_sources", "--from", last, "--to", last)[0] == 3
+
+
+def test_a_week_in_which_a_bucket_only_acted_is_a_week(deployment: Deployment) -> None:
+    behavior = "select day as ds, who as advertiser_id, cast(null as string) as scenario_id, 1D as logins from raw_day"
+    (deployment.folder / "behavior_daily.sql").write_text(f"{behavior} where place = 'login'")
+    sql = deployment.folder / "performance_daily.sql"
+    sql.write_text(sql.read_text().replace("from raw_day", "from raw_day where place <> 'login'"))
+    deployment.edit(
+        'performance_daily = "performance_daily.sql"',
+        'performance_daily = "performance_daily.sql"\nbehavior_daily = "behavior_daily.sql"\n\n'
+        '[[behavior]]\nname = "logins"',
+    )
+    deployment.edit("[checks]", '[checks]\nseverity = { volume = "warning" }')
+    sunday = deployment.write_days(FIRST_DAY, 7)
+    assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", sunday)[0] == 0
+    staged = deployment.rows("staged.performance_daily")
+    one, other = (staged.filter(bucket=bucket)["advertiser_id"].unique() for bucket in (0, 1))
+    monday = sunday + timedelta(days=1)
+    performed = rows_of_day(monday).filter(pl.col("who").is_in(one.implode()))
+    acted = rows_of_day(monday).filter(pl.col("who").is_in(other.implode())).unique("who")
+    deployment.write_day(monday, pl.concat([performed, acted.with_columns(place=pl.lit("login"))]))
+    assert deployment.run("stage_sources", "--date", monday)[0] == 0
+    status, said = deployment.run("build_sequences", "--date", monday)
+    assert status == 0, said
+    rows = rows_of(deployment, monday).filter(pl.col("advertiser_id").is_in(acted["who"].implode()))
+    assert rows["behavior_day"].to_list() == [[(monday - EPOCH).days]] * rows.height
+    assert rows.height == 2 * acted.height  # a login counts in both scenarios
+
+
 def test_zero_missing_and_not_registered_are_kept_apart(deployment: Deployment) -> None:
     last = FIRST_DAY + timedelta(days=3)
     for i in range(4):

@@ -71,6 +71,17 @@ def test_time_travel_by_run_and_lineage_in_the_snapshot(deployment: Deployment) 
         warehouse.snapshot_of_run(TABLE, "three")
 
 
+def test_lineage_of_a_day_survives_the_expiry_of_commits_between(deployment: Deployment) -> None:
+    warehouse = deployment.warehouse
+    first = _commit(warehouse, "one", DAYS[:2], 1.0)
+    middle = _commit(warehouse, "two", DAYS[2:3], 1.0)
+    _commit(warehouse, "three", DAYS[:1], 9.0)
+    warehouse.table(TABLE).maintenance.expire_snapshots().by_ids([middle]).commit()
+    by_day = {ds: properties["m2m.run-id"] for ds, properties in warehouse.lineage(TABLE).items()}
+    assert by_day == {DAYS[0]: "three", DAYS[1]: "one"}
+    assert {properties["m2m.run-id"] for properties in warehouse.lineage(TABLE, first).values()} == {"one"}
+
+
 def test_an_empty_day_is_told_from_a_day_never_written(deployment: Deployment) -> None:
     warehouse = deployment.warehouse
     files = [_write(warehouse, "one", DAYS[0], 1.0)]
