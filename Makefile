@@ -73,6 +73,10 @@ types: $(INSTALLED) ## mypy, strict, of m2m_model and pipelines
 bench-model: $(INSTALLED) ## The network's speed against its textbook form and its bare backbone
 	@PYTHONPATH=. $(BIN)/python benchmarks/model.py
 
+.PHONY: bench-scale
+bench-scale: $(INSTALLED) ## Time, memory and disk of every stage; SIZES=10000,100000,1000000: docs/scale.json
+	@PYTHONPATH=. $(BIN)/python -u benchmarks/scale.py $(if $(SIZES),--sizes $(SIZES))
+
 .PHONY: dictionary
 dictionary: $(INSTALLED) ## Make docs/data_dictionary.md again
 	$(BIN)/python -c 'from pipelines.config import load_config; from pipelines.tables import data_dictionary; \

@@ -14,6 +14,7 @@ STAGES = (
     "monitor",
     "show",
     "status",
+    "restatements",
     "maintain",
 )
 

@@ -1,7 +1,7 @@
 """Stage: challenger, champion and baselines at held-out cutoffs -> marts.backtest, marts.backtest_value, and MLflow.
 
 Reads the sequences as of --date and the aliases `challenger` and `champion`. Every forecaster is judged on
-the same series at the same cutoffs: as-of minus the horizon, then every [backtest] every_days back. Writes
+the same series at the same cutoffs: the last one whose label is final, then every [backtest] every_days back. Writes
 the date's partition of marts.backtest, per cutoff x scenario x task, with * for all scenarios and a null
 cutoff for all cutoffs; and of marts.backtest_value: ranking, errors by size, who will leave. Logs the figures,
 with plots of reliability and of errors by size, to the challenger's MLflow run.

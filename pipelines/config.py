@@ -56,6 +56,8 @@ class Dataset:
     """What is forecast. ``name`` also names the folder under M2M_HOME, the MLflow experiment and the model.
 
     ``late_days``: how many days before its own a daily run stages again, for rows that came late or were restated.
+    ``mature_days``: how old a day must be before its rows count as final: no label of training, backtest or monitoring
+    holds a younger one (`restatements` shows how much they still change).
     """
 
     name: str
@@ -63,6 +65,12 @@ class Dataset:
     horizon_days: int = 7
     buckets: int = 4
     late_days: int = 0
+    mature_days: int = 0
+
+    @property
+    def label_days(self) -> int:
+        """Days after a cutoff until its label is final."""
+        return self.horizon_days + self.mature_days
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ class Distributor:
 
 @dataclass(frozen=True)
 class Backtest:
-    """Held-out cutoffs: as-of minus horizon, then every ``every_days`` back, ``cutoffs`` of them."""
+    """Held-out cutoffs: the last whose label is final, then every ``every_days`` back, ``cutoffs`` of them."""
 
     cutoffs: int = 4
     every_days: int = 7
@@ -400,7 +408,12 @@ def _check(config: Config) -> None:
     for key, number in positive.items():
         if number < 1:
             refuse(f"{key} = {number}: must be at least 1")
-    if config.dataset.late_days < 0:
-        refuse(f"[dataset] late_days = {config.dataset.late_days}: must be at least 0")
+    not_negative = {
+        "[dataset] late_days": config.dataset.late_days,
+        "[dataset] mature_days": config.dataset.mature_days,
+    }
+    for key, number in not_negative.items():
+        if number < 0:
+            refuse(f"{key} = {number}: must be at least 0")
     if config.history.keep_days < config.history.window_days:
         refuse("[history] keep_days must not be below window_days")

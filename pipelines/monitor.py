@@ -1,8 +1,9 @@
 """Stage: forecasts whose horizon has passed, against what happened -> marts.forecast_quality.
 
-At --date D the forecasts made as of D minus the horizon are mature. Reads them from marts.forecast_daily and
-the days since from staged.performance_daily. Writes that as-of date's partition of marts.forecast_quality,
-per method x scenario x task; a published forecast with 90 % intervals far from 90 % shows here first.
+At --date D the forecasts made as of D minus the horizon and [dataset] mature_days are mature. Reads them from
+marts.forecast_daily and the days of their horizon from staged.performance_daily. Writes that as-of date's
+partition of marts.forecast_quality, per method x scenario x task; a published forecast with 90 % intervals far
+from 90 % shows here first.
 Nothing matured is not an error. Fails (3) when a day of the horizon was never staged.
 """
 
@@ -27,17 +28,15 @@ TABLE = "marts.forecast_quality"
 
 def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame:
     """Judge the forecasts that matured on ``run.ds``; returns the rows written (none if nothing matured)."""
-    config, horizon = run.config, run.config.dataset.horizon_days
-    as_of = run.ds - timedelta(days=horizon)
+    config, horizon, wait = run.config, run.config.dataset.horizon_days, run.config.dataset.label_days
+    as_of = run.ds - timedelta(days=wait)
     forecasts = warehouse.files("marts.forecast_daily", as_of, as_of)
     if not forecasts:
         oldest = min(warehouse.days("marts.forecast_daily"), default=None)
-        first = (
-            f"; the first forecasts mature on {oldest + timedelta(days=horizon)}" if oldest and oldest > as_of else ""
-        )
+        first = f"; the first forecasts mature on {oldest + timedelta(days=wait)}" if oldest and oldest > as_of else ""
         run.say(f"no forecast was made as of {as_of}: nothing to judge{first}")
         return pl.DataFrame()
-    days = days_between(as_of + timedelta(days=1), run.ds)
+    days = days_between(as_of + timedelta(days=1), as_of + timedelta(days=horizon))
     staged = warehouse.days("staged.performance_daily", days[0], days[-1])
     if missing := [day for day in days if day not in staged]:
         raise DataError(

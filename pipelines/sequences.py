@@ -158,13 +158,13 @@ def kept_days(config: Config, as_of: date) -> int:
 
 
 def held_out_cutoffs(config: Config, as_of: date) -> list[date]:
-    """Held-out cutoffs, latest first: as-of minus the horizon, then every ``every_days`` back.
+    """Held-out cutoffs, latest first: the last one whose label is final, then every ``every_days`` back.
 
     Raises:
         DataError: the data starts too late for the earliest of them.
     """
-    horizon, backtest = config.dataset.horizon_days, config.backtest
-    latest = as_of - timedelta(days=horizon)
+    backtest = config.backtest
+    latest = as_of - timedelta(days=config.dataset.label_days)
     cutoffs = [latest - timedelta(days=backtest.every_days * i) for i in range(backtest.cutoffs)]
     if cutoffs[-1] <= config.dataset.first_day:
         raise DataError(

@@ -65,7 +65,7 @@ def chain(config: Config) -> list[Link]:
             "marts.forecast_quality",
             "monitor",
             {"marts.forecast_daily": (0, 0), "staged.performance_daily": (1, horizon)},
-            late_days=horizon,
+            late_days=config.dataset.label_days,
         ),
     ]
 

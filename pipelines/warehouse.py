@@ -202,7 +202,7 @@ class Warehouse:
             ConfigError: no snapshot of the table carries that run id.
         """
         for snapshot in reversed(self.table(name).snapshots()):
-            if _property(snapshot, "m2m.run-id") == run_id:
+            if _properties(snapshot).get("m2m.run-id") == run_id:
                 return int(snapshot.snapshot_id)
         raise ConfigError(f"{name}: no snapshot of run {run_id}; it published nothing, or its snapshot has expired")
 
@@ -210,15 +210,19 @@ class Warehouse:
         """Properties of the newest commit that replaced each day, seen from a snapshot (default: now); days whose
         commit has expired are absent."""
         found: dict[date, dict[str, str]] = {}
-        # In the order of commits, not from parent to parent: between two that were kept, others may have expired.
-        snapshots = sorted(self.table(name).snapshots(), key=lambda snapshot: snapshot.sequence_number or 0)
-        last = next((i for i, snapshot in enumerate(snapshots) if snapshot.snapshot_id == snapshot_id), len(snapshots))
-        for snapshot in reversed(snapshots[: last + 1]):
-            properties = dict(snapshot.summary.additional_properties) if snapshot.summary else {}
-            for part in filter(None, properties.get(REPLACED, "").split(", ")):
-                for ds in days_between(*map(date.fromisoformat, part.split(".."))):
-                    found.setdefault(ds, properties)
+        for snapshot in self._snapshots(name):
+            found |= dict.fromkeys(_replaced(snapshot), _properties(snapshot))
+            if snapshot.snapshot_id == snapshot_id:
+                break
         return found
+
+    def commits(self, name: str) -> list[tuple[int, list[date]]]:
+        """The snapshots that are kept, oldest first, each with the days that it replaced."""
+        return [(int(snapshot.snapshot_id), _replaced(snapshot)) for snapshot in self._snapshots(name)]
+
+    def _snapshots(self, name: str) -> list[Snapshot]:
+        """In the order of commits, not from parent to parent: between two that were kept, others may have expired."""
+        return sorted(self.table(name).snapshots(), key=lambda snapshot: snapshot.sequence_number or 0)
 
     def commit(self, name: str, days: Iterable[date], files: Iterable[DataFile], properties: Mapping[str, str]) -> int:
         """Replace whole days of a table by ``files``, in one snapshot with ``properties`` as lineage.
@@ -260,7 +264,7 @@ class Warehouse:
                 return next(
                     int(snapshot.snapshot_id)
                     for snapshot in reversed(current.snapshots())
-                    if _property(snapshot, "m2m.run-id") == properties["run-id"]
+                    if _properties(snapshot).get("m2m.run-id") == properties["run-id"]
                 )
             except (CommitFailedException, ValidationException) as error:
                 if attempt == COMMIT_ATTEMPTS:
@@ -364,8 +368,14 @@ def read_files(files: Iterable[DataFile], schema: pa.Schema, columns: Sequence[s
     return pl.concat([empty, pl.read_parquet(paths, columns=names, glob=False)]) if paths else empty
 
 
-def _property(snapshot: Snapshot, key: str) -> str | None:
-    return snapshot.summary.additional_properties.get(key) if snapshot.summary else None
+def _properties(snapshot: Snapshot) -> dict[str, str]:
+    return dict(snapshot.summary.additional_properties) if snapshot.summary else {}
+
+
+def _replaced(snapshot: Snapshot) -> list[date]:
+    """The days that a commit replaced."""
+    folded = filter(None, _properties(snapshot).get(REPLACED, "").split(", "))
+    return [ds for part in folded for ds in days_between(*map(date.fromisoformat, part.split("..")))]
 
 
 def on_day(ds: date) -> BooleanExpression:

@@ -1,0 +1,91 @@
+"""A stage run as a person runs it, one process from its start to its end: time, and memory of its process tree by part.
+
+Memory is resident memory, sampled every 0.2 s; pages that processes share are counted once for each of them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("driver", "driver JVM", "executor JVMs", "workers", "training")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """``cpu_s`` is user + system time of the tree, as far as its processes were waited for. ``peak_mib``: the largest
+    sum of each part's processes, ``anonymous_mib``: without the files that they map; "all" is the whole tree."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: dict[str, float]
+    anonymous_mib: dict[str, float]
+
+
+def run(command: list[str], home: Path, log: Path) -> Ran:
+    """Run a Python command in the repository with its state under ``home``, and watch its process tree.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    peak, anonymous = dict.fromkeys((*PARTS, "all"), 0), dict.fromkeys((*PARTS, "all"), 0)
+    started, before = time.monotonic(), os.times()
+    with log.open("wb") as out:
+        process = psutil.Popen(
+            [sys.executable, *command], cwd=ROOT, env=os.environ | {"M2M_HOME": str(home)}, stdout=out, stderr=out
+        )
+        while process.poll() is None:
+            for most, now in zip((peak, anonymous), resident(process), strict=True):
+                most.update({part: max(most[part], now[part]) for part in most})
+            time.sleep(0.2)
+    seconds, after = time.monotonic() - started, os.times()
+    if process.returncode:
+        said = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+        sys.exit(f"`{' '.join(command)}` ended with {process.returncode}:\n{said}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    in_mib = [{part: size / 2**20 for part, size in most.items()} for most in (peak, anonymous)]
+    return Ran(seconds, cpu, *in_mib)
+
+
+def resident(root: psutil.Process) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes in memory by part, and those of them that are no file's."""
+    total, anonymous = dict.fromkeys((*PARTS, "all"), 0), dict.fromkeys((*PARTS, "all"), 0)
+    try:
+        members = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        members = []
+    for member in members:
+        try:
+            memory, part = member.memory_info(), part_of(member, root)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+            continue  # it ended between the listing and the look
+        for name in (part, "all"):
+            total[name] += memory.rss
+            anonymous[name] += memory.rss - memory.shared
+    return total, anonymous
+
+
+def part_of(member: psutil.Process, root: psutil.Process) -> str:
+    """Which of ``PARTS`` a process is; in local mode the driver's JVM is the executor too."""
+    if member.pid == root.pid:
+        return "driver"
+    words = " ".join(member.cmdline())
+    if "java" in member.name():
+        return "executor JVMs" if "CoarseGrainedExecutorBackend" in words else "driver JVM"
+    return "workers" if "pyspark.daemon" in words else "training"
+
+
+def machine() -> str:
+    memory = psutil.virtual_memory().total / 2**30
+    today = datetime.now(UTC).date()
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}, {today}"
+    )

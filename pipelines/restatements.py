@@ -1,0 +1,174 @@
+"""How much a day's rows still change after it, per scenario and task, and from what age on they count as final.
+
+Reads the versions of staged.performance_daily that its snapshots still hold, for the [history] keep_days up to --date:
+a day that was staged again ([dataset] late_days, or by hand) has one for each time. A day's age is counted to the
+newest day that was staged then. Restated is the sum over advertisers of |as known then - as known now|; a label is a
+sum of days. Prints the share at each age, and the age from which no cell changes by over 1 %: the [dataset] mature_days
+to set. Writes nothing. A day that was staged once says nothing; none staged twice is not an error.
+Fails (2) on wrong use.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import pairwise
+
+import polars as pl
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from m2m_model.config import ACTIVE, Task
+from pipelines.buckets import map_buckets
+from pipelines.cli import Run, exit_status, run_of, stage_parser
+from pipelines.config import Config
+from pipelines.sequences import SERIES, kept_days
+from pipelines.session import spark_session
+from pipelines.warehouse import DataFile, Warehouse, read_files
+
+TABLE = "staged.performance_daily"
+FINAL = 0.01  # a cell that changes by less than this counts as final
+RESTATED = pl.Schema(
+    {
+        "age": pl.Int32(),
+        "scenario_id": pl.String(),
+        "task": pl.String(),
+        "restated": pl.Float64(),
+        "total": pl.Float64(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A day's files by bucket, as they were staged when the day was ``age`` days old."""
+
+    age: int
+    files: dict[int, DataFile]
+
+
+def restatements(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame:
+    """Per age, scenario and task: what was restated after that age, the total as known now, and the days compared."""
+    config = run.config
+    versions = versions_of_days(warehouse, run.ds - timedelta(days=kept_days(config, run.ds) - 1), run.ds)
+    compared: dict[int, int] = defaultdict(int)
+    for looks in versions.values():
+        for age in range(looks[0].age, looks[-1].age):
+            compared[age] += 1
+    if not compared:
+        return pl.DataFrame(schema=RESTATED | {"days": pl.Int64()})
+    schema, tasks, metrics = warehouse.arrow_schema(TABLE), config.task, config.metric_names
+
+    def kernel(bucket: int) -> pl.DataFrame:
+        parts = [restated_in(bucket, looks, schema, tasks, metrics) for looks in versions.values()]
+        return pl.concat([pl.DataFrame(schema=RESTATED), *parts])
+
+    keys = ["age", "scenario_id", "task"]
+    found = map_buckets(spark, range(config.dataset.buckets), kernel, RESTATED, sum_by=keys)
+    days = pl.DataFrame({"age": list(compared), "days": list(compared.values())}, schema_overrides={"age": pl.Int32})
+    return found.join(days, on="age").sort(*keys)
+
+
+def versions_of_days(warehouse: Warehouse, first: date, last: date) -> dict[date, list[Version]]:
+    """The versions of each day that was staged more than once, oldest first."""
+    versions: dict[date, list[Version]] = defaultdict(list)
+    newest = date.min
+    for snapshot_id, replaced in warehouse.commits(TABLE):
+        files: dict[date, dict[int, DataFile]] = defaultdict(dict)
+        for file in warehouse.files(TABLE, snapshot_id=snapshot_id):
+            newest = max(newest, file.ds)
+            if first <= file.ds <= last:
+                files[file.ds][file.bucket] = file
+        for day in replaced:
+            if first <= day <= last:
+                versions[day].append(Version((newest - day).days, files[day]))
+    return {day: looks for day, looks in sorted(versions.items()) if looks[-1].age > looks[0].age}
+
+
+def restated_in(
+    bucket: int, looks: list[Version], schema: pa.Schema, tasks: tuple[Task, ...], metrics: tuple[str, ...]
+) -> pl.DataFrame:
+    """Of one day in one bucket, for every age at which it was known and looked at again later."""
+    now = looks[-1].files.get(bucket)
+    final = values_of(now, schema, tasks, metrics)
+    names = [task.name for task in tasks]
+    parts = []
+    for look, following in pairwise(looks):
+        then = look.files.get(bucket)
+        same = (then and then.fingerprint) == (now and now.fingerprint)
+        known = final if same else values_of(then, schema, tasks, metrics)
+        both = final.join(known, on=SERIES, how="full", coalesce=True, suffix="_then").fill_null(0.0)
+        for age in range(look.age, following.age):
+            parts += [
+                both.group_by("scenario_id").agg(
+                    pl.lit(age, pl.Int32).alias("age"),
+                    pl.lit(name).alias("task"),
+                    (pl.col(name) - pl.col(f"{name}_then")).abs().sum().alias("restated"),
+                    pl.col(name).sum().alias("total"),
+                )
+                for name in names
+            ]
+    return pl.concat([pl.DataFrame(schema=RESTATED), *(part.select(RESTATED.names()) for part in parts)])
+
+
+def values_of(
+    file: DataFile | None, schema: pa.Schema, tasks: tuple[Task, ...], metrics: tuple[str, ...]
+) -> pl.DataFrame:
+    """What each row of a day adds to each task."""
+    rows = read_files([file] if file else [], schema, [*SERIES, *metrics])
+    columns = []
+    for task in tasks:
+        value = pl.max_horizontal(0.0, *(metrics if task.metric == ACTIVE else [task.metric]))
+        columns.append((value if task.aggregate == "sum" else (value > 0).cast(pl.Float64)).alias(task.name))
+    return rows.select(*SERIES, *columns)
+
+
+def mature_from(found: pl.DataFrame) -> int | None:
+    """The smallest age from which no cell changes by over 1 %; None where the oldest age looked at still does."""
+    still = found.filter(pl.col("restated") > FINAL * pl.col("total"))["age"]
+    age = 0 if still.is_empty() else int(still.max()) + 1  # type: ignore[arg-type]
+    return age if age <= int(found["age"].max()) else None  # type: ignore[arg-type]
+
+
+def report(config: Config, found: pl.DataFrame, ds: date) -> list[str]:
+    """The lines to print."""
+    if found.is_empty():
+        return [
+            f"{TABLE}: no day up to {ds} was staged at two ages, so nothing is known of restatements; with [dataset] "
+            "late_days every daily run stages the days before its own again"
+        ]
+    ages = found["age"].unique().sort().to_list()
+    days = dict(found.select("age", "days").unique().iter_rows())
+    lines = [
+        f"{TABLE} up to {ds}: restated after a day was N days old, in % of what is known now",
+        f"  {'scenario':16} {'task':16}" + "".join(f"{age:>9}" for age in ages),
+    ]
+    for (scenario, task), part in found.group_by("scenario_id", "task", maintain_order=True):
+        share = {age: 100 * restated / total if total else 0.0 for age, restated, total in _sums(part)}
+        cells = "".join(f"{share[age]:>9.2f}" if age in share else f"{'-':>9}" for age in ages)
+        lines.append(f"  {scenario!s:16} {task!s:16}{cells}")
+    lines.append(f"  {'days compared':33}" + "".join(f"{days[age]:>9}" for age in ages))
+    mature = mature_from(found)
+    if mature is None:
+        lines.append(f"not final yet at {ages[-1]} days; raise [dataset] late_days to look later")
+    else:
+        now = config.dataset.mature_days
+        lines.append(f"final from {mature} days on (every cell within {FINAL:.0%}); [dataset] mature_days is {now}")
+    return lines
+
+
+def _sums(part: pl.DataFrame) -> list[tuple[int, float, float]]:
+    return part.select("age", "restated", "total").rows()
+
+
+def main(argv: list[str] | None = None) -> None:
+    run = run_of("restatements", stage_parser(__doc__ or "").parse_args(argv))
+    with spark_session(run.config, run.run_id) as spark:
+        found = restatements(run, spark, Warehouse(run.config))
+    print("\n".join(report(run.config, found, run.ds)))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))
