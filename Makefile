@@ -74,7 +74,7 @@ bench-model: $(INSTALLED) ## The network's speed against its textbook form and i
 	@PYTHONPATH=. $(BIN)/python benchmarks/model.py
 
 .PHONY: bench-scale
-bench-scale: $(INSTALLED) ## Time, memory and disk of every stage; SIZES=10000,100000,1000000: docs/scale.json
+bench-scale: $(INSTALLED) ## Time, memory and disk of every stage; SIZES=10000,100000,1000000: docs/scale.md
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/scale.py $(if $(SIZES),--sizes $(SIZES))
 
 .PHONY: dictionary

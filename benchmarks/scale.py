@@ -1,11 +1,11 @@
 """What a hundred times as many advertisers cost: every stage on simulated data of several sizes.
 
-    python benchmarks/scale.py --sizes 10000,100000,1000000 [--out docs/scale.md]
+    python benchmarks/scale.py [--sizes 10000,100000,1000000] [--out docs/scale.md]
 
 Each size has a fresh M2M_HOME: 4 scenarios, 90 days. The history of all but the last day is staged, its sequences are
 built and a model is trained on them; then the last day comes as every day does. Every stage is a process of its own on
 a Spark cluster of two executors with one core each, so that what the driver holds and what the executors hold are told
-apart. The figures of each size are kept in docs/scale.json.
+apart. The figures of a size are kept until it is measured again. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from measure import PARTS, ROOT, Ran, machine, run
 
@@ -96,26 +98,74 @@ def stored(home: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="10000,100000,1000000", help="numbers of advertisers, with commas between")
-    parser.add_argument(
-        "--keep", type=Path, default=ROOT / "docs" / "scale.json", help="figures of the sizes done before"
-    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "scale.md", help="the tables; figures beside it")
     arguments = parser.parse_args()
-    kept = json.loads(arguments.keep.read_text(encoding="utf-8")) if arguments.keep.exists() else {}
+    figures = arguments.out.with_suffix(".json")
+    kept = json.loads(figures.read_text(encoding="utf-8")) if figures.exists() else {}
     for advertisers in map(int, arguments.sizes.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            stages = []
-            for stage in stages_of(advertisers, Path(folder)):
-                print(row(stage), flush=True)
-                stages.append(asdict(stage))
+            stages = [asdict(stage) for stage in stages_of(advertisers, Path(folder))]
         kept[str(advertisers)] = {"machine": machine(), "code": code_version(), "stages": stages}
-        arguments.keep.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        figures.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        arguments.out.write_text(tables(kept), encoding="utf-8")
+    print(tables(kept))
+    print(json.dumps(ratios(kept)))
 
 
-def row(stage: Stage) -> str:
-    ran = stage.ran
-    memory = " | ".join(f"{ran.peak_mib[part]:,.0f}" for part in PARTS)
-    figures = f"{stage.rows:,} | {ran.wall_s:.0f} | {stage.wrote_mib:,.0f}"
-    return f"| {stage.advertisers:,} | {stage.name} | {figures} | {memory} |"
+def tables(kept: dict[str, Any]) -> str:
+    """The page: a table a size."""
+    lines = [
+        "# What size costs",
+        "",
+        "Made by `make bench-scale` on simulated data: 4 scenarios, 90 days, a process a stage, JVM start included. Spark "
+        "runs as a cluster of two executors of one core each on the same machine, so that the driver's memory is its own. "
+        "Memory is the peak of each part in MiB; *training* is what the training process holds itself, and with the files "
+        "that it maps. Sizes may have been measured on different days; each says when.",
+        "",
+    ]
+    for size in sorted(kept, key=int):
+        found = kept[size]
+        lines += [
+            f"## {int(size):,} advertisers",
+            "",
+            f"{found['machine']}; code {found['code']}.",
+            "",
+            "| stage | rows written | wall s | MiB written | driver | driver JVM | executor JVMs | workers | training |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            *(row(stage) for stage in found["stages"]),
+            "",
+            f"Staging, building and scoring together: {built_and_scored(found) / 60:.1f} minutes.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def row(stage: dict[str, Any]) -> str:
+    ran = stage["ran"]
+    own, mapped = ran["anonymous_mib"]["training"], ran["peak_mib"]["training"]
+    training = f"{own:,.0f} ({mapped:,.0f})" if stage["name"] == "train" else ""
+    memory = " | ".join(f"{ran['peak_mib'][part]:,.0f}" for part in PARTS[:-1])
+    figures = f"{stage['rows']:,} | {ran['wall_s']:.0f} | {stage['wrote_mib']:,.0f}"
+    return f"| {stage['name']} | {figures} | {memory} | {training} |"
+
+
+def built_and_scored(found: dict[str, Any]) -> float:
+    """Seconds from raw files to forecasts: the whole history staged, its sequences built, all series scored."""
+    wanted = ("stage_sources, 89 days", "build_sequences, all", "score")
+    return sum(stage["ran"]["wall_s"] for stage in found["stages"] if stage["name"] in wanted)
+
+
+def ratios(kept: dict[str, Any]) -> dict[str, float]:
+    """The dearest tenfold step, and the largest size's driver (Python and JVM) over the smallest's."""
+    sizes = sorted(map(int, kept))
+    steps = [built_and_scored(kept[str(b)]) / built_and_scored(kept[str(a)]) * 10 * a / b for a, b in pairwise(sizes)]
+
+    def driver(size: int) -> float:
+        peaks = [stage["ran"]["peak_mib"] for stage in kept[str(size)]["stages"]]
+        return max(float(peak["driver"] + peak["driver JVM"]) for peak in peaks)
+
+    found = {"driver_rss_ratio": round(driver(sizes[-1]) / driver(sizes[0]), 3)}
+    return ({"cost_of_10x": round(max(steps), 2)} if steps else {}) | found
 
 
 if __name__ == "__main__":
