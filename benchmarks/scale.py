@@ -117,10 +117,10 @@ def tables(kept: dict[str, Any]) -> str:
     lines = [
         "# What size costs",
         "",
-        "Made by `make bench-scale` on simulated data: 4 scenarios, 90 days, a process a stage, JVM start included. Spark "
-        "runs as a cluster of two executors of one core each on the same machine, so that the driver's memory is its own. "
-        "Memory is the peak of each part in MiB; *training* is what the training process holds itself, and with the files "
-        "that it maps. Sizes may have been measured on different days; each says when.",
+        "Made by `make bench-scale` on simulated data: 4 scenarios, 90 days, a process a stage, JVM start included.",
+        "Spark runs as a cluster of two executors of one core each on the same machine, so that the driver's memory is",
+        "its own. Memory is the peak of each part in MiB; *training* is what the training process holds itself, and",
+        "with the files that it maps. Sizes may have been measured on different days; each says when.",
         "",
     ]
     for size in sorted(kept, key=int):
@@ -130,7 +130,7 @@ def tables(kept: dict[str, Any]) -> str:
             "",
             f"{found['machine']}; code {found['code']}.",
             "",
-            "| stage | rows written | wall s | MiB written | driver | driver JVM | executor JVMs | workers | training |",
+            "| stage | rows | wall s | MiB written | driver | driver JVM | executor JVMs | workers | training |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
             *(row(stage) for stage in found["stages"]),
             "",
@@ -156,16 +156,22 @@ def built_and_scored(found: dict[str, Any]) -> float:
 
 
 def ratios(kept: dict[str, Any]) -> dict[str, float]:
-    """The dearest tenfold step, and the largest size's driver (Python and JVM) over the smallest's."""
+    """The dearest step per ten times the advertisers, and the largest size's driver (Python and JVM) over the
+    smallest's; none of a single size."""
     sizes = sorted(map(int, kept))
-    steps = [built_and_scored(kept[str(b)]) / built_and_scored(kept[str(a)]) * 10 * a / b for a, b in pairwise(sizes)]
+    seconds = {size: built_and_scored(kept[str(size)]) for size in sizes}
+    if len(sizes) == 1:
+        return {}
 
     def driver(size: int) -> float:
         peaks = [stage["ran"]["peak_mib"] for stage in kept[str(size)]["stages"]]
         return max(float(peak["driver"] + peak["driver JVM"]) for peak in peaks)
 
-    found = {"driver_rss_ratio": round(driver(sizes[-1]) / driver(sizes[0]), 3)}
-    return ({"cost_of_10x": round(max(steps), 2)} if steps else {}) | found
+    dearest = max(seconds[b] / seconds[a] * 10 * a / b for a, b in pairwise(sizes))
+    return {
+        "cost_of_10x": round(dearest, 2),
+        "driver_rss_ratio": round(driver(sizes[-1]) / driver(sizes[0]), 3),
+    }
 
 
 if __name__ == "__main__":
