@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,28 +37,28 @@ def run(command: list[str], home: Path, log: Path) -> Ran:
     Raises:
         SystemExit: it failed.
     """
-    peak, anonymous = dict.fromkeys((*PARTS, "all"), 0), dict.fromkeys((*PARTS, "all"), 0)
+    peak, anonymous = Counter[str](), Counter[str]()
     started, before = time.monotonic(), os.times()
     with log.open("wb") as out:
         process = psutil.Popen(
             [sys.executable, *command], cwd=ROOT, env=os.environ | {"M2M_HOME": str(home)}, stdout=out, stderr=out
         )
         while process.poll() is None:
-            for most, now in zip((peak, anonymous), resident(process), strict=True):
-                most.update({part: max(most[part], now[part]) for part in most})
+            total, own = resident(process)
+            peak, anonymous = peak | total, anonymous | own  # the larger of each part
             time.sleep(0.2)
     seconds, after = time.monotonic() - started, os.times()
     if process.returncode:
         said = log.read_text(encoding="utf-8", errors="replace")[-3000:]
         sys.exit(f"`{' '.join(command)}` ended with {process.returncode}:\n{said}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    in_mib = [{part: size / 2**20 for part, size in most.items()} for most in (peak, anonymous)]
+    in_mib = [{part: most[part] / 2**20 for part in (*PARTS, "all")} for most in (peak, anonymous)]
     return Ran(seconds, cpu, *in_mib)
 
 
-def resident(root: psutil.Process) -> tuple[dict[str, int], dict[str, int]]:
+def resident(root: psutil.Process) -> tuple[Counter[str], Counter[str]]:
     """Bytes in memory by part, and those of them that are no file's."""
-    total, anonymous = dict.fromkeys((*PARTS, "all"), 0), dict.fromkeys((*PARTS, "all"), 0)
+    total, anonymous = Counter[str](), Counter[str]()
     try:
         members = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from measure import machine
 from numpy.typing import NDArray
 from results import judged, train
-from stages import machine
 
 from m2m_model.config import ACTIVE, Task
 from m2m_model.inputs import Panel, SequenceSpec

@@ -530,7 +530,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    from stages import machine
+    from measure import machine
 
     started, lines, chapters = time.monotonic(), [], {}
     for name in arguments.data:

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from itertools import pairwise
@@ -37,9 +37,8 @@ EXECUTOR_MEMORY = "2g"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage at one size; ``rows`` are those it wrote, ``wrote_mib`` what its home grew by."""
+    """One stage; ``rows`` are those it wrote to the tables of advertisers, ``wrote_mib`` what its home grew by."""
 
-    advertisers: int
     name: str
     rows: int
     wrote_mib: float
@@ -61,33 +60,27 @@ def stages_of(advertisers: int, folder: Path) -> Iterator[Stage]:
     last = first + timedelta(days=DAYS - 1)
     before = last - timedelta(days=1)
 
-    def measured(name: str, command: list[str], rows: Callable[[], int]) -> Stage:
+    def measured(name: str, command: list[str], oldest: date, newest: date, *tables: str) -> Stage:
         size, ran = stored(home), run(command, home, folder / "log.txt")
-        return Stage(advertisers, name, rows(), stored(home) - size, ran)
+        rows = sum(file.rows for table in tables for file in warehouse.files(table, oldest, newest))
+        return Stage(name, rows, stored(home) - size, ran)
 
     def stage(name: str, *options: str) -> list[str]:
         return ["-m", f"pipelines.{name}", "--config", str(config_path), *options]
 
-    def written(table: str, day: date) -> Callable[[], int]:
-        return lambda: sum(file.rows for file in warehouse.files(table, day, day))
-
-    def staged(oldest: date, newest: date) -> Callable[[], int]:
-        tables = ("staged.performance_daily", "staged.behavior_daily")
-        return lambda: sum(file.rows for table in tables for file in warehouse.files(table, oldest, newest))
-
+    staged, series = ("staged.performance_daily", "staged.behavior_daily"), "features.advertiser_sequence"
     generate = ["examples/simulated/generate.py", "--advertisers", str(advertisers), "--out", str(config.home / "raw")]
-    yield measured("simulate", generate, lambda: 0)
+    yield measured("simulate", generate, first, last)
     history = ("--from", str(first), "--to", str(before))
-    yield measured("stage_sources, 89 days", stage("stage_sources", *history), staged(first, before))
-    series = "features.advertiser_sequence"
-    yield measured("build_sequences, all", stage("build_sequences", "--date", str(before)), written(series, before))
-    yield measured("train", stage("train", "--date", str(before)), lambda: 0)
+    yield measured("stage_sources, 89 days", stage("stage_sources", *history), first, before, *staged)
+    yield measured("build_sequences, all", stage("build_sequences", "--date", str(before)), before, before, series)
+    yield measured("train", stage("train", "--date", str(before)), before, before)
     challenger = registry.get(CHALLENGER)
     assert challenger is not None
     registry.promote(challenger.version)  # whatever its backtest says: it is speed that is looked at
-    yield measured("stage_sources, a day", stage("stage_sources", "--date", str(last)), staged(last, last))
-    yield measured("build_sequences, a day", stage("build_sequences", "--date", str(last)), written(series, last))
-    yield measured("score", stage("score", "--date", str(last)), written("marts.forecast_daily", last))
+    yield measured("stage_sources, a day", stage("stage_sources", "--date", str(last)), last, last, *staged)
+    yield measured("build_sequences, a day", stage("build_sequences", "--date", str(last)), last, last, series)
+    yield measured("score", stage("score", "--date", str(last)), last, last, "marts.forecast_daily")
 
 
 def stored(home: Path) -> float:
@@ -104,7 +97,10 @@ def main() -> None:
     kept = json.loads(figures.read_text(encoding="utf-8")) if figures.exists() else {}
     for advertisers in map(int, arguments.sizes.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            stages = [asdict(stage) for stage in stages_of(advertisers, Path(folder))]
+            stages = []
+            for stage in stages_of(advertisers, Path(folder)):
+                stages.append(asdict(stage))
+                print(f"{advertisers:,}: {row(stages[-1])}", flush=True)
         kept[str(advertisers)] = {"machine": machine(), "code": code_version(), "stages": stages}
         figures.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         arguments.out.write_text(tables(kept), encoding="utf-8")

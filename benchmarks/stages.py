@@ -3,8 +3,8 @@
     python benchmarks/stages.py [--data online_ads online_retail] [--out benchmarks/stages.md]
 
 Each stage runs as a person would run it: one process, JVM start included, in a fresh M2M_HOME. Memory is the largest
-sum of resident sizes over the stage's whole process tree (Python, JVM, Spark's Python workers, training ranks), sampled
-every 0.1 s; pages that processes share are counted once for each of them. The last line is the same as JSON.
+sum over the stage's whole process tree (Python, JVM, Spark's Python workers, training ranks). The last line is the same
+as JSON.
 """
 
 from __future__ import annotations
@@ -12,24 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import sys
 import tempfile
-import time
 import tomllib
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
-import psutil
+from measure import ROOT, machine, run
 
-ROOT = Path(__file__).resolve().parents[1]
 LAST_DAYS = {"online_ads": date(2020, 6, 30), "online_retail": date(2011, 12, 9)}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One stage. ``cpu_s`` is user + system time of the tree, as far as its processes were waited for."""
+    """One stage; figures as in ``measure.Ran``."""
 
     data: str
     stage: str
@@ -46,47 +42,6 @@ def stages(config: Path, last: date) -> list[tuple[str, list[str]]]:
     loads = [("stage_sources", history)]
     loads += [(name, ["--date", before]) for name in ("build_sequences", "train", "backtest", "promote", "score")]
     return loads + [(name, ["--date", str(last)]) for name in ("stage_sources", "build_sequences", "score", "monitor")]
-
-
-def measure(data: str, stage: str, arguments: list[str], config: Path, home: Path) -> Measured:
-    """Run one stage and watch its process tree.
-
-    Raises:
-        SystemExit: the stage failed.
-    """
-    command = [sys.executable, "-m", f"pipelines.{stage}", "--config", str(config), *arguments]
-    log = home / "log.txt"
-    started, peak = time.monotonic(), 0
-    with log.open("wb") as out:
-        process = psutil.Popen(command, cwd=ROOT, env=os.environ | {"M2M_HOME": str(home)}, stdout=out, stderr=out)
-        before = os.times()
-        while process.poll() is None:
-            peak = max(peak, tree_rss(process))
-            time.sleep(0.1)
-    after = os.times()
-    if process.returncode:
-        sys.exit(f"{data} {stage} ended with {process.returncode}:\n{log.read_text(encoding='utf-8')[-3000:]}")
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    span = f"{stage} ({'history' if '--from' in arguments else arguments[-1]})"
-    return Measured(data, span, time.monotonic() - started, cpu, peak / 2**20)
-
-
-def tree_rss(process: psutil.Popen) -> int:
-    total = 0
-    try:
-        for member in [process, *process.children(recursive=True)]:
-            total += member.memory_info().rss
-    except psutil.NoSuchProcess:
-        pass  # it ended between the listing and the look
-    return total
-
-
-def machine() -> str:
-    memory = psutil.virtual_memory().total / 2**30
-    today = datetime.now(UTC).date()
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}, {today}"
-    )
 
 
 def main() -> None:
@@ -109,7 +64,10 @@ def main() -> None:
         config = ROOT / "examples" / data / "pipeline.toml"
         with tempfile.TemporaryDirectory() as home:
             for stage, options in stages(config, LAST_DAYS[data]):
-                row = measure(data, stage, options, config, Path(home))
+                command = ["-m", f"pipelines.{stage}", "--config", str(config), *options]
+                ran = run(command, Path(home), Path(home) / "log.txt")
+                span = f"{stage} ({'history' if '--from' in options else options[-1]})"
+                row = Measured(data, span, ran.wall_s, ran.cpu_s, ran.peak_mib["all"])
                 found.append(row)
                 line = f"| {row.data} | {row.stage} | {row.wall_s:.1f} | {row.cpu_s:.1f} | {row.peak_mib:,.0f} |"
                 lines.append(line)

@@ -21,8 +21,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
+from measure import machine
 from results import CUTOFFS_A_BLOCK, DATA, judged, sequences, train
-from stages import machine
 
 from m2m_model.inputs import Panel
 from m2m_model.metrics import finish, mean_over_tasks

@@ -405,15 +405,13 @@ def _check(config: Config) -> None:
         "[maintenance] keep_snapshots_days": config.maintenance.keep_snapshots_days,
         "[maintenance] keep_files_hours": config.maintenance.keep_files_hours,
     }
-    for key, number in positive.items():
-        if number < 1:
-            refuse(f"{key} = {number}: must be at least 1")
     not_negative = {
         "[dataset] late_days": config.dataset.late_days,
         "[dataset] mature_days": config.dataset.mature_days,
     }
-    for key, number in not_negative.items():
-        if number < 0:
-            refuse(f"{key} = {number}: must be at least 0")
+    for least, numbers in ((1, positive), (0, not_negative)):
+        for key, number in numbers.items():
+            if number < least:
+                refuse(f"{key} = {number}: must be at least {least}")
     if config.history.keep_days < config.history.window_days:
         refuse("[history] keep_days must not be below window_days")

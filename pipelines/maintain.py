@@ -27,7 +27,7 @@ from pipelines.config import Config, load_config
 from pipelines.errors import ConfigError
 from pipelines.registry import CHALLENGER, CHAMPION, Registry
 from pipelines.tables import DECLARATIONS
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse import Warehouse, properties_of
 
 INPUT = "m2m.input."
 
@@ -147,10 +147,9 @@ def report(plans: list[Plan], runs: list[Path]) -> list[str]:
 
 
 def _inputs(snapshot: Snapshot) -> list[tuple[str, int]]:
-    properties = snapshot.summary.additional_properties if snapshot.summary else {}
     return [
         (key.removeprefix(INPUT), int(value))
-        for key, value in properties.items()
+        for key, value in properties_of(snapshot).items()
         if key.startswith(INPUT) and value.isdigit()
     ]
 

@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from m2m_model.config import ACTIVE, Task
+from m2m_model.inputs import SequenceSpec, daily_totals
 from pipelines.buckets import map_buckets
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
@@ -59,10 +59,10 @@ def restatements(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.Data
             compared[age] += 1
     if not compared:
         return pl.DataFrame(schema=RESTATED | {"days": pl.Int64()})
-    schema, tasks, metrics = warehouse.arrow_schema(TABLE), config.task, config.metric_names
+    schema, spec = warehouse.arrow_schema(TABLE), config.sequence_spec
 
     def kernel(bucket: int) -> pl.DataFrame:
-        parts = [restated_in(bucket, looks, schema, tasks, metrics) for looks in versions.values()]
+        parts = [restated_in(bucket, looks, schema, spec) for looks in versions.values()]
         return pl.concat([pl.DataFrame(schema=RESTATED), *parts])
 
     keys = ["age", "scenario_id", "task"]
@@ -74,55 +74,50 @@ def restatements(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.Data
 def versions_of_days(warehouse: Warehouse, first: date, last: date) -> dict[date, list[Version]]:
     """The versions of each day that was staged more than once, oldest first."""
     versions: dict[date, list[Version]] = defaultdict(list)
-    newest = date.min
-    for snapshot_id, replaced in warehouse.commits(TABLE):
+    commits, newest = warehouse.commits(TABLE), date.min
+    if commits:  # days older than the oldest snapshot that is kept
+        newest = max((file.ds for file in warehouse.files(TABLE, snapshot_id=commits[0][0])), default=newest)
+    for snapshot_id, replaced in commits:
+        newest = max([newest, *replaced])
+        days = [day for day in replaced if first <= day <= last]
+        if not days:
+            continue
         files: dict[date, dict[int, DataFile]] = defaultdict(dict)
-        for file in warehouse.files(TABLE, snapshot_id=snapshot_id):
-            newest = max(newest, file.ds)
-            if first <= file.ds <= last:
-                files[file.ds][file.bucket] = file
-        for day in replaced:
-            if first <= day <= last:
-                versions[day].append(Version((newest - day).days, files[day]))
+        for file in warehouse.files(TABLE, days[0], days[-1], snapshot_id):
+            files[file.ds][file.bucket] = file
+        for day in days:
+            versions[day].append(Version((newest - day).days, files[day]))
     return {day: looks for day, looks in sorted(versions.items()) if looks[-1].age > looks[0].age}
 
 
-def restated_in(
-    bucket: int, looks: list[Version], schema: pa.Schema, tasks: tuple[Task, ...], metrics: tuple[str, ...]
-) -> pl.DataFrame:
+def restated_in(bucket: int, looks: list[Version], schema: pa.Schema, spec: SequenceSpec) -> pl.DataFrame:
     """Of one day in one bucket, for every age at which it was known and looked at again later."""
     now = looks[-1].files.get(bucket)
-    final = values_of(now, schema, tasks, metrics)
-    names = [task.name for task in tasks]
-    parts = []
+    final = values_of(now, schema, spec)
+    parts = [pl.DataFrame(schema=RESTATED)]
     for look, following in pairwise(looks):
         then = look.files.get(bucket)
         same = (then and then.fingerprint) == (now and now.fingerprint)
-        known = final if same else values_of(then, schema, tasks, metrics)
+        known = final if same else values_of(then, schema, spec)
         both = final.join(known, on=SERIES, how="full", coalesce=True, suffix="_then").fill_null(0.0)
-        for age in range(look.age, following.age):
-            parts += [
-                both.group_by("scenario_id").agg(
-                    pl.lit(age, pl.Int32).alias("age"),
-                    pl.lit(name).alias("task"),
-                    (pl.col(name) - pl.col(f"{name}_then")).abs().sum().alias("restated"),
-                    pl.col(name).sum().alias("total"),
-                )
-                for name in names
-            ]
-    return pl.concat([pl.DataFrame(schema=RESTATED), *(part.select(RESTATED.names()) for part in parts)])
+        sums = [
+            both.group_by("scenario_id").agg(
+                pl.lit(task.name).alias("task"),
+                (pl.col(task.name) - pl.col(f"{task.name}_then")).abs().sum().alias("restated"),
+                pl.col(task.name).sum().alias("total"),
+            )
+            for task in spec.tasks
+        ]
+        ages = pl.DataFrame({"age": range(look.age, following.age)}, schema={"age": pl.Int32})
+        parts.append(pl.concat(sums).join(ages, how="cross").select(RESTATED.names()))
+    return pl.concat(parts)
 
 
-def values_of(
-    file: DataFile | None, schema: pa.Schema, tasks: tuple[Task, ...], metrics: tuple[str, ...]
-) -> pl.DataFrame:
+def values_of(file: DataFile | None, schema: pa.Schema, spec: SequenceSpec) -> pl.DataFrame:
     """What each row of a day adds to each task."""
-    rows = read_files([file] if file else [], schema, [*SERIES, *metrics])
-    columns = []
-    for task in tasks:
-        value = pl.max_horizontal(0.0, *(metrics if task.metric == ACTIVE else [task.metric]))
-        columns.append((value if task.aggregate == "sum" else (value > 0).cast(pl.Float64)).alias(task.name))
-    return rows.select(*SERIES, *columns)
+    rows = read_files([file] if file else [], schema, [*SERIES, *spec.metrics])
+    total_NM = daily_totals(rows.select(spec.metrics).to_numpy(), spec)
+    return rows.select(*SERIES, *(pl.Series(task.name, total_NM[:, m]) for m, task in enumerate(spec.tasks)))
 
 
 def mature_from(found: pl.DataFrame) -> int | None:
@@ -146,7 +141,8 @@ def report(config: Config, found: pl.DataFrame, ds: date) -> list[str]:
         f"  {'scenario':16} {'task':16}" + "".join(f"{age:>9}" for age in ages),
     ]
     for (scenario, task), part in found.group_by("scenario_id", "task", maintain_order=True):
-        share = {age: 100 * restated / total if total else 0.0 for age, restated, total in _sums(part)}
+        sums = part.select("age", "restated", "total").iter_rows()
+        share = {age: 100 * restated / total if total else 0.0 for age, restated, total in sums}
         cells = "".join(f"{share[age]:>9.2f}" if age in share else f"{'-':>9}" for age in ages)
         lines.append(f"  {scenario!s:16} {task!s:16}{cells}")
     lines.append(f"  {'days compared':33}" + "".join(f"{days[age]:>9}" for age in ages))
@@ -157,10 +153,6 @@ def report(config: Config, found: pl.DataFrame, ds: date) -> list[str]:
         now = config.dataset.mature_days
         lines.append(f"final from {mature} days on (every cell within {FINAL:.0%}); [dataset] mature_days is {now}")
     return lines
-
-
-def _sums(part: pl.DataFrame) -> list[tuple[int, float, float]]:
-    return part.select("age", "restated", "total").rows()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     run = run_of("stage_sources", arguments)
     warehouse, daily = Warehouse(run.config), run.first == run.last
-    if arguments.from_date is None:
+    if arguments.from_date is None and run.config.dataset.late_days:
         run = with_late_days(run, warehouse)
     with spark_session(run.config, run.run_id) as spark:
         stage_sources(run, spark, warehouse, daily)

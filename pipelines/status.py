@@ -26,13 +26,13 @@ from pipelines.warehouse import Warehouse, days_between, ranges
 class Link:
     """One table of the chain: its stage, and which days of which tables a day of it is made from.
 
-    ``late_days``: its day D is written by the stage's run of D + late_days.
+    ``lag_days``: its day D is written by the stage's run of D + lag_days.
     """
 
     table: str
     stage: str
     inputs: dict[str, tuple[int, int]]  # table -> first and last day read, relative to the day written
-    late_days: int = 0
+    lag_days: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TableStatus:
     @property
     def to_run(self) -> list[date]:
         """Dates that the stage has to run for, in order."""
-        late = timedelta(days=self.link.late_days)
+        late = timedelta(days=self.link.lag_days)
         return sorted(day + late for day in {*self.missing, *self.stale})
 
 
@@ -65,7 +65,7 @@ def chain(config: Config) -> list[Link]:
             "marts.forecast_quality",
             "monitor",
             {"marts.forecast_daily": (0, 0), "staged.performance_daily": (1, horizon)},
-            late_days=config.dataset.label_days,
+            lag_days=config.dataset.label_days,
         ),
     ]
 
@@ -103,7 +103,7 @@ def status(warehouse: Warehouse, first: date, last: date) -> list[TableStatus]:
     found: dict[str, TableStatus] = {}
     for link in links:
         written = warehouse.days(link.table)
-        due = last - timedelta(days=link.late_days)
+        due = last - timedelta(days=link.lag_days)
         begun = max(first, min(written, default=due + timedelta(days=1)))
         present = [day for day in written if begun <= day <= due]
         missing = [day for day in days_between(begun, due) if day not in written]

@@ -202,7 +202,7 @@ class Warehouse:
             ConfigError: no snapshot of the table carries that run id.
         """
         for snapshot in reversed(self.table(name).snapshots()):
-            if _properties(snapshot).get("m2m.run-id") == run_id:
+            if properties_of(snapshot).get("m2m.run-id") == run_id:
                 return int(snapshot.snapshot_id)
         raise ConfigError(f"{name}: no snapshot of run {run_id}; it published nothing, or its snapshot has expired")
 
@@ -211,7 +211,7 @@ class Warehouse:
         commit has expired are absent."""
         found: dict[date, dict[str, str]] = {}
         for snapshot in self._snapshots(name):
-            found |= dict.fromkeys(_replaced(snapshot), _properties(snapshot))
+            found |= dict.fromkeys(_replaced(snapshot), properties_of(snapshot))
             if snapshot.snapshot_id == snapshot_id:
                 break
         return found
@@ -264,7 +264,7 @@ class Warehouse:
                 return next(
                     int(snapshot.snapshot_id)
                     for snapshot in reversed(current.snapshots())
-                    if _properties(snapshot).get("m2m.run-id") == properties["run-id"]
+                    if properties_of(snapshot).get("m2m.run-id") == properties["run-id"]
                 )
             except (CommitFailedException, ValidationException) as error:
                 if attempt == COMMIT_ATTEMPTS:
@@ -368,13 +368,14 @@ def read_files(files: Iterable[DataFile], schema: pa.Schema, columns: Sequence[s
     return pl.concat([empty, pl.read_parquet(paths, columns=names, glob=False)]) if paths else empty
 
 
-def _properties(snapshot: Snapshot) -> dict[str, str]:
+def properties_of(snapshot: Snapshot) -> dict[str, str]:
+    """What the commit said of itself; see ``Run.lineage``."""
     return dict(snapshot.summary.additional_properties) if snapshot.summary else {}
 
 
 def _replaced(snapshot: Snapshot) -> list[date]:
     """The days that a commit replaced."""
-    folded = filter(None, _properties(snapshot).get(REPLACED, "").split(", "))
+    folded = filter(None, properties_of(snapshot).get(REPLACED, "").split(", "))
     return [ds for part in folded for ds in days_between(*map(date.fromisoformat, part.split("..")))]
 
 

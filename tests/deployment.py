@@ -17,6 +17,12 @@ from pipelines.warehouse import Warehouse
 
 FIRST_DAY = date(2024, 1, 1)
 
+
+def day(number: int) -> date:
+    """The day that many days after the first."""
+    return FIRST_DAY + timedelta(days=number)
+
+
 TOML = """
 [dataset]
 name = "tiny"

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
-
 import polars as pl
 import pytest
-from deployment import FIRST_DAY, Deployment, rows_of_day
+from deployment import FIRST_DAY, Deployment, day, rows_of_day
 from pyspark.sql import SparkSession
 
 from pipelines.cli import Run
 from pipelines.evaluation import Contenders, evaluate, fallback
 from pipelines.restatements import mature_from, restatements
 from pipelines.sequences import held_out_cutoffs, open_sequences
-
-
-def day(number: int) -> date:
-    return FIRST_DAY + timedelta(days=number)
 
 
 def raw(number: int, cost: float, late: bool) -> pl.DataFrame:

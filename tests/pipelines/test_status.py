@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import date, timedelta
 
 import pytest
-from deployment import FIRST_DAY, Deployment, rows_of_day
+from deployment import FIRST_DAY, Deployment, day, rows_of_day
 
 from pipelines.warehouse import ranges
-
-
-def day(number: int) -> date:
-    return FIRST_DAY + timedelta(days=number)
 
 
 @pytest.fixture
