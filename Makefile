@@ -77,6 +77,14 @@ bench-model: $(INSTALLED) ## The network's speed against its textbook form and i
 bench-scale: $(INSTALLED) ## Time, memory and disk of every stage; SIZES=10000,100000,1000000: docs/scale.md
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/scale.py $(if $(SIZES),--sizes $(SIZES))
 
+.PHONY: bench-sequences
+bench-sequences: $(INSTALLED) ## Building sequences beside Polars and plain Spark, a day beside a rebuild: docs/sequences.md
+	@PYTHONPATH=. $(BIN)/python -u benchmarks/sequences.py --out docs/sequences.md
+
+.PHONY: bench-scoring
+bench-scoring: $(INSTALLED) ## Scoring in Spark beside the bare network on the same windows: docs/scoring.md
+	@PYTHONPATH=. $(BIN)/python -u benchmarks/scoring.py --out docs/scoring.md
+
 .PHONY: dictionary
 dictionary: $(INSTALLED) ## Make docs/data_dictionary.md again
 	$(BIN)/python -c 'from pipelines.config import load_config; from pipelines.tables import data_dictionary; \

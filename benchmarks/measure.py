@@ -1,4 +1,5 @@
-"""A stage run as a person runs it, one process from its start to its end: time, and memory of its process tree by part.
+"""A stage run as a person runs it, one process from its start to its end: time, and memory of its process tree by part;
+and where the time of a stage within this process goes.
 
 Memory is resident memory, sampled every 0.2 s; pages that processes share are counted once for each of them.
 """
@@ -10,9 +11,14 @@ import platform
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import psutil
 
@@ -82,6 +88,28 @@ def part_of(member: psutil.Process, root: psutil.Process) -> str:
     if "java" in member.name():
         return "executor JVMs" if "CoarseGrainedExecutorBackend" in words else "driver JVM"
     return "workers" if "pyspark.daemon" in words else "training"
+
+
+@contextmanager
+def watched(functions: Iterable[tuple[Any, str]]) -> Iterator[Counter[str]]:
+    """Seconds spent in functions of this process, each named by its owner (a module or a class) and its name."""
+    spent = Counter[str]()
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                spent[function.__name__] += time.perf_counter() - started
+
+        return call
+
+    with ExitStack() as stack:
+        for owner, name in functions:
+            stack.enter_context(patch.object(owner, name, timed(getattr(owner, name))))
+        yield spent
 
 
 def machine() -> str:

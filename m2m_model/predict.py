@@ -33,6 +33,7 @@ Floats = NDArray[Any]
 Ints = NDArray[Any]
 
 FORMAT_VERSION = 2
+BATCH_SIZE = 4096  # windows the network sees at once
 M2M_METHOD, COLD_START_METHOD, SILENT_METHOD = "m2m", "cold_start", "silent"
 FIGURES = ("point", "mean", "p_zero", "median", "p05", "p25", "p75", "p95")
 FORECAST_SCHEMA = pa.schema(
@@ -152,7 +153,7 @@ class Forecaster:
         partial.rename(folder)
         return folder
 
-    def predict(self, panel: Panel, cutoff: date, *, all_series: bool = False, batch_size: int = 4096) -> Forecasts:
+    def predict(self, panel: Panel, cutoff: date, *, all_series: bool = False, batch_size: int = BATCH_SIZE) -> Forecasts:
         """Forecasts of the eligible series (a row in eligible_days): m2m, or cold_start when younger than 7 days.
 
         With ``all_series`` also the silent ones (registered, no row in eligible_days). Each row is independent of the
@@ -245,7 +246,7 @@ def network_distribution(
     series_N: Ints,
     cutoff_N: Ints,
     device: torch.device,
-    batch_size: int = 4096,
+    batch_size: int = BATCH_SIZE,
 ) -> Distribution:
     """What the network itself says of windows given by (series, cutoff) indices, in the metrics' own units."""
     tasks = len(inputs.spec.tasks)

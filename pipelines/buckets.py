@@ -45,12 +45,11 @@ def map_buckets(
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for bucket in batch.column("id").to_pylist():
-                yield from _to_batches(kernel(bucket), schema)
+            for index in batch.column("id").to_pylist():
+                yield from _to_batches(kernel(buckets[index]), schema)
 
-    ids = spark.createDataFrame([(bucket,) for bucket in buckets], "id int")
     tasks = _tasks(spark, len(buckets))
-    placed = ids.repartitionById(tasks, F.pmod("id", F.lit(tasks)))
+    placed = spark.range(0, len(buckets), 1, tasks)
     if not sum_by:
         return _gather(placed, run, schema)
 

@@ -25,7 +25,7 @@ from m2m_model.config import ACTIVE
 from m2m_model.predict import forecast_baseline
 from pipelines import buckets, validation
 from pipelines.buckets import REPORT
-from pipelines.checks import Rule, count_rows, day_counters, day_rules
+from pipelines.checks import Rule, count_rows, day_counters, day_rules, repeated
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
 from pipelines.evaluation import active_task, fallback, load_forecaster
@@ -78,7 +78,7 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
         expected="a forecast for every series and task",
     )
     checks = [*(rule.check for rule in rules), complete, *day_rules(config, daily=True)]
-    validation.record(run, warehouse, validation.judge(run, TABLE, report, checks))
+    validation.check(run, warehouse, {TABLE: (report, checks)})
     lineage = run.lineage(
         **{
             "features.advertiser_sequence": sequences.snapshot_id,
@@ -185,7 +185,7 @@ def forecast_rules(config: Config) -> list[Rule]:
         "incoherent": ("no total without an active day", idle & (pl.col("point") > 0)),
         "duplicate_key": (
             "one row per (advertiser_id, scenario_id, task)",
-            ~pl.struct("advertiser_id", "scenario_id", "task").is_first_distinct(),
+            repeated(["advertiser_id", "scenario_id", "task"]),
         ),
     }
     return [

@@ -25,11 +25,7 @@ def rows_of(
     warehouse: Warehouse, name: str, ds: Any = None, snapshot: str | None = None, limit: int | None = 20
 ) -> pl.DataFrame:
     """Up to ``limit`` rows of a table, ordered by its key."""
-    snapshot_id = None
-    if snapshot:
-        known = {s.snapshot_id for s in warehouse.table(name).snapshots()}
-        snapshot_id = int(snapshot) if snapshot.isdigit() and int(snapshot) in known else None
-        snapshot_id = snapshot_id or warehouse.snapshot_of_run(name, snapshot)
+    snapshot_id = warehouse.snapshot_named(name, snapshot) if snapshot else None
     where = on_day(ds) if ds else None
     frame = warehouse.scan(name, where, limit=limit, snapshot_id=snapshot_id)
     return frame.sort(*warehouse.declared(name).key, nulls_last=True)

@@ -82,10 +82,8 @@ def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse, daily: bo
         reason = explain_failure(spark, config, first, last, error)
         raise reason or error from error
 
-    results = [validation.new_column(run, finding) for finding in findings]
-    for table in staged:
-        results += validation.judge(run, table.table, table.report, table.checks)
-    validation.record(run, warehouse, results)
+    noticed = [validation.new_column(run, finding) for finding in findings]
+    validation.check(run, warehouse, {table.table: (table.report, table.checks) for table in staged}, noticed)
     for table in staged:
         files, start = buckets.files_in(table.report), first if table.daily else last
         changed = restated(warehouse.files(table.table, start, last), files) if table.daily else ""

@@ -4,7 +4,7 @@ Reads the sequences as of --date. Trains M2M through TorchDistributor on rows up
 so that the backtest judges what will be promoted. Logs parameters, metrics per epoch, input snapshots,
 configuration, code version, installed packages, plots and the model to MLflow. Writes no table.
 A run that was interrupted goes on from its last checkpoint, unless --from-scratch. The same seed gives the
-same weights.
+same weights. --snapshot trains on the date's sequences as an earlier build left them, whatever was restated since.
 Fails (3) when there are no sequences, or too few days to train and validate on; (1) when a rank keeps
 failing.
 """
@@ -27,15 +27,17 @@ from pipelines import plots
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.ranks import train_on_ranks
 from pipelines.registry import ModelVersion, Registry
-from pipelines.sequences import SequenceFiles, held_out_cutoffs, kept_days, open_sequences, write_shards
+from pipelines.sequences import TABLE, SequenceFiles, held_out_cutoffs, kept_days, open_sequences, write_shards
 from pipelines.session import spark_session
 from pipelines.warehouse import Warehouse
 
 
-def train(run: Run, spark: SparkSession, warehouse: Warehouse, from_scratch: bool = False) -> ModelVersion:
-    """Train, log and register; returns the new version."""
+def train(
+    run: Run, spark: SparkSession, warehouse: Warehouse, from_scratch: bool = False, snapshot_id: int | None = None
+) -> ModelVersion:
+    """Train, log and register; returns the new version. ``snapshot_id``: on the sequences as that snapshot has them."""
     config, ds = run.config, run.ds
-    sequences = open_sequences(config, warehouse, ds)
+    sequences = open_sequences(config, warehouse, ds, snapshot_id)
     held_out_from = held_out_cutoffs(config, ds)[-1]
     first_day = ds - timedelta(days=kept_days(config, ds) - 1)
     horizon, most = config.dataset.horizon_days, config.training.validation_cutoffs
@@ -107,10 +109,13 @@ def _log(run: Run, sequences: SequenceFiles, result: TrainResult, folder: Path) 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__ or "")
     parser.add_argument("--from-scratch", action="store_true", help="ignore the checkpoint of an interrupted run")
+    parser.add_argument("--snapshot", help="of the sequences, its id or that of the run that built them: train on what was known then")
     arguments = parser.parse_args(argv)
     run = run_of("train", arguments)
+    warehouse = Warehouse(run.config)
+    snapshot_id = warehouse.snapshot_named(TABLE, arguments.snapshot) if arguments.snapshot else None
     with spark_session(run.config, run.run_id) as spark:
-        train(run, spark, Warehouse(run.config), arguments.from_scratch)
+        train(run, spark, warehouse, arguments.from_scratch, snapshot_id)
 
 
 if __name__ == "__main__":

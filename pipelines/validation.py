@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import polars as pl
@@ -11,16 +11,54 @@ import polars as pl
 from pipelines.buckets import FILE
 from pipelines.checks import counters_frame
 from pipelines.cli import Run
-from pipelines.expectations import Check, CheckResult, failures, format_failure, raise_on_critical, run_checks
+from pipelines.expectations import (
+    Check,
+    CheckResult,
+    Page,
+    failures,
+    format_failure,
+    publish,
+    raise_on_critical,
+    run_checks,
+)
 from pipelines.sources import Finding
 from pipelines.warehouse import Warehouse
 
 
-def judge(run: Run, table: str, report: pl.DataFrame, checks: Sequence[Check]) -> list[CheckResult]:
+def check(
+    run: Run,
+    warehouse: Warehouse,
+    tables: Mapping[str, tuple[pl.DataFrame, Sequence[Check]]],
+    noticed: Sequence[CheckResult] = (),
+) -> None:
+    """Judge the reports of a stage's tables, keep every result (``noticed`` among them) in ``ops.validation`` and as
+    pages, print the warnings, and stop the run on a critical failure.
+
+    Raises:
+        DataError: with one line per critical failure.
+    """
+    results, pages = list(noticed), list[Page]()
+    for table, (report, checks) in tables.items():
+        results += _judge(run, table, report, checks, pages)
+    docs = run.config.home / "data_docs"
+    publish(docs, pages, run.run_id)
+    if results:
+        schema = warehouse.arrow_schema("ops.validation")
+        rows = pl.DataFrame([asdict(result) for result in results], infer_schema_length=None)
+        warehouse.append("ops.validation", rows.select(schema.names).to_arrow(), run.lineage())
+    for first, count in _grouped([result for result in failures(results) if result.severity == "warning"]):
+        more = f" (and {count - 1} more like it in ops.validation)" if count > 1 else ""
+        print(f"warning: {format_failure(first)}{more}", file=sys.stderr, flush=True)
+    if failures(results):
+        print(f"every check of this run: {docs / 'index.html'}", file=sys.stderr, flush=True)
+    raise_on_critical(results)
+
+
+def _judge(run: Run, table: str, report: pl.DataFrame, checks: Sequence[Check], pages: list[Page]) -> list[CheckResult]:
     """Results of the checks of one table, and one ``info`` result per day, scenario and dirt rule."""
     dirt = pl.col("counter").str.starts_with("dirt:")
     counted = report.filter(~dirt & (pl.col("counter") != FILE))
-    results = run_checks(table, counters_frame(counted, checks), checks, run, run.config.home / "data_docs")
+    results = run_checks(table, counters_frame(counted, checks), checks, run, pages)
     rows = report.filter(dirt).group_by("ds", "scenario_id", "counter").agg(pl.sum("value"), pl.first("example"))
     for ds, scenario, rule, count, example in rows.sort("ds", "counter", "scenario_id", nulls_last=True).iter_rows():
         results.append(
@@ -58,24 +96,6 @@ def new_column(run: Run, finding: Finding) -> CheckResult:
         finding.example,
         False,
     )
-
-
-def record(run: Run, warehouse: Warehouse, results: Sequence[CheckResult]) -> None:
-    """Append every result to ``ops.validation``, print the warnings, and stop the run on a critical failure.
-
-    Raises:
-        DataError: with one line per critical failure.
-    """
-    if results:
-        schema = warehouse.arrow_schema("ops.validation")
-        rows = pl.DataFrame([asdict(result) for result in results], infer_schema_length=None)
-        warehouse.append("ops.validation", rows.select(schema.names).to_arrow(), run.lineage())
-    for first, count in _grouped([result for result in failures(results) if result.severity == "warning"]):
-        more = f" (and {count - 1} more like it in ops.validation)" if count > 1 else ""
-        print(f"warning: {format_failure(first)}{more}", file=sys.stderr, flush=True)
-    if failures(results):
-        print(f"every check of this run: {run.config.home / 'data_docs' / 'index.html'}", file=sys.stderr, flush=True)
-    raise_on_critical(results)
 
 
 def _grouped(warnings: Sequence[CheckResult]) -> list[tuple[CheckResult, int]]:

@@ -294,3 +294,24 @@ def test_9_a_champion_of_other_tasks_steps_back_for_the_baseline(chain: Deployme
         assert chain.run("promote", "--date", AS_OF)[0] == 0
     finally:
         chain.toml.write_text(before)
+
+
+def test_9_training_on_what_was_known_then_is_not_moved_by_what_was_restated_since(
+    chain: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def weights(*options: str) -> bytes:
+        assert chain.run("train", "--date", AS_OF, *options)[0] == 0
+        version = Registry(chain.config).get(CHALLENGER)
+        assert version is not None
+        return (version.folder / "weights.safetensors").read_bytes()
+
+    then = weights()
+    run_id = chain.warehouse.lineage("features.advertiser_sequence")[AS_OF]["m2m.run-id"]
+    restated = FIRST_DAY + timedelta(days=30)
+    chain.write_day(restated, rows_of_day(restated).with_columns(pl.col("cost") * 3))
+    assert chain.run("stage_sources", "--date", restated)[0] == 0
+    assert chain.run("build_sequences", "--date", AS_OF)[0] == 0
+    assert weights("--snapshot", run_id) == then
+    assert weights() != then
+    assert chain.run("train", "--date", AS_OF, "--snapshot", "no-such-run")[0] == 2
+    assert "features.advertiser_sequence: no snapshot of run no-such-run" in capsys.readouterr().err

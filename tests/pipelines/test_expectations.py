@@ -17,8 +17,10 @@ from pipelines.errors import DataError
 from pipelines.expectations import (
     Check,
     CheckResult,
+    Page,
     failures,
     format_failure,
+    publish,
     raise_on_critical,
     run_checks,
 )
@@ -188,13 +190,20 @@ def test_a_check_without_bounds_is_refused() -> None:
         Check("negative", "spend", "negative.spend", "at least 0")
 
 
+def documented(table: str, frame: pd.DataFrame, checks: list[Check], docs_dir: Path) -> list[CheckResult]:
+    pages: list[Page] = []
+    results = run_checks(table, frame, checks, RUN, pages)
+    publish(docs_dir, pages, RUN.run_id)
+    return results
+
+
 def pages(docs_dir: Path) -> list[Path]:
     return sorted((docs_dir / "validations").rglob("*.html"))
 
 
 def test_data_docs_gather_the_runs_and_the_index_links_them(tmp_path: Path) -> None:
     for table in ("performance_daily", "staged.scenario"):
-        run_checks(table, counters((TUE, "a", 1)), [NEGATIVE], RUN, tmp_path)
+        documented(table, counters((TUE, "a", 1)), [NEGATIVE], tmp_path)
     index = (tmp_path / "index.html").read_text()
     assert len(pages(tmp_path)) == 2
     for page in pages(tmp_path):
@@ -205,7 +214,7 @@ def test_data_docs_gather_the_runs_and_the_index_links_them(tmp_path: Path) -> N
 def test_data_docs_show_ids_and_rules_as_text(tmp_path: Path) -> None:
     frame = counters((TUE, "<script>alert(1)</script> $5", 7), columns="not_above.taps")
     above = Check("not_above", "taps", "not_above.taps", "taps <= views", max_value=0)
-    run_checks("performance_daily", frame, [above], RUN, tmp_path)
+    documented("performance_daily", frame, [above], tmp_path)
     (page,) = pages(tmp_path)
     shown = page.read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt; $5" in shown
@@ -215,20 +224,22 @@ def test_data_docs_show_ids_and_rules_as_text(tmp_path: Path) -> None:
 
 def test_data_docs_that_cannot_be_built_are_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    results = run_checks("performance_daily", counters((TUE, "a", 1)), [NEGATIVE], RUN, tmp_path / "file")
+    results = documented("performance_daily", counters((TUE, "a", 1)), [NEGATIVE], tmp_path / "file")
     assert [result.passed for result in results] == [False]
-    assert "warning: performance_daily: Data Docs in" in capfd.readouterr().err
+    assert "warning: Data Docs in" in capfd.readouterr().err
 
 
 def test_two_processes_build_data_docs_at_once(tmp_path: Path) -> None:
     def build(table: str) -> subprocess.CompletedProcess[str]:
         program = f"""
 import sys, pandas, datetime, types, pathlib
-from pipelines.expectations import Check, run_checks
+from pipelines.expectations import Check, publish, run_checks
 frame = pandas.DataFrame({{"ds": [datetime.date(2020, 4, 7)], "scenario_id": ["a"], "n": [0]}})
 run = types.SimpleNamespace(run_id="run", stage="stage")
 for _ in range(3):
-    run_checks({table!r}, frame, [Check("n", None, "n", "none", max_value=0)], run, pathlib.Path(sys.argv[1]))
+    pages = []
+    run_checks({table!r}, frame, [Check("n", None, "n", "none", max_value=0)], run, pages)
+    publish(pathlib.Path(sys.argv[1]), pages, run.run_id)
 """
         command = [sys.executable, "-c", program, str(tmp_path)]
         return subprocess.run(command, capture_output=True, text=True, check=True)

@@ -57,7 +57,7 @@ def test_time_travel_by_run_and_lineage_in_the_snapshot(deployment: Deployment) 
     warehouse = deployment.warehouse
     _commit(warehouse, "one", DAYS[:2], 1.0)
     _commit(warehouse, "two", DAYS[:1], 9.0)
-    old = warehouse.scan(TABLE, on_day(DAYS[0]), snapshot_id=warehouse.snapshot_of_run(TABLE, "one"))
+    old = warehouse.scan(TABLE, on_day(DAYS[0]), snapshot_id=warehouse.snapshot_named(TABLE, "one"))
     assert old["spend"].sum() == 1.0
     # No snapshot on the way shows the day missing.
     counts = [
@@ -68,7 +68,7 @@ def test_time_travel_by_run_and_lineage_in_the_snapshot(deployment: Deployment) 
     summary = warehouse.table(TABLE).current_snapshot().summary
     assert summary.additional_properties["m2m.stage"] == "test"
     with pytest.raises(ConfigError, match="no snapshot of run three"):
-        warehouse.snapshot_of_run(TABLE, "three")
+        warehouse.snapshot_named(TABLE, "three")
 
 
 def test_lineage_of_a_day_survives_the_expiry_of_commits_between(deployment: Deployment) -> None:

@@ -1,0 +1,234 @@
+"""What scoring costs beside the bare network: the stage, and each step before it, on the same cores and windows.
+
+    python benchmarks/scoring.py [--advertisers 50000] [--turns 3] [--out docs/scoring.md]
+
+Made-up advertisers, 4 scenarios, 90 days, a model trained at the defaults. The bare side is a forward pass over windows
+that lie ready in memory, in one process a core with one thread each, as Spark's workers have. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import ROOT, machine, run, watched
+
+from m2m_model.inputs import COLD_START_DAYS, Panel, eligible, history_days
+from m2m_model.model import Batch
+from m2m_model.predict import BATCH_SIZE, Forecaster, network_distribution
+from pipelines import buckets
+from pipelines.cli import Run, code_version
+from pipelines.config import load_config
+from pipelines.registry import CHALLENGER, Registry
+from pipelines.score import score
+from pipelines.sequences import SequenceFiles, open_sequences
+from pipelines.session import spark_session
+from pipelines.warehouse import Warehouse
+
+DAYS = 90
+BATCHES = (128, 256, 512, 1024, 4096, 16384)
+FORWARD, WINDOWS, LAW = "forward pass", "+ windows cut", "+ distributions"
+PREDICT, READ = "+ calibration, blend, points, the other series", "+ sequences read and put together"
+JOB, STAGE = "Spark's job: + checked and written", "the stage: + planned, judged, committed, who may leave"
+NETWORK = [FORWARD, WINDOWS, LAW]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One bucket's panel, and the series of it that the network serves."""
+
+    panel: Panel
+    series: np.ndarray
+
+    @classmethod
+    def of(cls, sequences: SequenceFiles, bucket: int) -> Bucket:
+        panel = sequences.panel(bucket, sequences.spec.lookback_days)
+        day = panel.index_of(sequences.as_of)
+        served = eligible(panel, day) & (history_days(panel, day) >= COLD_START_DAYS)
+        return cls(panel, np.flatnonzero(served))
+
+
+def sides_of(
+    forecaster: Forecaster, sequences: SequenceFiles, numbers: list[int], batch_size: int
+) -> tuple[int, dict[str, Callable[[], object]]]:
+    """Windows of some buckets, and the work of each side on them."""
+    model, inputs, device = forecaster.model, forecaster.inputs, forecaster.device
+    parts = [Bucket.of(sequences, number) for number in numbers]
+    day = parts[0].panel.index_of(sequences.as_of)
+
+    def cut(part: Bucket) -> list[Batch]:
+        profile = inputs.profile(part.panel)
+        chunks = [part.series[start : start + batch_size] for start in range(0, len(part.series), batch_size)]
+        return [
+            Batch.of(inputs.windows(part.panel, profile, chunk, np.full(len(chunk), day)), device) for chunk in chunks
+        ]
+
+    ready = [cut(part) for part in parts]
+
+    def forward(batches: list[list[Batch]]) -> None:
+        with torch.inference_mode():
+            for of_bucket in batches:
+                for batch in of_bucket:
+                    model(batch)
+
+    def law(part: Bucket) -> None:
+        profile, cutoffs = inputs.profile(part.panel), np.full(len(part.series), day)
+        network_distribution(model, inputs, part.panel, profile, part.series, cutoffs, device, batch_size)
+
+    def predict(panel: Panel) -> None:
+        forecaster.predict(panel, sequences.as_of, all_series=True, batch_size=batch_size)
+
+    return sum(len(part.series) for part in parts), {
+        FORWARD: lambda: forward(ready),
+        WINDOWS: lambda: forward([cut(part) for part in parts]),
+        LAW: lambda: [law(part) for part in parts],
+        PREDICT: lambda: [predict(part.panel) for part in parts],
+        READ: lambda: [predict(sequences.panel(number, sequences.spec.lookback_days)) for number in numbers],
+    }
+
+
+def worker(
+    folder: Path,
+    sequences: SequenceFiles,
+    numbers: list[int],
+    batch_size: int,
+    names: list[str],
+    turns: int,
+    together: Any,
+) -> tuple[int, dict[str, list[float]]]:
+    """One process with one thread: its windows, and the seconds of every turn of every side; all processes do the same
+    side at the same time."""
+    torch.set_num_threads(1)
+    windows, sides = sides_of(Forecaster.load(folder), sequences, numbers, batch_size)
+    spent: dict[str, list[float]] = defaultdict(list)
+    for turn in range(turns + 1):
+        for name in names:
+            together.wait()
+            started = time.perf_counter()
+            sides[name]()
+            if turn:
+                spent[name].append(time.perf_counter() - started)
+    return windows, dict(spent)
+
+
+def in_processes(
+    folder: Path, sequences: SequenceFiles, batch_size: int, names: list[str], turns: int
+) -> tuple[int, dict[str, list[float]]]:
+    """The windows, and windows a second of every turn of every side, with a process a core."""
+    cores = os.cpu_count() or 1
+    shares = [sequences.buckets[core::cores] for core in range(cores)]
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(cores, context) as pool:
+        together = manager.Barrier(cores)
+        running = [pool.submit(worker, folder, sequences, s, batch_size, names, turns, together) for s in shares]
+        found = [future.result() for future in running]
+    windows = sum(count for count, _ in found)
+    seconds = {name: np.max([spent[name] for _, spent in found], axis=0) for name in names}
+    return windows, {name: (windows / of_side).tolist() for name, of_side in seconds.items()}
+
+
+def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[str, float]]:
+    """Prepare, measure, and put the page together."""
+    home, config_path, log = folder / "home", folder / "simulated" / "pipeline.toml", folder / "log.txt"
+    shutil.copytree(ROOT / "examples" / "simulated", config_path.parent)
+    os.environ["M2M_HOME"] = str(home)
+    config, load = load_config(config_path), os.getloadavg()[0]
+    first, as_of = config.dataset.first_day, config.dataset.first_day + timedelta(days=DAYS - 1)
+    generate = ["examples/simulated/generate.py", "--advertisers", str(advertisers), "--days", str(DAYS)]
+    run([*generate, "--out", str(config.home / "raw")], home, log)
+    date = ["--date", str(as_of)]
+    for stage, *options in (
+        ("stage_sources", "--from", str(first), "--to", str(as_of)),
+        ("build_sequences", *date),
+        ("train", *date),
+    ):
+        run(["-m", f"pipelines.{stage}", "--config", str(config_path), *options], home, log)
+    registry, warehouse = Registry(config), Warehouse(config)
+    version = registry.get(CHALLENGER)
+    assert version is not None
+    registry.promote(version.version)  # whatever its backtest says: it is speed that is looked at
+    sequences = open_sequences(config, warehouse, as_of)
+
+    by_batch = {size: in_processes(version.folder, sequences, size, NETWORK, 1)[1] for size in BATCHES}
+    rates: dict[str, list[float]] = defaultdict(list)
+    with spark_session(config, "bench-scoring") as spark:
+        for turn in range(turns + 1):  # the first warms Spark's workers up
+            windows, found = in_processes(version.folder, sequences, BATCH_SIZE, [*NETWORK, PREDICT, READ], 1)
+            with watched([(buckets, "map_buckets")]) as spent:
+                started = time.perf_counter()
+                score(Run(f"score-{turn}", "score", config, as_of, as_of), spark, warehouse, registry)
+                found |= {JOB: [windows / spent["map_buckets"]], STAGE: [windows / (time.perf_counter() - started)]}
+            if turn:
+                for name, of_turn in found.items():
+                    rates[name] += of_turn
+    bare = statistics.median(rates[FORWARD])
+    lines = [
+        "# How fast forecasts are made",
+        "",
+        f"Made by `make bench-scoring` on: {machine()}, PyTorch {torch.__version__};",
+        f"code {code_version()}; load before it {load:.1f}. {advertisers:,} made-up advertisers, 4 scenarios, 90 days:",
+        f"{sequences.series:,} series. The network serves {windows:,} of them (the windows), rules the others.",
+        "",
+        "Windows a second on all cores, median of the turns (all of them). Each side does what the one before it does,",
+        f"and more. Before Spark's job, each core has a process of one thread. {BATCH_SIZE:,} windows a batch.",
+        "",
+        "| side | windows/s | of the forward pass |",
+        "| --- | ---: | ---: |",
+        *(rate_row(name, of_side, bare) for name, of_side in rates.items()),
+        "",
+        "## Windows a batch",
+        "",
+        "Windows a second, one turn.",
+        "",
+        f"| windows a batch | {' | '.join(NETWORK)} |",
+        "| ---: | ---: | ---: | ---: |",
+        *(
+            f"| {size:,} | {' | '.join(f'{found[name][0]:,.0f}' for name in NETWORK)} |"
+            for size, found in by_batch.items()
+        ),
+        "",
+    ]
+    return lines, {"of_bare_torch": round(statistics.median(rates[JOB]) / bare, 3)}
+
+
+def batch_row(size: int, rates: dict[str, list[float]]) -> str:
+    return f"| {size:,} | {' | '.join(f'{rates[name][0]:,.0f}' for name in NETWORK)} |"
+
+
+def rate_row(name: str, rates: list[float], bare: float) -> str:
+    median = statistics.median(rates)
+    return f"| {name} | {median:,.0f} ({', '.join(f'{rate:,.0f}' for rate in rates)}) | {median / bare:.2f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--advertisers", type=int, default=50_000)
+    parser.add_argument("--turns", type=int, default=3, help="of every side, after one to warm up")
+    parser.add_argument("--out", type=Path, help="also write the page to this file")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        lines, ratios = report(arguments.advertisers, arguments.turns, Path(folder))
+    page = "\n".join(lines)
+    if arguments.out:
+        arguments.out.write_text(page, encoding="utf-8")
+    print(page)
+    print(json.dumps(ratios))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Airflow's own backfill, with its scheduler: days that are missing are found, filled in order, and then not missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from deployment import FIRST_DAY, SQL, TOML, Deployment, day
+from local_deployment import environment, prepare_airflow
+from test_ui import free_port
+from ui import MARK, start, stop, wait_for
+
+LIMIT_S = 600
+MISSING = [day(7), day(8)]
+
+
+def test_missed_days_are_filled_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "pipeline.toml").write_text(TOML)
+    (folder / "performance_daily.sql").write_text(SQL)
+    deployment = Deployment(folder, str)
+    monkeypatch.setenv("M2M_HOME", str(tmp_path / "home"))
+    deployment.write_days(FIRST_DAY, 9)
+    assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", day(6))[0] == 0
+    assert deployment.run("build_sequences", "--date", day(6))[0] == 0
+    assert deployment.run("status", "--date", day(8))[0] == 4
+
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "M2M_"))}
+    given = {"M2M_HOME": str(tmp_path / "home"), "M2M_CONFIG": str(deployment.toml), "AIRFLOW_PORT": str(free_port())}
+    env = environment(clean | given) | {MARK: str(os.getpid())}
+    log = tmp_path / "airflow.log"
+    prepare_airflow(env, log)
+
+    def airflow(*arguments: str) -> None:
+        with log.open("ab") as out:
+            subprocess.run(["airflow", *arguments], env=env, stdout=out, stderr=out, check=True)
+
+    with log.open("ab") as out:
+        servers = {"airflow": start(["airflow", "standalone"], env, out)}
+    try:
+        health = f"http://localhost:{env['AIRFLOW_PORT']}/api/v2/monitor/health"
+        wait_for(servers, {"airflow": health}, tmp_path)
+        airflow("dags", "reserialize")
+        airflow("dags", "unpause", "--yes", "advertiser_sequences")
+        dates = ["--from-date", str(MISSING[0]), "--to-date", str(day(9))]  # midnight: the day after the last one
+        airflow("backfill", "create", "--dag-id", "advertiser_sequences", *dates, "--max-active-runs", "1")
+        limit = time.monotonic() + LIMIT_S
+        while day(8) not in deployment.warehouse.days("features.advertiser_sequence"):
+            assert time.monotonic() < limit, log.read_text(encoding="utf-8", errors="replace")[-3000:]
+            time.sleep(2)
+    finally:
+        stop(servers)
+    commits = deployment.warehouse.commits("features.advertiser_sequence")
+    assert [days for _, days in commits] == [[day(6)], *([missing] for missing in MISSING)]
+    command = [sys.executable, "-m", "pipelines.status", "--config", str(deployment.toml), "--date", str(day(8))]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert "missing: " not in done.stdout.partition("features.advertiser_sequence")[0], done.stdout
