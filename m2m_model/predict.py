@@ -153,7 +153,9 @@ class Forecaster:
         partial.rename(folder)
         return folder
 
-    def predict(self, panel: Panel, cutoff: date, *, all_series: bool = False, batch_size: int = BATCH_SIZE) -> Forecasts:
+    def predict(
+        self, panel: Panel, cutoff: date, *, all_series: bool = False, batch_size: int = BATCH_SIZE
+    ) -> Forecasts:
         """Forecasts of the eligible series (a row in eligible_days): m2m, or cold_start when younger than 7 days.
 
         With ``all_series`` also the silent ones (registered, no row in eligible_days). Each row is independent of the

@@ -109,7 +109,9 @@ def _log(run: Run, sequences: SequenceFiles, result: TrainResult, folder: Path) 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__ or "")
     parser.add_argument("--from-scratch", action="store_true", help="ignore the checkpoint of an interrupted run")
-    parser.add_argument("--snapshot", help="of the sequences, its id or that of the run that built them: train on what was known then")
+    parser.add_argument(
+        "--snapshot", help="train on what was known then: the sequences' snapshot or the run that built them"
+    )
     arguments = parser.parse_args(argv)
     run = run_of("train", arguments)
     warehouse = Warehouse(run.config)

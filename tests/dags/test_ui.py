@@ -8,18 +8,12 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def alive(process: psutil.Process) -> bool:
@@ -30,7 +24,9 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def test_ctrl_c_stops_airflow_and_mlflow_and_all_that_they_started(tmp_path: Path) -> None:
+def test_ctrl_c_stops_airflow_and_mlflow_and_all_that_they_started(
+    tmp_path: Path, free_port: Callable[[], int]
+) -> None:
     airflow, mlflow = free_port(), free_port()
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "M2M_"))}
     env = clean | {"M2M_HOME": str(tmp_path), "AIRFLOW_PORT": str(airflow), "MLFLOW_PORT": str(mlflow)}
