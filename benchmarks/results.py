@@ -107,7 +107,7 @@ def sequences(data: DataSet, home: Path) -> tuple[pa.Table, object]:
     """The sequences as of the last day, built by the stages themselves."""
     os.environ["M2M_HOME"] = str(home)
     from pipelines.config import load_config
-    from pipelines.sequences import kept_days, open_sequences
+    from pipelines.sequences import open_sequences
     from pipelines.warehouse import Warehouse
 
     config = load_config(ROOT / "examples" / data.name / "pipeline.toml")
@@ -116,8 +116,7 @@ def sequences(data: DataSet, home: Path) -> tuple[pa.Table, object]:
         command = [sys.executable, "-m", f"pipelines.{stage[0]}", "--config", str(config.path), *stage[1:]]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     files = open_sequences(config, Warehouse(config), data.last_day)
-    days = kept_days(config, data.last_day)
-    return pa.concat_tables([files.rows(bucket, days).to_arrow() for bucket in files.buckets]), config
+    return pa.concat_tables([files.rows(bucket).to_arrow() for bucket in files.buckets]), config
 
 
 def train(

@@ -187,8 +187,8 @@ def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[
         "Windows a second on all cores, median of the turns (all of them). Each side does what the one before it does,",
         f"and more. Before Spark's job, each core has a process of one thread. {BATCH_SIZE:,} windows a batch.",
         "",
-        "| side | windows/s | of the forward pass |",
-        "| --- | ---: | ---: |",
+        "| side | windows/s | us a window | of the forward pass |",
+        "| --- | ---: | ---: | ---: |",
         *(rate_row(name, of_side, bare) for name, of_side in rates.items()),
         "",
         "## Windows a batch",
@@ -212,7 +212,8 @@ def batch_row(size: int, rates: dict[str, list[float]]) -> str:
 
 def rate_row(name: str, rates: list[float], bare: float) -> str:
     median = statistics.median(rates)
-    return f"| {name} | {median:,.0f} ({', '.join(f'{rate:,.0f}' for rate in rates)}) | {median / bare:.2f} |"
+    all_turns = ", ".join(f"{rate:,.0f}" for rate in rates)
+    return f"| {name} | {median:,.0f} ({all_turns}) | {1e6 / median:.1f} | {median / bare:.2f} |"
 
 
 def main() -> None:

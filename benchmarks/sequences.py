@@ -81,7 +81,7 @@ class Bench:
     def content(self, as_of: date) -> Content:
         """What was built, read as training reads it."""
         sequences = open_sequences(self.warehouse.config, self.warehouse, as_of)
-        rows = [sequences.rows(bucket, KEPT_DAYS) for bucket in sequences.buckets]
+        rows = [sequences.rows(bucket) for bucket in sequences.buckets]
         return content(pl.concat(rows))
 
 

@@ -514,14 +514,12 @@ def _grid_bucket(value_x: Floats) -> Ints:
 
 
 def _codes(value_BLC: Floats, registered_BL: NDArray[np.bool_], edges: Sequence[Sequence[float]]) -> Ints:
-    code_BLC = np.empty(value_BLC.shape, np.int64)
+    code_BLC = np.where(np.isnan(value_BLC), MISSING, ZERO)
     for column, column_edges in enumerate(edges):
-        value_BL = value_BLC[..., column]
-        positive_BL = value_BL > 0
-        log_BL = np.log1p(np.where(positive_BL, value_BL, 0))
-        binned_BL = np.searchsorted(np.asarray(column_edges, np.float32), log_BL) + FIRST_BIN
-        nothing_BL = np.where(np.isnan(value_BL), MISSING, ZERO)
-        code_BLC[..., column] = np.where(positive_BL, binned_BL, nothing_BL)
+        value_BL, code_BL = value_BLC[..., column], code_BLC[..., column]
+        positive_BL = value_BL > 0  # most days of most series are not
+        log_X = np.log1p(value_BL[positive_BL])
+        code_BL[positive_BL] = np.searchsorted(np.asarray(column_edges, np.float32), log_X) + FIRST_BIN
     code_BLC[~registered_BL] = NOT_REGISTERED
     return code_BLC
 

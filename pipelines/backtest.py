@@ -31,7 +31,7 @@ from pipelines.evaluation import (
     value_figures,
 )
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
-from pipelines.sequences import held_out_cutoffs, kept_days, open_sequences
+from pipelines.sequences import held_out_cutoffs, open_sequences
 from pipelines.session import spark_session
 from pipelines.warehouse import Warehouse
 
@@ -55,10 +55,9 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         else:
             run.say(f"warning: champion {champion.version} forecasts other tasks than pipeline.toml declares; left out")
     models = {name: version.folder for name, version in versions.items()}
-    cutoffs, days = held_out_cutoffs(config, ds), kept_days(config, ds)
-    sums, worth = evaluate(
-        spark, sequences, days, cutoffs, Contenders(models, load_forecaster(challenger.folder).calibrations)
-    )
+    cutoffs = held_out_cutoffs(config, ds)
+    contenders = Contenders(models, load_forecaster(challenger.folder).calibrations)
+    sums, worth = evaluate(spark, sequences, cutoffs, contenders)
     if sums.is_empty():
         raise DataError(
             f"{TABLE} ds={ds}: no series had a row in the {config.backtest.eligible_days} days before a cutoff"
@@ -91,7 +90,7 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     names = pl.concat_str(*parts, separator="/")
     metrics |= {f"backtest_{name}": number for name, number in logged.select(names, "value").iter_rows()}
     registry.log_metrics(challenger.run_id, metrics)
-    pairs = sample_pairs(spark, sequences, days, cutoffs[0], challenger.folder)
+    pairs = sample_pairs(spark, sequences, cutoffs[0], challenger.folder)
     folder = config.home / "runs" / run.run_id
     together = value.filter(scenario_id=ALL_SCENARIOS)
     by_size = plots.decile_plot(together.filter(figure="size_nmae"), CHALLENGER, folder)

@@ -48,8 +48,8 @@ def map_buckets(
             for index in batch.column("id").to_pylist():
                 yield from _to_batches(kernel(buckets[index]), schema)
 
-    tasks = _tasks(spark, len(buckets))
-    placed = spark.range(0, len(buckets), 1, tasks)
+    count = tasks(spark, len(buckets))
+    placed = spark.range(0, len(buckets), 1, count)
     if not sum_by:
         return _gather(placed, run, schema)
 
@@ -61,7 +61,7 @@ def map_buckets(
             added = rows.sort(rows.columns).group_by(sum_by, maintain_order=True).sum()
             yield from _to_batches(added, schema)
 
-    return _gather(placed.mapInArrow(run, _columns(schema)).repartition(tasks, *sum_by), add_up, schema)
+    return _gather(placed.mapInArrow(run, _columns(schema)).repartition(count, *sum_by), add_up, schema)
 
 
 def map_frame(frame: DataFrame, buckets: int, kernel: Callable[[int, pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
@@ -112,7 +112,8 @@ def concat(reports: Iterable[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=REPORT), *reports])
 
 
-def _tasks(spark: SparkSession, buckets: int) -> int:
+def tasks(spark: SparkSession, buckets: int) -> int:
+    """How many tasks share the buckets: two a core, so that a slow one does not hold up the others."""
     return max(1, min(buckets, 2 * int(spark.sparkContext.defaultParallelism)))
 
 

@@ -21,11 +21,11 @@ from pyspark.sql import SparkSession
 
 from pipelines import buckets, validation
 from pipelines.buckets import REPORT
-from pipelines.checks import Rule, count_rows, day_counters, day_rules, repeated
+from pipelines.checks import Rule, count_rows, critical_rules, day_counters, day_rules, repeated
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
 from pipelines.expectations import Check
-from pipelines.sequences import SERIES, TABLE, WEEK_TABLE, kept_days, week_days, week_ends
+from pipelines.sequences import SERIES, TABLE, WEEK_TABLE, history_start, week_days, week_ends
 from pipelines.session import spark_session
 from pipelines.warehouse import DataFile, Warehouse, days_between, fingerprint, on_day, read_files, write_file
 
@@ -50,7 +50,7 @@ class Week:
 def build_sequences(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     """Build, check and commit the sequences as of ``run.ds``."""
     config, ds = run.config, run.ds
-    first = ds - timedelta(days=kept_days(config, ds) - 1)
+    first = history_start(config, ds)
     ends = week_ends(first, ds)
     weeks = plan_weeks(config, warehouse, ends)
     profiles = _profiles(config, warehouse, ds)
@@ -242,27 +242,17 @@ def rules_of_week(config: Config) -> list[Rule]:
         ),
         "duplicate_key": ("one row per (advertiser_id, scenario_id)", repeated(SERIES)),
     }
-    return _critical(broken)
+    return critical_rules(broken)
 
 
 def rules_of_series(ds: date) -> list[Rule]:
     """What must hold for every series."""
-    return _critical(
+    return critical_rules(
         {
             "registered_late": (f"registered_on not after {ds}", pl.col("registered_on") > ds),
             "duplicate_key": ("one row per (advertiser_id, scenario_id)", repeated(SERIES)),
         }
     )
-
-
-def _critical(broken: dict[str, tuple[str, pl.Expr]]) -> list[Rule]:
-    return [
-        Rule(
-            Check(name=name, column=None, counter=name, max_value=0, severity="critical", expected=expected),
-            mask.fill_null(False),
-        )
-        for name, (expected, mask) in broken.items()
-    ]
 
 
 def _history_checks(config: Config) -> list[Check]:

@@ -101,6 +101,17 @@ def row_rules(
     return rules
 
 
+def critical_rules(broken: Mapping[str, tuple[str, pl.Expr]]) -> list[Rule]:
+    """Rules that stop a run, by name: what is expected, and the mask of the rows that break it."""
+    return [
+        Rule(
+            Check(name=name, column=None, counter=name, max_value=0, severity="critical", expected=expected),
+            mask.fill_null(False),
+        )
+        for name, (expected, mask) in broken.items()
+    ]
+
+
 def repeated(key: Sequence[str]) -> pl.Expr:
     """Rows in key order that have the key of the row before them."""
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in key)

@@ -27,7 +27,7 @@ from pipelines import buckets
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
 from pipelines.registry import CHALLENGER
-from pipelines.sequences import SequenceFiles, held_out_cutoffs, kept_days, write_shards
+from pipelines.sequences import SequenceFiles, held_out_cutoffs, write_shards
 
 _KEYS: dict[str, pl.DataType] = {
     "cutoff": pl.Date(),
@@ -72,13 +72,13 @@ def load_forecaster(folder: Path) -> Forecaster:
 
 
 def evaluate(
-    spark: SparkSession, sequences: SequenceFiles, days: int, cutoffs: Sequence[date], contenders: Contenders
+    spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[date], contenders: Contenders
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Additive sums of errors per (cutoff, forecaster, scenario, task), see ``m2m_model.metrics``; and of value per
     (forecaster, scenario, task, figure, bin), all cutoffs together, see ``m2m_model.value``."""
 
     def judge(bucket: int) -> pl.DataFrame:
-        panel = sequences.panel(bucket, days)
+        panel = sequences.panel(bucket)
         tables, worth = [], []
         for cutoff in cutoffs:
             actual_NM = targets_Nm(panel, panel.index_of(cutoff))
@@ -124,12 +124,12 @@ def active_task(spec: SequenceSpec) -> str | None:
     return next((task.name for task in spec.tasks if task.metric == ACTIVE), None)
 
 
-def sample_pairs(spark: SparkSession, sequences: SequenceFiles, days: int, cutoff: date, folder: Path) -> pl.DataFrame:
+def sample_pairs(spark: SparkSession, sequences: SequenceFiles, cutoff: date, folder: Path) -> pl.DataFrame:
     """A bounded sample of (task, actual, forecast) of one model at one cutoff, for a plot."""
     schema = pl.Schema({"task": pl.String(), "actual": pl.Float64(), "forecast": pl.Float64()})
 
     def take(bucket: int) -> pl.DataFrame:
-        panel = sequences.panel(bucket, days)
+        panel = sequences.panel(bucket)
         forecasts = load_forecaster(folder).predict(panel, cutoff)
         step = max(1, len(forecasts.series_N) // PAIRS_PER_BUCKET)
         actual_NM = targets_Nm(panel, panel.index_of(cutoff))[forecasts.series_N]
@@ -202,16 +202,16 @@ def best_baseline(mean: Mapping[str, float]) -> str:
 def fallback(run: Run, spark: SparkSession, sequences: SequenceFiles) -> tuple[str, dict[str, ResidualQuantiles]]:
     """What serves when there is no champion: the best baseline at the held-out cutoffs, and every baseline's interval
     calibration, learned on cutoffs before the held-out ones."""
-    config, days = run.config, kept_days(run.config, run.ds)
+    config = run.config
     cutoffs = held_out_cutoffs(config, run.ds)
     folder = config.home / "runs" / run.run_id
     try:
-        shards, statistics = write_shards(spark, sequences, folder, days, cutoffs[-1])
+        shards, statistics = write_shards(spark, sequences, folder, cutoffs[-1])
         inputs = fit_inputs(statistics, config.model.bins)
         calibrations = calibrate_baselines(shards, inputs, cutoffs[-1], config.training.validation_cutoffs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    sums, _ = evaluate(spark, sequences, days, cutoffs, Contenders({}, calibrations))
+    sums, _ = evaluate(spark, sequences, cutoffs, Contenders({}, calibrations))
     return best_baseline(mean_nmae(sums)), calibrations
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from itertools import pairwise
 
 import polars as pl
@@ -24,7 +24,7 @@ from m2m_model.inputs import SequenceSpec, daily_totals
 from pipelines.buckets import map_buckets
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
-from pipelines.sequences import SERIES, kept_days
+from pipelines.sequences import SERIES, history_start
 from pipelines.session import spark_session
 from pipelines.warehouse import DataFile, Warehouse, read_files
 
@@ -52,7 +52,7 @@ class Version:
 def restatements(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame:
     """Per age, scenario and task: what was restated after that age, the total as known now, and the days compared."""
     config = run.config
-    versions = versions_of_days(warehouse, run.ds - timedelta(days=kept_days(config, run.ds) - 1), run.ds)
+    versions = versions_of_days(warehouse, history_start(config, run.ds), run.ds)
     compared: dict[int, int] = defaultdict(int)
     for looks in versions.values():
         for age in range(looks[0].age, looks[-1].age):

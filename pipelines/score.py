@@ -25,7 +25,7 @@ from m2m_model.config import ACTIVE
 from m2m_model.predict import forecast_baseline
 from pipelines import buckets, validation
 from pipelines.buckets import REPORT
-from pipelines.checks import Rule, count_rows, day_counters, day_rules, repeated
+from pipelines.checks import Rule, count_rows, critical_rules, day_counters, day_rules, repeated
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
 from pipelines.evaluation import active_task, fallback, load_forecaster
@@ -188,13 +188,7 @@ def forecast_rules(config: Config) -> list[Rule]:
             repeated(["advertiser_id", "scenario_id", "task"]),
         ),
     }
-    return [
-        Rule(
-            Check(name=name, column=None, counter=name, max_value=0, severity="critical", expected=expected),
-            mask.fill_null(False),
-        )
-        for name, (expected, mask) in broken.items()
-    ]
+    return critical_rules(broken)
 
 
 def main(argv: list[str] | None = None) -> None:

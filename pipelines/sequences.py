@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from m2m_model.inputs import Panel, PanelStatistics, SequenceSpec
+from pipelines.buckets import tasks
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
 from pipelines.warehouse import DataFile, Warehouse, days_between, read_files
@@ -59,12 +60,18 @@ class SequenceFiles:
         return sorted(self.files)
 
     @property
+    def days(self) -> int:
+        """Days of the history."""
+        return (self.as_of - self.first).days + 1
+
+    @property
     def series(self) -> int:
         return sum(file.rows for files in self.files.values() for file in files)
 
-    def rows(self, bucket: int, days: int) -> pl.DataFrame:
-        """The bucket's sequences in key order, each with its weeks that reach into the last ``days`` days."""
-        since = self.as_of - timedelta(days=days - 1)
+    def rows(self, bucket: int, days: int | None = None) -> pl.DataFrame:
+        """The bucket's sequences in key order, each with its weeks that reach into the last ``days`` days (default: all
+        of the history)."""
+        since = self.as_of - timedelta(days=(days or self.days) - 1)
         weeks = read_files((file for file in self.weeks.get(bucket, ()) if file.ds >= since), self.week_schema)
         weeks = self._begun(weeks)
         series = read_files(self.files[bucket], self.schema).drop("ds", "bucket")
@@ -79,8 +86,9 @@ class SequenceFiles:
             early = early.with_columns(pl.col(day, *values).list.slice(before))
         return pl.concat([early, weeks.filter(~oldest)])
 
-    def panel(self, bucket: int, days: int) -> Panel:
-        """The bucket's series over the last ``days`` days, in key order."""
+    def panel(self, bucket: int, days: int | None = None) -> Panel:
+        """The bucket's series over the last ``days`` days (default: the history), in key order."""
+        days = days or self.days
         return Panel.from_sequences(self.rows(bucket, days).to_arrow(), self.spec, self.as_of, days)
 
 
@@ -143,7 +151,7 @@ def open_sequences(config: Config, warehouse: Warehouse, as_of: date, snapshot_i
     # The weeks that this day was built from; once that snapshot has expired, the newest.
     made_from = int(warehouse.lineage(TABLE, snapshot_id).get(as_of, {}).get(f"m2m.input.{WEEK_TABLE}", 0))
     known = made_from if warehouse.has_snapshot(WEEK_TABLE, made_from) else None
-    first = as_of - timedelta(days=kept_days(config, as_of) - 1)
+    first = history_start(config, as_of)
     ends = week_ends(first, as_of)
     for file in warehouse.files(WEEK_TABLE, ends[0], as_of, known):
         if file.ds in ends:
@@ -152,9 +160,9 @@ def open_sequences(config: Config, warehouse: Warehouse, as_of: date, snapshot_i
     return SequenceFiles(as_of, first, snapshot_id, dict(files), dict(weeks), *schemas, config.sequence_spec)
 
 
-def kept_days(config: Config, as_of: date) -> int:
-    """Days of history that the sequences as of a day can hold."""
-    return min(config.history.keep_days, (as_of - config.dataset.first_day).days + 1)
+def history_start(config: Config, as_of: date) -> date:
+    """The first day that the sequences as of a day can hold."""
+    return max(as_of - timedelta(days=config.history.keep_days - 1), config.dataset.first_day)
 
 
 def held_out_cutoffs(config: Config, as_of: date) -> list[date]:
@@ -175,7 +183,7 @@ def held_out_cutoffs(config: Config, as_of: date) -> list[date]:
 
 
 def write_shards(
-    spark: SparkSession, sequences: SequenceFiles, folder: Path, days: int, train_end: date
+    spark: SparkSession, sequences: SequenceFiles, folder: Path, train_end: date
 ) -> tuple[list[Path], PanelStatistics]:
     """Write one memory-mapped panel a bucket, on Spark's workers, to a folder that every rank can read.
 
@@ -184,13 +192,12 @@ def write_shards(
     """
 
     def write(bucket: int) -> PanelStatistics:
-        panel = sequences.panel(bucket, days)
+        panel = sequences.panel(bucket)
         panel.save(folder / f"bucket={bucket:05d}")
         return PanelStatistics.of(panel, train_end)
 
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = min(len(sequences.buckets), 2 * spark.sparkContext.defaultParallelism)
-    partial = spark.sparkContext.parallelize(sequences.buckets, tasks).map(write)
+    partial = spark.sparkContext.parallelize(sequences.buckets, tasks(spark, len(sequences.buckets))).map(write)
     # A fixed order of addition: floating-point sums must not depend on which task ends first.
     statistics = reduce(add, partial.collect())
     return [folder / f"bucket={bucket:05d}" for bucket in sequences.buckets], statistics

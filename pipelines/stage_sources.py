@@ -31,7 +31,7 @@ from pipelines.errors import ConfigError
 from pipelines.expectations import Check
 from pipelines.session import spark_session
 from pipelines.sources import explain_failure, register_sources
-from pipelines.warehouse import DataFile, Warehouse, days_between, ranges, write_file
+from pipelines.warehouse import DataFile, Warehouse, days_between, in_words, write_file
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,8 @@ def restated(before: list[DataFile], after: list[DataFile]) -> str:
     keys = {key for key in old.keys() | new.keys() if key[0] in there and old.get(key) != new.get(key)}
     if not keys:
         return ""
-    days = [str(a) if a == b else f"{a}..{b}" for a, b in ranges({ds for ds, _ in keys})]
-    shown = ", ".join(days[:5]) + (f" and {len(days) - 5} more" if len(days) > 5 else "")
-    return f"{len({ds for ds, _ in keys})} of {len(there)} days: {shown} ({len(keys)} of {len(old)} files)"
+    days = {ds for ds, _ in keys}
+    return f"{len(days)} of {len(there)} days: {in_words(days, 5)} ({len(keys)} of {len(old)} files)"
 
 
 def with_late_days(run: Run, warehouse: Warehouse) -> Run:

@@ -10,7 +10,6 @@ Fails (4) when a day is missing or stale, (2) on wrong use.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -19,7 +18,7 @@ from m2m_model.config import ACTIVE
 from pipelines.cli import exit_status, stage_parser
 from pipelines.config import Config, load_config
 from pipelines.errors import EXIT_HOLES, ConfigError
-from pipelines.warehouse import Warehouse, days_between, ranges
+from pipelines.warehouse import Warehouse, days_between, in_words, ranges
 
 
 @dataclass(frozen=True)
@@ -149,20 +148,16 @@ def commands(config: Config, tables: list[TableStatus]) -> list[str]:
 
 def report(config: Config, tables: list[TableStatus], first: date, last: date) -> list[str]:
     """The lines to print."""
-
-    def shown(days: Iterable[date]) -> str:
-        return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in ranges(days))
-
     lines = [f"{config.dataset.name}, {first}..{last}"]
     for table in tables:
         ends = f"{table.present[0]}..{table.present[-1]}" if table.present else "nothing yet"
         counts = f"{len(table.present)} present, {len(table.missing)} missing, {len(table.stale)} stale"
         lines.append(f"  {table.link.table:30} {counts}; {ends}")
         if table.missing:
-            lines.append(f"    missing: {shown(table.missing)}")
+            lines.append(f"    missing: {in_words(table.missing)}")
         if table.stale:
             day, why = next(iter(table.stale.items()))
-            lines.append(f"    stale: {shown(table.stale)}. {day}: {why}")
+            lines.append(f"    stale: {in_words(table.stale)}. {day}: {why}")
     todo = commands(config, tables)
     if todo:
         lines += ["to mend, in this order:", *(f"  {line}" for line in todo)]

@@ -15,7 +15,7 @@ import dataclasses
 import shutil
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from pipelines import plots
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.ranks import train_on_ranks
 from pipelines.registry import ModelVersion, Registry
-from pipelines.sequences import TABLE, SequenceFiles, held_out_cutoffs, kept_days, open_sequences, write_shards
+from pipelines.sequences import TABLE, SequenceFiles, held_out_cutoffs, open_sequences, write_shards
 from pipelines.session import spark_session
 from pipelines.warehouse import Warehouse
 
@@ -39,9 +39,8 @@ def train(
     config, ds = run.config, run.ds
     sequences = open_sequences(config, warehouse, ds, snapshot_id)
     held_out_from = held_out_cutoffs(config, ds)[-1]
-    first_day = ds - timedelta(days=kept_days(config, ds) - 1)
     horizon, most = config.dataset.horizon_days, config.training.validation_cutoffs
-    last_label = train_end(first_day, held_out_from, horizon, most)
+    last_label = train_end(sequences.first, held_out_from, horizon, most)
     folder = config.home / "training" / f"{ds}-{config.hash}-{sequences.snapshot_id}"
     if from_scratch and folder.exists():
         shutil.rmtree(folder)
@@ -51,7 +50,7 @@ def train(
         + ("; going on from a checkpoint" if resume else "")
     )
     started = time.monotonic()
-    shards, statistics = write_shards(spark, sequences, folder / "shards", kept_days(config, ds), last_label)
+    shards, statistics = write_shards(spark, sequences, folder / "shards", last_label)
     arguments = {
         "shards": shards,
         "inputs": fit_inputs(statistics, config.model.bins),

@@ -89,6 +89,13 @@ def ranges(days: Iterable[date]) -> list[tuple[date, date]]:
     return folded
 
 
+def in_words(days: Iterable[date], at_most: int | None = None) -> str:
+    """Days folded to ranges, for people; ``at_most`` of these are written out."""
+    shown = [str(a) if a == b else f"{a}..{b}" for a, b in ranges(days)]
+    more = f" and {len(shown) - at_most} more" if at_most and len(shown) > at_most else ""
+    return ", ".join(shown[:at_most]) + more
+
+
 def _between(first: date, last: date) -> BooleanExpression:
     return And(GreaterThanOrEqual("ds", first.isoformat()), LessThanOrEqual("ds", last.isoformat()))
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.build_sequences import series_of, week_of
-from pipelines.sequences import kept_days, open_sequences, put_together, week_days, week_ends
+from pipelines.sequences import open_sequences, put_together, week_days, week_ends
 
 TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"
 EPOCH = date(1970, 1, 1)
@@ -93,8 +93,7 @@ def test_weeks_put_together_are_the_definition(
 def rows_of(deployment: Deployment, as_of: date) -> pl.DataFrame:
     """Every sequence as of a day, as a reader gets it."""
     files = open_sequences(deployment.config, deployment.warehouse, as_of)
-    days = kept_days(deployment.config, as_of)
-    return pl.concat(files.rows(bucket, days) for bucket in files.buckets).sort("advertiser_id", "scenario_id")
+    return pl.concat(files.rows(bucket) for bucket in files.buckets).sort("advertiser_id", "scenario_id")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -156,7 +155,7 @@ def test_a_restated_day_touches_its_week_and_its_buckets_alone(deployment: Deplo
     assert changed["spend"].list.sum().sum() == then.filter(advertiser_id="adv4")["spend"].list.sum().sum() + 2
 
     files = open_sequences(deployment.config, deployment.warehouse, last, snapshot)
-    known_then = pl.concat(files.rows(bucket, 17) for bucket in files.buckets).sort("advertiser_id", "scenario_id")
+    known_then = pl.concat(files.rows(bucket) for bucket in files.buckets).sort("advertiser_id", "scenario_id")
     assert known_then.equals(then)
 
 

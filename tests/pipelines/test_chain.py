@@ -22,7 +22,7 @@ from m2m_model.metrics import cell_sums, finish
 from m2m_model.predict import Forecaster
 from m2m_model.value import churn, ranking, reliability, size_deciles, value_sums
 from pipelines.registry import CHALLENGER, Registry
-from pipelines.sequences import kept_days, open_sequences
+from pipelines.sequences import open_sequences
 
 DAYS = 70
 AS_OF = FIRST_DAY + timedelta(days=DAYS - 1)
@@ -173,9 +173,8 @@ def _valued_by_hand(chain: Deployment) -> pa.Table:
     version = Registry(chain.config).get(CHALLENGER)
     assert version is not None
     sequences = open_sequences(chain.config, chain.warehouse, AS_OF)
-    days = kept_days(chain.config, AS_OF)
-    rows = pl.concat(sequences.rows(bucket, days) for bucket in sequences.buckets).to_arrow()
-    panel = Panel.from_sequences(rows, sequences.spec, AS_OF, days)
+    rows = pl.concat(sequences.rows(bucket) for bucket in sequences.buckets).to_arrow()
+    panel = Panel.from_sequences(rows, sequences.spec, AS_OF, sequences.days)
     parts = []
     for cutoff in (AS_OF - timedelta(days=7), AS_OF - timedelta(days=14)):
         day, forecasts = panel.index_of(cutoff), Forecaster.load(version.folder).predict(panel, cutoff)
@@ -229,7 +228,7 @@ def test_7_mlflows_own_loader_gives_the_published_forecasts(chain: Deployment) -
     registry = Registry(chain.config)
     model = mlflow.pyfunc.load_model(f"models:/{registry.name}@champion")
     files = open_sequences(chain.config, chain.warehouse, AS_OF)
-    sequences = pl.concat(files.rows(bucket, kept_days(chain.config, AS_OF)) for bucket in files.buckets)
+    sequences = pl.concat(files.rows(bucket) for bucket in files.buckets)
     sequences = sequences.sort("advertiser_id", "scenario_id").to_pandas()
     sequences["registered_on"] = sequences["registered_on"].astype("datetime64[ns]")
     found = pl.from_pandas(model.predict(sequences, params={"as_of": str(AS_OF)}))

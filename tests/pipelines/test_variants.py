@@ -43,7 +43,7 @@ def test_behavior_profiles_and_scenario_attributes_reach_the_sequences_and_the_f
         status, said = deployment.run(stage, *arguments)
         assert status == 0, said
     files = open_sequences(deployment.config, deployment.warehouse, LAST)
-    sequences = pl.concat(files.rows(bucket, 46) for bucket in files.buckets)
+    sequences = pl.concat(files.rows(bucket) for bucket in files.buckets)
     assert set(sequences["form"]) == {"text", "image"}
     assert set(sequences["band"]) == {"band4", "band5"}
     search = sequences.filter(advertiser_id="adv0", scenario_id="search").row(0, named=True)
