@@ -33,7 +33,7 @@ Floats = NDArray[Any]
 Ints = NDArray[Any]
 
 FORMAT_VERSION = 2
-BATCH_SIZE = 1024  # windows the network sees at once: 20 % more a second than 4096 (docs/scoring.md)
+BATCH_SIZE = 1024  # windows the network sees at once; more leave the cache (docs/scoring.md)
 M2M_METHOD, COLD_START_METHOD, SILENT_METHOD = "m2m", "cold_start", "silent"
 FIGURES = ("point", "mean", "p_zero", "median", "p05", "p25", "p75", "p95")
 FORECAST_SCHEMA = pa.schema(
