@@ -191,7 +191,8 @@ def publish(docs_dir: Path, pages: Sequence[Page], run_id: str) -> None:
             build_docs(docs_dir, pages, run_id)
     except Exception as error:  # noqa: BLE001 - whatever breaks in a report for people must not stop the data
         reason = _one_line(f"{type(error).__name__}: {error}")
-        print(f"warning: Data Docs in {docs_dir} were not built: {reason}", file=sys.stderr, flush=True)
+        tables = ", ".join(table for table, _ in pages)
+        print(f"warning: {tables}: Data Docs in {docs_dir} were not built: {reason}", file=sys.stderr, flush=True)
 
 
 def build_docs(docs_dir: Path, pages: Sequence[Page], run_id: str) -> Path:

@@ -226,7 +226,7 @@ def test_data_docs_that_cannot_be_built_are_a_warning(tmp_path: Path, capfd: pyt
     (tmp_path / "file").write_text("")
     results = documented("performance_daily", counters((TUE, "a", 1)), [NEGATIVE], tmp_path / "file")
     assert [result.passed for result in results] == [False]
-    assert "warning: Data Docs in" in capfd.readouterr().err
+    assert "warning: performance_daily: Data Docs in" in capfd.readouterr().err
 
 
 def test_two_processes_build_data_docs_at_once(tmp_path: Path) -> None:
