@@ -6,9 +6,13 @@ Memory is resident memory, sampled every 0.2 s; pages that processes share are c
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
+import shutil
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +25,8 @@ from typing import Any
 from unittest.mock import patch
 
 import psutil
+
+from pipelines.config import Config, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("driver", "driver JVM", "executor JVMs", "workers", "training")
@@ -110,6 +116,35 @@ def watched(functions: Iterable[tuple[Any, str]]) -> Iterator[Counter[str]]:
         for owner, name in functions:
             stack.enter_context(patch.object(owner, name, timed(getattr(owner, name))))
         yield spent
+
+
+def simulated(advertisers: int, days: int, folder: Path) -> Config:
+    """A deployment of its own with the raw rows of made-up advertisers, in ``folder``."""
+    home, config_path = folder / "home", folder / "simulated" / "pipeline.toml"
+    shutil.copytree(ROOT / "examples" / "simulated", config_path.parent)
+    os.environ["M2M_HOME"] = str(home)
+    config = load_config(config_path)
+    generate = ["examples/simulated/generate.py", "--advertisers", str(advertisers), "--days", str(days)]
+    run([*generate, "--out", str(config.home / "raw")], home, folder / "log.txt")
+    return config
+
+
+def make_page(
+    description: str | None, advertisers: int, report: Callable[[int, int, Path], tuple[list[str], dict[str, float]]]
+) -> None:
+    """The command line of a benchmark: print ``report(advertisers, turns, folder)``, its page and then its ratios."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--advertisers", type=int, default=advertisers)
+    parser.add_argument("--turns", type=int, default=3, help="of every side, after one to warm up")
+    parser.add_argument("--out", type=Path, help="also write the page to this file")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        lines, ratios = report(arguments.advertisers, arguments.turns, Path(folder))
+    page = "\n".join(lines)
+    if arguments.out:
+        arguments.out.write_text(page, encoding="utf-8")
+    print(page)
+    print(json.dumps(ratios))
 
 
 def machine() -> str:

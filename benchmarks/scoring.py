@@ -8,13 +8,9 @@ that lie ready in memory, in one process a core with one thread each, as Spark's
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
-import shutil
 import statistics
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -26,14 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import ROOT, machine, run, watched
+from measure import machine, make_page, run, simulated, watched
 
 from m2m_model.inputs import COLD_START_DAYS, Panel, eligible, history_days
 from m2m_model.model import Batch
 from m2m_model.predict import BATCH_SIZE, Forecaster, network_distribution
 from pipelines import buckets
 from pipelines.cli import Run, code_version
-from pipelines.config import load_config
 from pipelines.registry import CHALLENGER, Registry
 from pipelines.score import score
 from pipelines.sequences import SequenceFiles, open_sequences
@@ -144,20 +139,16 @@ def in_processes(
 
 def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[str, float]]:
     """Prepare, measure, and put the page together."""
-    home, config_path, log = folder / "home", folder / "simulated" / "pipeline.toml", folder / "log.txt"
-    shutil.copytree(ROOT / "examples" / "simulated", config_path.parent)
-    os.environ["M2M_HOME"] = str(home)
-    config, load = load_config(config_path), os.getloadavg()[0]
+    load, config = os.getloadavg()[0], simulated(advertisers, DAYS, folder)
+    home, log = folder / "home", folder / "log.txt"
     first, as_of = config.dataset.first_day, config.dataset.first_day + timedelta(days=DAYS - 1)
-    generate = ["examples/simulated/generate.py", "--advertisers", str(advertisers), "--days", str(DAYS)]
-    run([*generate, "--out", str(config.home / "raw")], home, log)
     date = ["--date", str(as_of)]
     for stage, *options in (
         ("stage_sources", "--from", str(first), "--to", str(as_of)),
         ("build_sequences", *date),
         ("train", *date),
     ):
-        run(["-m", f"pipelines.{stage}", "--config", str(config_path), *options], home, log)
+        run(["-m", f"pipelines.{stage}", "--config", str(config.path), *options], home, log)
     registry, warehouse = Registry(config), Warehouse(config)
     version = registry.get(CHALLENGER)
     assert version is not None
@@ -216,20 +207,5 @@ def rate_row(name: str, rates: list[float], bare: float) -> str:
     return f"| {name} | {median:,.0f} ({all_turns}) | {1e6 / median:.1f} | {median / bare:.2f} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--advertisers", type=int, default=50_000)
-    parser.add_argument("--turns", type=int, default=3, help="of every side, after one to warm up")
-    parser.add_argument("--out", type=Path, help="also write the page to this file")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        lines, ratios = report(arguments.advertisers, arguments.turns, Path(folder))
-    page = "\n".join(lines)
-    if arguments.out:
-        arguments.out.write_text(page, encoding="utf-8")
-    print(page)
-    print(json.dumps(ratios))
-
-
 if __name__ == "__main__":
-    main()
+    make_page(__doc__, 50_000, report)

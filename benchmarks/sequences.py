@@ -10,12 +10,9 @@ not. The last line is JSON.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import statistics
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -26,14 +23,13 @@ from typing import Any
 from unittest.mock import patch
 
 import polars as pl
-from measure import ROOT, machine, run, watched
+from measure import machine, make_page, run, simulated, watched
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines import buckets, build_sequences, stage_sources, validation
 from pipelines.checks import Rule, count_rows
 from pipelines.cli import Run, code_version
-from pipelines.config import load_config
 from pipelines.sequences import SERIES, TABLE, WEEK_TABLE, open_sequences
 from pipelines.session import spark_session
 from pipelines.warehouse import DataFile, Warehouse, read_files
@@ -268,14 +264,10 @@ def counting_s(bench: Bench, as_of: date, rules: dict[str, list[Rule]]) -> float
 
 def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[str, float]]:
     """Prepare, measure, and put the page together."""
-    home, config_path, log = folder / "home", folder / "simulated" / "pipeline.toml", folder / "log.txt"
-    shutil.copytree(ROOT / "examples" / "simulated", config_path.parent)
-    os.environ["M2M_HOME"] = str(home)
-    config, load = load_config(config_path), os.getloadavg()[0]
+    load, config = os.getloadavg()[0], simulated(advertisers, KEPT_DAYS, folder)
+    home, log = folder / "home", folder / "log.txt"
     first = config.dataset.first_day
     as_of, newest = first + timedelta(days=BUILD_DAYS - 1), first + timedelta(days=KEPT_DAYS - 1)
-    generate = ["examples/simulated/generate.py", "--advertisers", str(advertisers), "--days", str(KEPT_DAYS)]
-    run([*generate, "--out", str(config.home / "raw")], home, log)
     with spark_session(config, "bench-sequences") as spark:
         bench = Bench(Warehouse(config), spark, folder / "out")
         staging, rules = stagings(bench, first, as_of, turns)
@@ -287,7 +279,7 @@ def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[
         bench.stage(as_of + timedelta(days=1), newest)
         added = increments(bench, newest, turns)
         bench.forget()
-    command = ["-m", "pipelines.build_sequences", "--config", str(config_path), "--date", str(as_of)]
+    command = ["-m", "pipelines.build_sequences", "--config", str(config.path), "--date", str(as_of)]
     alone = run(command, home, log)
 
     stages = {"stage_sources": staging, "build_sequences": built[STAGE]}
@@ -344,20 +336,5 @@ def parts_row(name: str, side: Side, count: float | None = None, checks: float |
     return f"| {name} | {whole:.2f} | {in_spark:.2f} | {counted} | {seconds} | {share} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--advertisers", type=int, default=100_000)
-    parser.add_argument("--turns", type=int, default=3, help="of every side, after one to warm up")
-    parser.add_argument("--out", type=Path, help="also write the page to this file")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        lines, ratios = report(arguments.advertisers, arguments.turns, Path(folder))
-    page = "\n".join(lines)
-    if arguments.out:
-        arguments.out.write_text(page + "\n", encoding="utf-8")
-    print(page)
-    print(json.dumps(ratios))
-
-
 if __name__ == "__main__":
-    main()
+    make_page(__doc__, 100_000, report)
