@@ -87,7 +87,7 @@ bench-scoring: $(INSTALLED) ## Scoring in Spark beside the bare network on the s
 
 .PHONY: dictionary
 dictionary: $(INSTALLED) ## Make docs/data_dictionary.md again
-	$(BIN)/python -c 'from pipelines.config import load_config; from pipelines.tables import data_dictionary; \
+	$(BIN)/python -c 'from pipelines.config import load_config; from pipelines.warehouse.tables import data_dictionary; \
 	  print(data_dictionary(load_config("examples/online_ads/pipeline.toml")), end="")' > docs/data_dictionary.md
 
 .PHONY: clean

@@ -39,7 +39,7 @@ from m2m_model.metrics import cell_sums, finish, mean_over_tasks
 from m2m_model.predict import COLD_START_METHOD, Forecaster, Forecasts, forecast_baseline, forecast_boosted
 from m2m_model.train import train_end, train_rank
 from m2m_model.value import churn, ranking, reliability, size_deciles
-from pipelines.evaluation import valued
+from pipelines.life.evaluation import valued
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -107,8 +107,8 @@ def sequences(data: DataSet, home: Path) -> tuple[pa.Table, object]:
     """The sequences as of the last day, built by the stages themselves."""
     os.environ["M2M_HOME"] = str(home)
     from pipelines.config import load_config
-    from pipelines.sequences import open_sequences
-    from pipelines.warehouse import Warehouse
+    from pipelines.warehouse.commits import Warehouse
+    from pipelines.warehouse.sequences import open_sequences
 
     config = load_config(ROOT / "examples" / data.name / "pipeline.toml")
     first, last = str(config.dataset.first_day), str(data.last_day)

@@ -26,8 +26,8 @@ from measure import PARTS, ROOT, Ran, machine, run
 
 from pipelines.cli import code_version
 from pipelines.config import load_config
-from pipelines.registry import CHALLENGER, Registry
-from pipelines.warehouse import Warehouse
+from pipelines.life.registry import CHALLENGER, Registry
+from pipelines.warehouse.commits import Warehouse
 
 DAYS = 90
 ADVERTISERS_A_BUCKET = 12_500

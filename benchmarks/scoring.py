@@ -27,13 +27,13 @@ from measure import machine, make_page, run, simulated, watched
 from m2m_model.inputs import COLD_START_DAYS, Panel, eligible, history_days
 from m2m_model.model import Batch
 from m2m_model.predict import BATCH_SIZE, Forecaster, network_distribution
-from pipelines import buckets
 from pipelines.cli import Run, code_version
-from pipelines.registry import CHALLENGER, Registry
+from pipelines.life.registry import CHALLENGER, Registry
 from pipelines.score import score
-from pipelines.sequences import SequenceFiles, open_sequences
-from pipelines.session import spark_session
-from pipelines.warehouse import Warehouse
+from pipelines.spark import buckets
+from pipelines.spark.session import spark_session
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.sequences import SequenceFiles, open_sequences
 
 DAYS = 90
 BATCHES = (128, 256, 512, 1024, 4096, 16384)

@@ -27,12 +27,15 @@ from measure import machine, make_page, run, simulated, watched
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines import buckets, build_sequences, stage_sources, validation
-from pipelines.checks import Rule, count_rows
+from pipelines import build_sequences, stage_sources
 from pipelines.cli import Run, code_version
-from pipelines.sequences import SERIES, TABLE, WEEK_TABLE, open_sequences
-from pipelines.session import spark_session
-from pipelines.warehouse import DataFile, Warehouse, read_files
+from pipelines.quality import ledger
+from pipelines.quality.rules import Rule, count_rows
+from pipelines.spark import buckets
+from pipelines.spark.session import spark_session
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.files import DataFile, read_files
+from pipelines.warehouse.sequences import SERIES, TABLE, WEEK_TABLE, open_sequences
 
 BUILD_DAYS, KEPT_DAYS = 60, 90
 STAGED = ("staged.scenario", "staged.advertiser", "staged.behavior_daily", "staged.performance_daily")  # in its order
@@ -42,7 +45,7 @@ IN_WEEKS, IN_LISTS = "Polars, one process, by week", "Polars, one process, whole
 IN_SPARK = "Spark, collect_list of structs, whole lists"
 A_DAY, A_REBUILD = "a day", "a rebuild"
 # Where a stage's time goes; the rest is planning.
-PARTS = ((buckets, "map_frame"), (buckets, "map_buckets"), (validation, "check"), (Warehouse, "commit"))
+PARTS = ((buckets, "map_frame"), (buckets, "map_buckets"), (ledger, "check"), (Warehouse, "commit"))
 Content = tuple[int, int, float]  # series, days listed, clicks
 
 

@@ -11,9 +11,9 @@ import polars as pl
 from m2m_model.baselines import BASELINES
 from m2m_model.boosted import OBJECTIVES
 from pipelines.config import ALL_SCENARIOS, Config, load_config
-from pipelines.registry import CHALLENGER, CHAMPION
+from pipelines.life.registry import CHALLENGER, CHAMPION
 from pipelines.show import rows_of
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse.commits import Warehouse
 
 SERIES_SHOWN = 4
 

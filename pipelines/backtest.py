@@ -15,11 +15,11 @@ import sys
 import polars as pl
 from pyspark.sql import SparkSession
 
-from pipelines import plots
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import ALL_SCENARIOS
 from pipelines.errors import DataError
-from pipelines.evaluation import (
+from pipelines.life import plots
+from pipelines.life.evaluation import (
     Contenders,
     active_task,
     best_baseline,
@@ -30,10 +30,10 @@ from pipelines.evaluation import (
     sample_pairs,
     value_figures,
 )
-from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
-from pipelines.sequences import held_out_cutoffs, open_sequences
-from pipelines.session import spark_session
-from pipelines.warehouse import Warehouse
+from pipelines.life.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
+from pipelines.spark.session import spark_session
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.sequences import held_out_cutoffs, open_sequences
 
 TABLE, VALUE_TABLE = "marts.backtest", "marts.backtest_value"
 _LOGGED_VALUE = ("gini", "churn_auc", "churn_brier")

@@ -19,15 +19,18 @@ import polars as pl
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from pipelines import buckets, validation
-from pipelines.buckets import REPORT
-from pipelines.checks import Rule, count_rows, critical_rules, day_counters, day_rules, repeated
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
-from pipelines.expectations import Check
-from pipelines.sequences import SERIES, TABLE, WEEK_TABLE, history_start, week_days, week_ends
-from pipelines.session import spark_session
-from pipelines.warehouse import DataFile, Warehouse, days_between, fingerprint, on_day, read_files, write_file
+from pipelines.quality import ledger
+from pipelines.quality.judge import Check
+from pipelines.quality.rules import Rule, count_rows, critical_rules, day_counters, day_rules, repeated
+from pipelines.spark import buckets
+from pipelines.spark.buckets import REPORT
+from pipelines.spark.session import spark_session
+from pipelines.warehouse.commits import Warehouse, on_day
+from pipelines.warehouse.days import days_between
+from pipelines.warehouse.files import DataFile, fingerprint, read_files, write_file
+from pipelines.warehouse.sequences import SERIES, TABLE, WEEK_TABLE, history_start, week_days, week_ends
 
 _EPOCH = date(1970, 1, 1)
 _WEEK = "week:"
@@ -79,7 +82,7 @@ def build_sequences(run: Run, spark: SparkSession, warehouse: Warehouse) -> None
     )
     checks = [*(rule.check for rule in rules), *_history_checks(config), *day_rules(config, daily=True)]
     judged = {WEEK_TABLE: (week_report, [rule.check for rule in week_rules]), TABLE: (report, checks)}
-    validation.check(run, warehouse, judged)
+    ledger.check(run, warehouse, judged)
 
     inputs: dict[str, int | str | None] = {name: warehouse.snapshot_id(name) for name in (*_daily(config), *profiles)}
     made = buckets.files_in(week_report)

@@ -25,9 +25,9 @@ from pyiceberg.table.snapshots import Snapshot
 from pipelines.cli import exit_status, stage_parser
 from pipelines.config import Config, load_config
 from pipelines.errors import ConfigError
-from pipelines.registry import CHALLENGER, CHAMPION, Registry
-from pipelines.tables import DECLARATIONS
-from pipelines.warehouse import Warehouse, properties_of
+from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
+from pipelines.warehouse.commits import Warehouse, properties_of
+from pipelines.warehouse.tables import DECLARATIONS
 
 INPUT = "m2m.input."
 

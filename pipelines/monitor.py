@@ -19,9 +19,11 @@ from pyspark.sql import functions as F
 
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.errors import DataError
-from pipelines.session import spark_session
-from pipelines.sql_files import SHARED, run_sql
-from pipelines.warehouse import DataFile, Warehouse, days_between
+from pipelines.spark.session import spark_session
+from pipelines.spark.sql_files import SHARED, run_sql
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.days import days_between
+from pipelines.warehouse.files import DataFile
 
 TABLE = "marts.forecast_quality"
 

@@ -19,8 +19,8 @@ from m2m_model.baselines import BASELINES
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import ALL_SCENARIOS, Gate
 from pipelines.errors import DataError
-from pipelines.registry import CHALLENGER, CHAMPION, Registry
-from pipelines.warehouse import Warehouse, on_day
+from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
+from pipelines.warehouse.commits import Warehouse, on_day
 
 
 @dataclass(frozen=True)

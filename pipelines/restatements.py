@@ -21,12 +21,13 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from m2m_model.inputs import SequenceSpec, daily_totals
-from pipelines.buckets import map_buckets
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
-from pipelines.sequences import SERIES, history_start
-from pipelines.session import spark_session
-from pipelines.warehouse import DataFile, Warehouse, read_files
+from pipelines.spark.buckets import map_buckets
+from pipelines.spark.session import spark_session
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.files import DataFile, read_files
+from pipelines.warehouse.sequences import SERIES, history_start
 
 TABLE = "staged.performance_daily"
 FINAL = 0.01  # a cell that changes by less than this counts as final

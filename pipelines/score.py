@@ -23,18 +23,20 @@ from pyspark.sql import SparkSession
 from m2m_model.calibration import ResidualQuantiles
 from m2m_model.config import ACTIVE
 from m2m_model.predict import forecast_baseline
-from pipelines import buckets, validation
-from pipelines.buckets import REPORT
-from pipelines.checks import Rule, count_rows, critical_rules, day_counters, day_rules, repeated
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
-from pipelines.evaluation import active_task, fallback, load_forecaster
-from pipelines.expectations import Check
-from pipelines.registry import CHAMPION, ModelVersion, Registry
-from pipelines.sequences import SequenceFiles, open_sequences
-from pipelines.session import spark_session
-from pipelines.sql_files import SHARED, run_sql
-from pipelines.warehouse import DataFile, Warehouse, write_file
+from pipelines.life.evaluation import active_task, fallback, load_forecaster
+from pipelines.life.registry import CHAMPION, ModelVersion, Registry
+from pipelines.quality import ledger
+from pipelines.quality.judge import Check
+from pipelines.quality.rules import Rule, count_rows, critical_rules, day_counters, day_rules, repeated
+from pipelines.spark import buckets
+from pipelines.spark.buckets import REPORT
+from pipelines.spark.session import spark_session
+from pipelines.spark.sql_files import SHARED, run_sql
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.files import DataFile, write_file
+from pipelines.warehouse.sequences import SequenceFiles, open_sequences
 
 TABLE, RISK_TABLE = "marts.forecast_daily", "marts.churn_risk"
 _QUANTILES = ("p05", "p25", "median", "p75", "p95")
@@ -78,7 +80,7 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
         expected="a forecast for every series and task",
     )
     checks = [*(rule.check for rule in rules), complete, *day_rules(config, daily=True)]
-    validation.check(run, warehouse, {TABLE: (report, checks)})
+    ledger.check(run, warehouse, {TABLE: (report, checks)})
     lineage = run.lineage(
         **{
             "features.advertiser_sequence": sequences.snapshot_id,

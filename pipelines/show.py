@@ -17,8 +17,8 @@ import polars as pl
 from pipelines.cli import exit_status, stage_parser
 from pipelines.config import load_config
 from pipelines.errors import ConfigError
-from pipelines.tables import DECLARATIONS
-from pipelines.warehouse import Warehouse, on_day
+from pipelines.warehouse.commits import Warehouse, on_day
+from pipelines.warehouse.tables import DECLARATIONS
 
 
 def rows_of(

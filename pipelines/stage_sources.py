@@ -23,15 +23,18 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from pipelines import buckets, sql_files, validation
-from pipelines.buckets import REPORT
-from pipelines.checks import Rule, count_rows, day_counters, day_rules, row_rules
 from pipelines.cli import Run, day, exit_status, run_of, stage_parser
 from pipelines.errors import ConfigError
-from pipelines.expectations import Check
-from pipelines.session import spark_session
-from pipelines.sources import explain_failure, register_sources
-from pipelines.warehouse import DataFile, Warehouse, days_between, in_words, write_file
+from pipelines.quality import ledger
+from pipelines.quality.judge import Check
+from pipelines.quality.rules import Rule, count_rows, day_counters, day_rules, row_rules
+from pipelines.spark import buckets, sql_files
+from pipelines.spark.buckets import REPORT
+from pipelines.spark.session import spark_session
+from pipelines.spark.sources import explain_failure, register_sources
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.days import days_between, in_words
+from pipelines.warehouse.files import DataFile, write_file
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse, daily: bo
         reason = explain_failure(spark, config, first, last, error)
         raise reason or error from error
 
-    noticed = [validation.new_column(run, finding) for finding in findings]
-    validation.check(run, warehouse, {table.table: (table.report, table.checks) for table in staged}, noticed)
+    noticed = [ledger.new_column(run, finding) for finding in findings]
+    ledger.check(run, warehouse, {table.table: (table.report, table.checks) for table in staged}, noticed)
     for table in staged:
         files, start = buckets.files_in(table.report), first if table.daily else last
         changed = restated(warehouse.files(table.table, start, last), files) if table.daily else ""

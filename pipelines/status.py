@@ -18,7 +18,8 @@ from m2m_model.config import ACTIVE
 from pipelines.cli import exit_status, stage_parser
 from pipelines.config import Config, load_config
 from pipelines.errors import EXIT_HOLES, ConfigError
-from pipelines.warehouse import Warehouse, days_between, in_words, ranges
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.days import days_between, in_words, ranges
 
 
 @dataclass(frozen=True)

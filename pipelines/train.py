@@ -23,13 +23,14 @@ from pyspark.sql import SparkSession
 
 from m2m_model.inputs import fit_inputs
 from m2m_model.train import TrainResult, train_end
-from pipelines import plots
 from pipelines.cli import Run, exit_status, run_of, stage_parser
-from pipelines.ranks import train_on_ranks
-from pipelines.registry import ModelVersion, Registry
-from pipelines.sequences import TABLE, SequenceFiles, held_out_cutoffs, open_sequences, write_shards
-from pipelines.session import spark_session
-from pipelines.warehouse import Warehouse
+from pipelines.life import plots
+from pipelines.life.registry import ModelVersion, Registry
+from pipelines.spark.ranks import train_on_ranks
+from pipelines.spark.session import spark_session
+from pipelines.spark.shards import write_shards
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.sequences import TABLE, SequenceFiles, held_out_cutoffs, open_sequences
 
 
 def train(

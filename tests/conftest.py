@@ -10,7 +10,7 @@ from deployment import SQL, TOML, Deployment
 from pyspark.sql import SparkSession
 
 from pipelines.config import load_config
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import polars as pl
 
 from pipelines.cli import exit_status
 from pipelines.config import Config, load_config
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse.commits import Warehouse
 
 FIRST_DAY = date(2024, 1, 1)
 

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.__main__ import STAGES
 from pipelines.config import load_config
-from pipelines.tables import data_dictionary
+from pipelines.warehouse.tables import data_dictionary
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])

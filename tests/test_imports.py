@@ -51,3 +51,24 @@ def test_package_imports_only_what_its_duty_needs(package: str) -> None:
 
 def test_imports_are_found_wherever_they_stand() -> None:
     assert imported("import a.b as c\ndef f():\n    from d.e import g\nfrom . import h\n") == {"a", "d"}
+
+
+# A module may import its own room and those before it; the stages, modules of pipelines/ itself, may import all.
+ROOMS = ("errors", "config", "cli", "warehouse", "spark", "quality", "life")
+
+
+def test_rooms_import_one_way() -> None:
+    broken = []
+    for place, room in enumerate(ROOMS):
+        folder = REPOSITORY / "pipelines" / room
+        for file in sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]:
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipelines"):
+                    names = (node.module or "").split(".")[1:2] or [alias.name for alias in node.names]
+                    broken += [f"{room}/{file.name} imports {name}" for name in names if name not in ROOMS[: place + 1]]
+    assert broken == []
+
+
+def test_a_room_is_seen_in_one_look() -> None:
+    for room in (folder for folder in (REPOSITORY / "pipelines").iterdir() if folder.is_dir()):
+        assert len(list(room.glob("*.py"))) <= 13, room  # a dozen, and __init__

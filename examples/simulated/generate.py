@@ -28,7 +28,7 @@ import simulation
 from simulation import INDUSTRIES, TIERS, Rows, Simulation, delivered, joined, picked, simulate_block
 
 from pipelines.config import load_config, m2m_home
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 
 HERE = Path(__file__).resolve().parent
 GROUP = 5  # blocks of one task and of one file a day, at most; a task holds them in memory, about 1.2 GiB

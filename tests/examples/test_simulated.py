@@ -21,8 +21,8 @@ from generate import daily_table, generate, write_group
 from simulation import BLOCK, NEVER, SCENARIOS, Rows, Simulation, World, delivered, simulate, simulate_block
 
 from pipelines.config import load_config
-from pipelines.sources import register_sources
-from pipelines.sql_files import run_sql
+from pipelines.spark.sources import register_sources
+from pipelines.spark.sql_files import run_sql
 
 FOLDER = Path(simulation.__file__).parent
 SETTINGS = Simulation(advertisers=BLOCK, seed=3)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.build_sequences import series_of, week_of
-from pipelines.sequences import open_sequences, put_together, week_days, week_ends
+from pipelines.warehouse.sequences import open_sequences, put_together, week_days, week_ends
 
 TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"
 EPOCH = date(1970, 1, 1)

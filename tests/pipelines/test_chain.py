@@ -21,8 +21,8 @@ from m2m_model.inputs import Panel, targets_Nm
 from m2m_model.metrics import cell_sums, finish
 from m2m_model.predict import Forecaster
 from m2m_model.value import churn, ranking, reliability, size_deciles, value_sums
-from pipelines.registry import CHALLENGER, Registry
-from pipelines.sequences import open_sequences
+from pipelines.life.registry import CHALLENGER, Registry
+from pipelines.warehouse.sequences import open_sequences
 
 DAYS = 70
 AS_OF = FIRST_DAY + timedelta(days=DAYS - 1)

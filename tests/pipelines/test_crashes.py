@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from deployment import FIRST_DAY, Deployment, rows_of_day
 
-from pipelines.registry import Registry
+from pipelines.life.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = "staged.performance_daily"
@@ -22,7 +22,7 @@ NEXT = FIRST_DAY + timedelta(days=8)
 KILLED = """
 import os, signal, sys
 from pipelines import stage_sources
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse.commits import Warehouse
 Warehouse.commit = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 stage_sources.main(sys.argv[1:])
 """

@@ -10,7 +10,7 @@ import pytest
 from deployment import FIRST_DAY, Deployment, rows_of_day
 
 from pipelines.maintain import apply, plan
-from pipelines.warehouse import read_files, write_file
+from pipelines.warehouse.files import read_files, write_file
 
 STAGED, BUILT = "staged.performance_daily", "features.advertiser_sequence"
 NIGHT = FIRST_DAY + timedelta(days=9)

@@ -8,9 +8,9 @@ from deployment import FIRST_DAY, Deployment, day, rows_of_day
 from pyspark.sql import SparkSession
 
 from pipelines.cli import Run
-from pipelines.evaluation import Contenders, evaluate, fallback
+from pipelines.life.evaluation import Contenders, evaluate, fallback
 from pipelines.restatements import mature_from, restatements
-from pipelines.sequences import held_out_cutoffs, open_sequences
+from pipelines.warehouse.sequences import held_out_cutoffs, open_sequences
 
 
 def raw(number: int, cost: float, late: bool) -> pl.DataFrame:

@@ -7,7 +7,7 @@ import re
 import pytest
 from deployment import FIRST_DAY, Deployment, day, rows_of_day
 
-from pipelines.warehouse import ranges
+from pipelines.warehouse.days import ranges
 
 
 @pytest.fixture

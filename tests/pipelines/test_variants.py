@@ -7,7 +7,7 @@ from datetime import timedelta
 import polars as pl
 from deployment import FIRST_DAY, Deployment, rows_of_day
 
-from pipelines.sequences import open_sequences
+from pipelines.warehouse.sequences import open_sequences
 
 LAST = FIRST_DAY + timedelta(days=45)
 

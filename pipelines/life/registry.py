@@ -31,7 +31,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec
 import m2m_model
 from m2m_model.predict import FIGURES
 from pipelines.config import Config, m2m_home
-from pipelines.tables import sequence_columns
+from pipelines.warehouse.tables import sequence_columns
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 _LOADER = Path(__file__).with_name("mlflow_model.py")
@@ -125,7 +125,7 @@ class Registry:
 
 
 def _signature(config: Config) -> ModelSignature:
-    """Input: sequences as `pipelines.sequences` puts them together, and the as-of date as a parameter."""
+    """Input: sequences as `pipelines.warehouse.sequences` puts them together, and the as-of date as a parameter."""
     kinds = {
         "string": DataType.string,
         "date": DataType.datetime,

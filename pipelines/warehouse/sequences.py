@@ -1,4 +1,4 @@
-"""Readers of features.advertiser_sequence and its weeks: put together to sequences, panels, and shards for training.
+"""Readers of features.advertiser_sequence and its weeks: put together to sequences and panels.
 
 The history as of a day is stored once, by week: the partition of that day, from its Monday on, and those of the Sundays
 before it. A daily run writes one part of a week instead of the whole history, and a week whose rows were restated is
@@ -10,19 +10,16 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import reduce
-from operator import add
-from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-from pyspark.sql import SparkSession
 
-from m2m_model.inputs import Panel, PanelStatistics, SequenceSpec
-from pipelines.buckets import tasks
+from m2m_model.inputs import Panel, SequenceSpec
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
-from pipelines.warehouse import DataFile, Warehouse, days_between, read_files
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.days import days_between
+from pipelines.warehouse.files import DataFile, read_files
 
 TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"
 SERIES = ["advertiser_id", "scenario_id"]
@@ -180,24 +177,3 @@ def held_out_cutoffs(config: Config, as_of: date) -> list[date]:
             f"held-out cutoffs: the earliest would be {cutoffs[-1]}. Lower [backtest] cutoffs, or wait for more days."
         )
     return cutoffs
-
-
-def write_shards(
-    spark: SparkSession, sequences: SequenceFiles, folder: Path, train_end: date
-) -> tuple[list[Path], PanelStatistics]:
-    """Write one memory-mapped panel a bucket, on Spark's workers, to a folder that every rank can read.
-
-    Returns:
-        The shards, and the statistics of their rows up to ``train_end`` (bounded, added up by Spark).
-    """
-
-    def write(bucket: int) -> PanelStatistics:
-        panel = sequences.panel(bucket)
-        panel.save(folder / f"bucket={bucket:05d}")
-        return PanelStatistics.of(panel, train_end)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = spark.sparkContext.parallelize(sequences.buckets, tasks(spark, len(sequences.buckets))).map(write)
-    # A fixed order of addition: floating-point sums must not depend on which task ends first.
-    statistics = reduce(add, partial.collect())
-    return [folder / f"bucket={bucket:05d}" for bucket in sequences.buckets], statistics

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.errors import ConfigError
 
-SHARED = Path(__file__).resolve().parent.parent / "sql"
+SHARED = Path(__file__).resolve().parents[2] / "sql"
 
 
 def run_sql(spark: SparkSession, path: Path, **parameters: Any) -> DataFrame:

@@ -1,7 +1,7 @@
 """The rules on data: what is counted in the build's own pass, and what each count must be.
 
 Each rule here is a mask over rows (counted per day and scenario, with one example) and the ``Check`` that judges the
-count; ``pipelines.expectations`` runs them with Great Expectations before a commit.
+count; ``pipelines.quality.judge`` runs them with Great Expectations before a commit.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from datetime import date, timedelta
 import pandas as pd
 import polars as pl
 
-from pipelines.buckets import REPORT
 from pipelines.config import Config, Severity
-from pipelines.expectations import Check
+from pipelines.quality.judge import Check
+from pipelines.spark.buckets import REPORT
 
 ABSURD = 1e15  # beyond any count or amount; doubles stop telling whole numbers apart soon after
 

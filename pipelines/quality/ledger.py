@@ -8,10 +8,8 @@ from dataclasses import asdict
 
 import polars as pl
 
-from pipelines.buckets import FILE
-from pipelines.checks import counters_frame
 from pipelines.cli import Run
-from pipelines.expectations import (
+from pipelines.quality.judge import (
     Check,
     CheckResult,
     Page,
@@ -21,8 +19,10 @@ from pipelines.expectations import (
     raise_on_critical,
     run_checks,
 )
-from pipelines.sources import Finding
-from pipelines.warehouse import Warehouse
+from pipelines.quality.rules import counters_frame
+from pipelines.spark.buckets import FILE
+from pipelines.spark.sources import Finding
+from pipelines.warehouse.commits import Warehouse
 
 
 def check(

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 
 from pipelines.config import Config, Source
 from pipelines.errors import DataError
-from pipelines.warehouse import days_between
+from pipelines.warehouse.days import days_between
 
 # Marks of Spark's and Java's errors that are about the data and not about us.
 UNREADABLE = (

@@ -23,11 +23,12 @@ from m2m_model.metrics import cell_sums, finish, mean_over_tasks
 from m2m_model.predict import Forecaster, Forecasts, forecast_baseline, forecast_boosted
 from m2m_model.train import calibrate_baselines
 from m2m_model.value import CHURN, VALUE_SCHEMA, churn, ranking, reliability, size_deciles, value_sums
-from pipelines import buckets
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
-from pipelines.registry import CHALLENGER
-from pipelines.sequences import SequenceFiles, held_out_cutoffs, write_shards
+from pipelines.life.registry import CHALLENGER
+from pipelines.spark import buckets
+from pipelines.spark.shards import write_shards
+from pipelines.warehouse.sequences import SequenceFiles, held_out_cutoffs
 
 _KEYS: dict[str, pl.DataType] = {
     "cutoff": pl.Date(),

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipelines.warehouse import DataFile
+from pipelines.warehouse.files import DataFile
 
 REPORT = pl.Schema(
     {

@@ -155,7 +155,7 @@ def advertiser_sequence(config: Config) -> Table:
     return Table(
         "features.advertiser_sequence",
         "Each advertiser in each scenario with a row in the [history] keep_days up to ds: since when, with which "
-        "attributes. Its days are in features.sequence_week; `pipelines.sequences` puts them together.",
+        "attributes. Its days are in features.sequence_week; `pipelines.warehouse.sequences` puts them together.",
         "build_sequences",
         ("ds", "advertiser_id", "scenario_id"),
         _DAILY_PARTITION,
@@ -436,8 +436,8 @@ def data_dictionary(config: Config) -> str:
     lines = [
         "# Data dictionary",
         "",
-        f"Made from `pipelines/tables.py` for the data set `{config.dataset.name}`; columns of metrics, behaviors and",
-        "attributes are those that its `pipeline.toml` declares. Re-make it with `make dictionary`.",
+        f"Made from `pipelines/warehouse/tables.py` for the data set `{config.dataset.name}`; columns of metrics,",
+        "behaviors and attributes are those that its `pipeline.toml` declares. Re-make it with `make dictionary`.",
     ]
     for declare in DECLARATIONS.values():
         table = declare(config)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.expectations import (
+from pipelines.quality.judge import (
     Check,
     CheckResult,
     Page,
@@ -233,7 +233,7 @@ def test_two_processes_build_data_docs_at_once(tmp_path: Path) -> None:
     def build(table: str) -> subprocess.CompletedProcess[str]:
         program = f"""
 import sys, pandas, datetime, types, pathlib
-from pipelines.expectations import Check, publish, run_checks
+from pipelines.quality.judge import Check, publish, run_checks
 frame = pandas.DataFrame({{"ds": [datetime.date(2020, 4, 7)], "scenario_id": ["a"], "n": [0]}})
 run = types.SimpleNamespace(run_id="run", stage="stage")
 for _ in range(3):
@@ -253,5 +253,5 @@ for _ in range(3):
 
 
 def test_importing_the_module_does_not_import_great_expectations() -> None:
-    program = "import sys, pipelines.expectations; sys.exit('great_expectations' in sys.modules)"
+    program = "import sys, pipelines.quality.judge; sys.exit('great_expectations' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

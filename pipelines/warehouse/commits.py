@@ -10,19 +10,14 @@ tests/pipelines/test_warehouse.py.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from functools import reduce
-from pathlib import PurePosixPath
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -38,62 +33,13 @@ from pyiceberg.table.snapshots import Snapshot
 
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
-from pipelines.tables import DECLARATIONS, Table
+from pipelines.warehouse.days import days_between, ranges
+from pipelines.warehouse.files import DataFile, write_file
+from pipelines.warehouse.tables import DECLARATIONS, Table
 
 EMPTY_DAY = "m2m.empty-day."  # table property: a day that was written and has no rows
 REPLACED = "m2m.replaced"  # snapshot property: the days that a commit replaced, folded to ranges
 COMMIT_ATTEMPTS = 6
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One data file of a table: where it is, which partition it holds, how many rows."""
-
-    path: str
-    ds: date
-    bucket: int
-    rows: int
-
-    @property
-    def fingerprint(self) -> str:
-        """What the file's name says of its content: equal for equal rows, or for rows made from equal inputs."""
-        return PurePosixPath(self.path).name.split(".")[1]
-
-    @property
-    def identity(self) -> tuple[date, int, str]:
-        """Two files with the same one hold the same rows."""
-        return self.ds, self.bucket, self.fingerprint
-
-
-def fingerprint(*parts: str | memoryview) -> str:
-    """Short digest of what a file holds or was made from."""
-    digest = hashlib.blake2b(digest_size=10)
-    for part in parts:
-        digest.update(part.encode() + b"\0" if isinstance(part, str) else part)
-    return digest.hexdigest()
-
-
-def days_between(first: date, last: date) -> list[date]:
-    """Every day from ``first`` to ``last``, both included."""
-    return [first + timedelta(days=i) for i in range((last - first).days + 1)]
-
-
-def ranges(days: Iterable[date]) -> list[tuple[date, date]]:
-    """Days in order, those that follow one another folded."""
-    folded: list[tuple[date, date]] = []
-    for day in sorted(days):
-        if folded and day == folded[-1][1] + timedelta(days=1):
-            folded[-1] = folded[-1][0], day
-        else:
-            folded.append((day, day))
-    return folded
-
-
-def in_words(days: Iterable[date], at_most: int | None = None) -> str:
-    """Days folded to ranges, for people; ``at_most`` of these are written out."""
-    shown = [str(a) if a == b else f"{a}..{b}" for a, b in ranges(days)]
-    more = f" and {len(shown) - at_most} more" if at_most and len(shown) > at_most else ""
-    return ", ".join(shown[:at_most]) + more
 
 
 def _between(first: date, last: date) -> BooleanExpression:
@@ -359,35 +305,6 @@ def _mark_empty_days(transaction: Any, table: IcebergTable, empty: Iterable[date
         transaction.set_properties(new)
     if stale := [key for ds in filled if (key := f"{EMPTY_DAY}{ds}") in table.properties]:
         transaction.remove_properties(*stale)
-
-
-def write_file(
-    rows: pl.DataFrame, schema: pa.Schema, folder: str, ds: date, bucket: int, made_from: str | None = None
-) -> DataFile:
-    """Write one partition as one Parquet file; all columns are in the file, partition columns too.
-
-    ``rows`` must be in key order: the same rows then give the same data, whoever wrote them. The file is named by the
-    fingerprint of its bytes, or by ``made_from``, that of the inputs which alone decide them.
-    """
-    table = rows.select(schema.names).to_arrow().cast(schema)
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    content = buffer.getvalue()
-    path = f"{folder}/ds={ds}/bucket={bucket:05d}.{made_from or fingerprint(memoryview(content))}.parquet"
-    filesystem, inner = FileSystem.from_uri(path)
-    filesystem.create_dir(inner.rsplit("/", 1)[0], recursive=True)
-    with filesystem.open_output_stream(inner) as out:
-        out.write(content)
-    return DataFile(path, ds, bucket, table.num_rows)
-
-
-def read_files(files: Iterable[DataFile], schema: pa.Schema, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """Read data files of one table, or some of its columns, into one frame, in the files' order; no file gives an empty
-    frame."""
-    names, paths = list(columns or schema.names), [file.path for file in files]
-    empty = pl.from_arrow(schema.empty_table().select(names))
-    assert isinstance(empty, pl.DataFrame)
-    return pl.concat([empty, pl.read_parquet(paths, columns=names, glob=False)]) if paths else empty
 
 
 def properties_of(snapshot: Snapshot) -> dict[str, str]:

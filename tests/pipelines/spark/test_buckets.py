@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 from pyspark.sql import SparkSession
 
-from pipelines import buckets
+from pipelines.spark import buckets
 
 SCHEMA = pl.Schema({"cell": pl.String(), "n": pl.Int64(), "total": pl.Float64()})
 AMOUNTS = (0.1, 1e16, 3.0, -1e16, 0.7, 1.0)  # any other order of addition gives another sum

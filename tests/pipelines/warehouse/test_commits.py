@@ -11,8 +11,9 @@ import pytest
 from deployment import FIRST_DAY, Deployment
 
 from pipelines.errors import ConfigError, DataError
-from pipelines.tables import DECLARATIONS
-from pipelines.warehouse import DataFile, Warehouse, on_day, read_files, write_file
+from pipelines.warehouse.commits import Warehouse, on_day
+from pipelines.warehouse.files import DataFile, read_files, write_file
+from pipelines.warehouse.tables import DECLARATIONS
 
 TABLE = "staged.performance_daily"
 DAYS = [FIRST_DAY + timedelta(days=i) for i in range(4)]

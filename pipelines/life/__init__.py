@@ -1,0 +1,1 @@
+"""The model's life: the registry, and what decides about models."""

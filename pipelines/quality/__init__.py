@@ -1,0 +1,1 @@
+"""What must hold: the rules, the judge, the ledger."""

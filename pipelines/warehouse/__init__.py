@@ -1,0 +1,1 @@
+"""The tables: declared, written as files, committed, read."""
