@@ -14,18 +14,23 @@ from pipelines.spark.session import spark_session
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Deployment:
+def deployment(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> Deployment:
     monkeypatch.setenv("M2M_HOME", str(tmp_path / "home"))
     folder = tmp_path / "tiny"
     folder.mkdir()
     (folder / "pipeline.toml").write_text(TOML)
     (folder / "performance_daily.sql").write_text(SQL)
-    return Deployment(folder, lambda: "".join(capfd.readouterr()))
+    return Deployment(folder, lambda: "".join(capfd.readouterr()), lambda: request.getfixturevalue("spark"))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """One Spark session for the whole run; stages find it and keep it."""
+    """One Spark session for the whole run, started when a test first needs it; stages find it and keep it."""
     folder = tmp_path_factory.mktemp("spark")
     (folder / "pipeline.toml").write_text(TOML)
     (folder / "performance_daily.sql").write_text(SQL)

@@ -116,6 +116,7 @@ class Deployment:
 
     folder: Path
     capture: Callable[[], str]
+    start_spark: Callable[[], object]
 
     @property
     def toml(self) -> Path:
@@ -147,12 +148,16 @@ class Deployment:
             self.write_day(first + timedelta(days=i))
         return first + timedelta(days=count - 1)
 
-    def run(self, stage: str, *arguments: object) -> tuple[int, str]:
-        """Exit status and everything that was printed."""
+    def run(self, stage: str, *arguments: object, spark: bool = True) -> tuple[int, str]:
+        """Exit status and everything that was printed. Without ``spark`` none is started."""
+        if spark:
+            self.start_spark()
         self.capture()
         main = importlib.import_module(f"pipelines.{stage}").main
         try:
             status = exit_status(main, ["--config", str(self.toml), *map(str, arguments)])
+        except SystemExit as stopped:  # argparse
+            status = int(stopped.code or 0)
         except Exception:  # noqa: BLE001 - what the interpreter does with it: print it, and end with 1
             traceback.print_exc()
             status = 1
