@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,9 +23,17 @@ from local_deployment import environment, prepare_airflow
 MARK = "M2M_UI"
 START_LIMIT_S = 180
 STOP_LIMIT_S = 8
+# What `airflow standalone` starts, but for its log servers, which listen on every address of the machine, on fixed ports:
+# the pages read the logs from disk.
+AIRFLOW = {
+    "airflow-api-server": ["airflow", "api-server"],
+    "airflow-scheduler": ["airflow", "scheduler", "--skip-serve-logs"],
+    "airflow-dag-processor": ["airflow", "dag-processor"],
+}
 
 
 def main() -> int:
+    os.umask(0o077)  # logs, databases and the password are this user's alone
     env = environment() | {MARK: str(os.getpid())}
     home, airflow_port, mlflow_port = Path(env["M2M_HOME"]), int(env["AIRFLOW_PORT"]), int(env["MLFLOW_PORT"])
     for name, port in (("AIRFLOW_PORT", airflow_port), ("MLFLOW_PORT", mlflow_port)):
@@ -40,13 +49,15 @@ def main() -> int:
     servers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         prepare_airflow(env, logs / "airflow-setup.log")
+        make_password(password_file(env))
         mlflow = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1"]
         mlflow += ["--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"]
         mlflow += ["--default-artifact-root", (home / "mlartifacts").as_uri()]
-        for name, command in (("airflow", ["airflow", "standalone"]), ("mlflow", mlflow)):
+        for name, command in (*AIRFLOW.items(), ("mlflow", mlflow)):
             with (logs / f"{name}.log").open("wb") as log:
                 servers[name] = start(command, env, log)
-        wait_for(servers, {"airflow": f"{airflow_url}/api/v2/monitor/health", "mlflow": f"{mlflow_url}/health"}, logs)
+        health = {"airflow-api-server": f"{airflow_url}/api/v2/monitor/health", "mlflow": f"{mlflow_url}/health"}
+        wait_for(servers, health, logs)
         unpause_once(env, logs / "airflow-setup.log")
         print(addresses(env, airflow_url, mlflow_url, logs), flush=True)
         while all(server.poll() is None for server in servers.values()):
@@ -64,6 +75,17 @@ def main() -> int:
         print("Airflow and MLflow are stopped.", flush=True)
 
 
+def password_file(env: dict[str, str]) -> Path:
+    """Where Airflow keeps the password of its one user."""
+    return Path(env["AIRFLOW_HOME"]) / "simple_auth_manager_passwords.json.generated"
+
+
+def make_password(file: Path) -> None:
+    """Airflow would make it itself, and print it into a log."""
+    if not file.exists():
+        file.write_text(json.dumps({"admin": secrets.token_urlsafe(16)}), encoding="utf-8")
+
+
 def start(command: list[str], env: dict[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     """A server in a process group of its own, so that the terminal's Ctrl-C reaches this program alone."""
     return subprocess.Popen(
@@ -79,9 +101,9 @@ def wait_for(servers: dict[str, subprocess.Popen[bytes]], health: dict[str, str]
     """
     waiting, limit = dict(health), time.monotonic() + START_LIMIT_S
     while waiting:
+        if gone := next((name for name, server in servers.items() if server.poll() is not None), None):
+            sys.exit(f"{gone} did not start; see {logs / gone}.log")
         for name in list(waiting):
-            if servers[name].poll() is not None:
-                sys.exit(f"{name} did not start; see {logs / name}.log")
             if is_healthy(waiting[name]):
                 del waiting[name]
         if waiting and time.monotonic() > limit:
@@ -121,8 +143,7 @@ def unpause_once(env: dict[str, str], log_file: Path) -> None:
 
 
 def addresses(env: dict[str, str], airflow_url: str, mlflow_url: str, logs: Path) -> str:
-    passwords = Path(env["AIRFLOW_HOME"]) / "simple_auth_manager_passwords.json.generated"
-    user, password = next(iter(json.loads(passwords.read_text(encoding="utf-8")).items()))
+    user, password = next(iter(json.loads(password_file(env).read_text(encoding="utf-8")).items()))
     return f"""
   Airflow  {airflow_url}   log in as {user}, password {password}
   MLflow   {mlflow_url}/#/models   no log-in

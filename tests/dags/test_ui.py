@@ -49,6 +49,14 @@ def test_ctrl_c_stops_airflow_and_mlflow_and_all_that_they_started(
                 assert answer.status == 200
         started = psutil.Process(ui.pid).children(recursive=True)
         assert len(started) > 4
+        # Whatever it starts listens on this machine alone, and what it writes is this user's alone.
+        listening = {
+            place.laddr.ip for process in started for place in process.net_connections() if place.status == "LISTEN"
+        }
+        assert listening <= {"127.0.0.1", "::1"}
+        assert [str(file) for file in tmp_path.rglob("*") if file.is_file() and file.stat().st_mode & 0o077] == []
+        password = text.split("log in as admin, password ")[1].split()[0]
+        assert [str(log) for log in (tmp_path / "logs").rglob("*.log") if password in log.read_text()] == []
         ui.send_signal(signal.SIGINT)
         assert ui.wait(timeout=60) == 0
         assert [process for process in started if alive(process)] == []
