@@ -20,10 +20,10 @@ tools:
 	  { echo "Java 17 is needed: found $$(java -version 2>&1 | head -n 1); install it or set PATH to it" >&2; exit 1; }
 
 # Made again only when what it is made from changes.
-$(INSTALLED): requirements.txt constraints.txt pyproject.toml | tools
+$(INSTALLED): requirements.txt requirements-dev.txt constraints.txt pyproject.toml | tools
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing requirements.txt into .venv: about 240 packages, 3 GB, a few minutes"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt 'setuptools>=77' -c constraints.txt
+	@echo "Installing requirements.txt and requirements-dev.txt into .venv: about 240 packages, 3 GB, a few minutes"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt 'setuptools>=77' -c constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -47,6 +47,10 @@ env: $(INSTALLED) ## The deployment's variables for a shell: eval "$(make -s env
 .PHONY: test
 test: tools $(INSTALLED) ## All tests
 	$(BIN)/python -m pytest
+
+.PHONY: test-fast
+test-fast: tools $(INSTALLED) ## What needs no Spark and no Airflow, under a minute
+	$(BIN)/python -m pytest -m "not spark and not airflow and not slow"
 
 .PHONY: results
 results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/results.md; many trainings

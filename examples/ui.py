@@ -23,8 +23,8 @@ from local_deployment import environment, prepare_airflow
 MARK = "M2M_UI"
 START_LIMIT_S = 180
 STOP_LIMIT_S = 8
-# What `airflow standalone` starts, but for its log servers, which listen on every address of the machine, on fixed ports:
-# the pages read the logs from disk.
+# What `airflow standalone` starts, but for its log servers: these listen on every address of the machine, on fixed
+# ports, and the pages can read the logs from disk.
 AIRFLOW = {
     "airflow-api-server": ["airflow", "api-server"],
     "airflow-scheduler": ["airflow", "scheduler", "--skip-serve-logs"],

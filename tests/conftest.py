@@ -13,6 +13,15 @@ from pipelines.config import load_config
 from pipelines.spark.session import spark_session
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks that a test's place or fixtures tell; `make test-fast` leaves these tests out."""
+    for item in items:
+        if "spark" in getattr(item, "fixturenames", ()):
+            item.add_marker("spark")
+        if "dags" in item.path.parts:
+            item.add_marker("airflow")
+
+
 @pytest.fixture
 def deployment(
     tmp_path: Path,
@@ -25,7 +34,12 @@ def deployment(
     folder.mkdir()
     (folder / "pipeline.toml").write_text(TOML)
     (folder / "performance_daily.sql").write_text(SQL)
-    return Deployment(folder, lambda: "".join(capfd.readouterr()), lambda: request.getfixturevalue("spark"))
+
+    def start_spark() -> None:
+        assert request.node.get_closest_marker("spark"), "this test starts Spark: mark it with pytest.mark.spark"
+        request.getfixturevalue("spark")
+
+    return Deployment(folder, lambda: "".join(capfd.readouterr()), start_spark)
 
 
 @pytest.fixture(scope="session")

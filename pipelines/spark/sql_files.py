@@ -11,7 +11,9 @@ from pipelines.errors import ConfigError
 
 _HERE = Path(__file__).resolve()
 # Beside the packages in a checkout, inside them in a wheel.
-SHARED = next((path for path in (_HERE.parents[1] / "sql", _HERE.parents[2] / "sql") if path.is_dir()), _HERE.parents[2])
+SHARED = next(
+    (path for path in (_HERE.parents[1] / "sql", _HERE.parents[2] / "sql") if path.is_dir()), _HERE.parents[2]
+)
 
 
 def run_sql(spark: SparkSession, path: Path, **parameters: Any) -> DataFrame:

@@ -90,6 +90,7 @@ def test_same_seed_same_weights(trained: Path, shards, inputs: Inputs, held_out_
     assert not torch.equal(weights(trained)["output_weight_MDQ"], weights(tmp_path / "other")["output_weight_MDQ"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(
     trained: Path, shards, inputs: Inputs, held_out_from: date, tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
         train_rank(shards, tmp_path / "run", inputs, MODEL, other, held_out_from, resume=True)
 
 
+@pytest.mark.slow
 def test_two_processes_agree_and_equal_one(
     trained: Path, shards, inputs: Inputs, held_out_from: date, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def rows_of(deployment: Deployment, as_of: date) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.spark
 def test_any_order_of_arrival_gives_the_same_files(deployment: Deployment, seed: int) -> None:
     """Days come late, in any order, some are restated, and sequences are built in between; in the end the history is
     that of one load of the final days, to the byte."""
@@ -135,6 +136,7 @@ def contents(deployment: Deployment, as_of: date) -> dict[tuple[date, int], byte
     }
 
 
+@pytest.mark.spark
 def test_a_restated_day_touches_its_week_and_its_buckets_alone(deployment: Deployment) -> None:
     last = deployment.write_days(FIRST_DAY, 17)
     assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[0] == 0
@@ -159,6 +161,7 @@ def test_a_restated_day_touches_its_week_and_its_buckets_alone(deployment: Deplo
     assert known_then.equals(then)
 
 
+@pytest.mark.spark
 def test_a_daily_run_notices_what_came_late(deployment: Deployment) -> None:
     deployment.edit("buckets = 2", "buckets = 2\nlate_days = 3")
     last = deployment.write_days(FIRST_DAY, 11)
@@ -174,6 +177,7 @@ def test_a_daily_run_notices_what_came_late(deployment: Deployment) -> None:
     assert days[last - timedelta(days=2)] < days[last - timedelta(days=3)]
 
 
+@pytest.mark.spark
 def test_days_that_were_never_staged_are_no_late_days(deployment: Deployment) -> None:
     deployment.edit("buckets = 2", "buckets = 2\nlate_days = 3")
     last = deployment.write_days(FIRST_DAY, 6)
@@ -181,6 +185,7 @@ def test_days_that_were_never_staged_are_no_late_days(deployment: Deployment) ->
     assert f"rows of {last}..{last}" in deployment.run("stage_sources", "--date", last)[1]
 
 
+@pytest.mark.spark
 def test_a_short_range_of_past_days_only_warns_of_volume(deployment: Deployment) -> None:
     last = deployment.write_days(FIRST_DAY, 10)
     assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last - timedelta(days=1))[0] == 0
@@ -190,6 +195,7 @@ def test_a_short_range_of_past_days_only_warns_of_volume(deployment: Deployment)
     assert deployment.run("stage_sources", "--from", last, "--to", last)[0] == 3
 
 
+@pytest.mark.spark
 def test_a_week_in_which_a_bucket_only_acted_is_a_week(deployment: Deployment) -> None:
     behavior = "select day as ds, who as advertiser_id, cast(null as string) as scenario_id, 1D as logins from raw_day"
     (deployment.folder / "behavior_daily.sql").write_text(f"{behavior} where place = 'login'")
@@ -217,6 +223,7 @@ def test_a_week_in_which_a_bucket_only_acted_is_a_week(deployment: Deployment) -
     assert rows.height == 2 * acted.height  # a login counts in both scenarios
 
 
+@pytest.mark.spark
 def test_zero_missing_and_not_registered_are_kept_apart(deployment: Deployment) -> None:
     last = FIRST_DAY + timedelta(days=3)
     for i in range(4):
@@ -240,6 +247,7 @@ def test_zero_missing_and_not_registered_are_kept_apart(deployment: Deployment) 
     assert adv3["day"][0] == first + 1  # the day before is not registered
 
 
+@pytest.mark.spark
 def test_the_same_date_twice_gives_the_same_rows_and_one_more_snapshot(deployment: Deployment) -> None:
     last = deployment.write_days(FIRST_DAY, 12)
     for stage, arguments in (
@@ -254,6 +262,7 @@ def test_the_same_date_twice_gives_the_same_rows_and_one_more_snapshot(deploymen
         assert deployment.warehouse.snapshot_id(table) != snapshot
 
 
+@pytest.mark.spark
 def test_a_range_in_one_pass_is_the_same_as_day_by_day(deployment: Deployment) -> None:
     last = deployment.write_days(FIRST_DAY, 5)
     assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[0] == 0
@@ -263,6 +272,7 @@ def test_a_range_in_one_pass_is_the_same_as_day_by_day(deployment: Deployment) -
     assert deployment.rows("staged.performance_daily").equals(whole)
 
 
+@pytest.mark.spark
 def test_a_day_that_was_never_staged_is_named_with_the_command_that_mends_it(deployment: Deployment) -> None:
     last = deployment.write_days(FIRST_DAY, 9)
     deployment.run("stage_sources", "--from", FIRST_DAY, "--to", FIRST_DAY + timedelta(days=5))
@@ -274,6 +284,7 @@ def test_a_day_that_was_never_staged_is_named_with_the_command_that_mends_it(dep
     assert deployment.warehouse.days(TABLE) == {}
 
 
+@pytest.mark.spark
 def test_a_new_advertiser_and_a_new_scenario_are_normal(deployment: Deployment) -> None:
     last = deployment.write_days(FIRST_DAY, 10)
     new = pl.concat(
@@ -290,6 +301,7 @@ def test_a_new_advertiser_and_a_new_scenario_are_normal(deployment: Deployment) 
     assert rows.filter(advertiser_id="new")["registered_on"].unique().to_list() == [last]
 
 
+@pytest.mark.spark
 def test_history_is_cut_at_keep_days(deployment: Deployment) -> None:
     deployment.edit("keep_days = 60", "keep_days = 14")
     last = deployment.write_days(FIRST_DAY, 20)

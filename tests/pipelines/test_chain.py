@@ -24,6 +24,8 @@ from m2m_model.value import churn, ranking, reliability, size_deciles, value_sum
 from pipelines.life.registry import CHALLENGER, Registry
 from pipelines.warehouse.sequences import open_sequences
 
+pytestmark = pytest.mark.spark
+
 DAYS = 70
 AS_OF = FIRST_DAY + timedelta(days=DAYS - 1)
 MATURED = AS_OF + timedelta(days=7)

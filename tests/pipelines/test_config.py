@@ -66,7 +66,7 @@ MISTAKES = {
 def test_a_mistake_is_named_and_ends_with_status_2(deployment: Deployment, case: str) -> None:
     old, new, words = MISTAKES[case]
     deployment.edit(old, new)
-    status, said = deployment.run("stage_sources", "--date", "2024-01-02")
+    status, said = deployment.run("stage_sources", "--date", "2024-01-02", spark=False)
     assert status == 2
     assert words in said
     assert str(deployment.toml) in said

@@ -15,6 +15,8 @@ from deployment import FIRST_DAY, Deployment, rows_of_day
 
 from pipelines.life.registry import Registry
 
+pytestmark = pytest.mark.spark
+
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = "staged.performance_daily"
 NEXT = FIRST_DAY + timedelta(days=8)

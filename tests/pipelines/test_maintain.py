@@ -12,6 +12,8 @@ from deployment import FIRST_DAY, Deployment, rows_of_day
 from pipelines.maintain import apply, plan
 from pipelines.warehouse.files import read_files, write_file
 
+pytestmark = pytest.mark.spark
+
 STAGED, BUILT = "staged.performance_daily", "features.advertiser_sequence"
 NIGHT = FIRST_DAY + timedelta(days=9)
 LATER = timedelta(days=40).total_seconds()

@@ -12,6 +12,8 @@ from pipelines.life.evaluation import Contenders, evaluate, fallback
 from pipelines.restatements import mature_from, restatements
 from pipelines.warehouse.sequences import held_out_cutoffs, open_sequences
 
+pytestmark = pytest.mark.spark
+
 
 def raw(number: int, cost: float, late: bool) -> pl.DataFrame:
     """One advertiser in two scenarios, and one that arrives late in search."""

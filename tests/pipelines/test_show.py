@@ -6,7 +6,10 @@ import json
 from datetime import timedelta
 
 import polars as pl
+import pytest
 from deployment import FIRST_DAY, Deployment, rows_of_day
+
+pytestmark = pytest.mark.spark
 
 TABLE = "staged.performance_daily"
 

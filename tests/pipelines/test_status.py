@@ -9,6 +9,8 @@ from deployment import FIRST_DAY, Deployment, day, rows_of_day
 
 from pipelines.warehouse.days import ranges
 
+pytestmark = pytest.mark.spark
+
 
 @pytest.fixture
 def daily(deployment: Deployment) -> Deployment:

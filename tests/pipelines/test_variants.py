@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import polars as pl
+import pytest
 from deployment import FIRST_DAY, Deployment, rows_of_day
 
 from pipelines.warehouse.sequences import open_sequences
+
+pytestmark = pytest.mark.spark
 
 LAST = FIRST_DAY + timedelta(days=45)
 

@@ -229,6 +229,7 @@ def test_data_docs_that_cannot_be_built_are_a_warning(tmp_path: Path, capfd: pyt
     assert "warning: performance_daily: Data Docs in" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_build_data_docs_at_once(tmp_path: Path) -> None:
     def build(table: str) -> subprocess.CompletedProcess[str]:
         program = f"""
