@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import subprocess
 import sys
 import uuid
@@ -15,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipelines.config import Config, load_config
-from pipelines.errors import EXIT_DATA, EXIT_USAGE, ConfigError, DataError
+from pipelines.errors import EXIT_DATA, EXIT_STOPPED, EXIT_UNREAD, EXIT_USAGE, ConfigError, DataError, plain
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,12 @@ class Run:
 
     def say(self, message: str) -> None:
         """One progress line."""
-        print(f"{self.stage} {self.ds}: {message}", flush=True)
+        print(plain(f"{self.stage} {self.ds}: {message}"), flush=True)
+
+
+def warn(message: str) -> None:
+    """One line of warning; the run goes on."""
+    print(plain(f"warning: {message}"), file=sys.stderr, flush=True)
 
 
 @cache
@@ -101,22 +107,46 @@ def exit_status(stage: Callable[[list[str] | None], int | None], argv: list[str]
     """Run a stage and turn its errors into an exit status and words on stderr: 0 done, 2 wrong use, 3 bad data. A stage
     may return another one."""
     try:
-        return stage(argv) or 0
+        status = stage(argv) or 0
+        sys.stdout.flush()  # here, where a reader that has gone is no failure
+        return status
     except ConfigError as error:
-        print(f"configuration error: {error}", file=sys.stderr, flush=True)
+        print(f"configuration error: {plain(error)}", file=sys.stderr, flush=True)
         return EXIT_USAGE
     except DataError as error:
-        print("data error, nothing was published:", *error.lines, sep="\n  ", file=sys.stderr, flush=True)
+        print("data error, nothing was published:", *map(plain, error.lines), sep="\n  ", file=sys.stderr, flush=True)
         return EXIT_DATA
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr, flush=True)
+        return EXIT_STOPPED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return EXIT_UNREAD
         # On the driver or inside a worker: either way the words are in the text, and the trace says the rest.
         if "No space left on device" in str(error):
             print("disk full, nothing was published: make room and run again. What was writing:", file=sys.stderr)
         raise
 
 
+def _nobody_reads() -> bool:
+    """Whether what reads our output has gone (``show ... | head``); what is still to be written then goes nowhere."""
+    descriptor, poll = sys.stdout.fileno(), select.poll()
+    poll.register(descriptor, 0)
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return True
+
+
 def day(text: str) -> date:
     try:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a day; write YYYY-MM-DD') from None
+        raise argparse.ArgumentTypeError(f'"{plain(text)}" is not a day; write YYYY-MM-DD') from None
+
+
+def count(text: str) -> int:
+    """A number of things on the command line."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 10**9:
+        raise argparse.ArgumentTypeError(f'"{plain(text)}" is not a number; write one from 1 on')
+    return int(text)

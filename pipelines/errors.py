@@ -1,10 +1,12 @@
-"""The two errors a person can mend, and the exit status each one ends a stage with."""
+"""The two errors a person can mend, the exit status each one ends a stage with, and how words reach a terminal."""
 
 from collections.abc import Sequence
 
 EXIT_USAGE = 2
 EXIT_DATA = 3
 EXIT_HOLES = 4  # of `status` alone: a day is missing or stale
+EXIT_STOPPED = 130  # Ctrl-C, as shells have it
+EXIT_UNREAD = 141  # what read our output went away, as shells have it
 
 
 class ConfigError(Exception):
@@ -20,3 +22,10 @@ class DataError(Exception):
     def __init__(self, lines: str | Sequence[str]) -> None:
         self.lines = [lines] if isinstance(lines, str) else list(lines)
         super().__init__("\n".join(self.lines))
+
+
+def plain(text: object) -> str:
+    """Text as one line of printable characters: what would break the line, move the cursor or hide a word is shown as
+    its escape. Ids, paths and messages of libraries come from outside: all that is printed of them goes through this.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))

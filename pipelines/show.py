@@ -3,7 +3,7 @@
 Reads the table through its Iceberg snapshot and writes nothing. With --date only that partition; with
 --snapshot the table as it was then (`--snapshot RUN_ID` finds the snapshot that a run committed). `show
 tables` lists the tables with their rows.
-Fails (2) when there is no such table or snapshot.
+Fails (2) when there is no such table or snapshot, or the table has no such day.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.cli import exit_status, stage_parser
+from pipelines.cli import count, exit_status, stage_parser
 from pipelines.config import load_config
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, plain
 from pipelines.warehouse.commits import Warehouse, on_day
+from pipelines.warehouse.days import in_words
+from pipelines.warehouse.files import NO_DAY
 from pipelines.warehouse.tables import DECLARATIONS
 
 
@@ -26,6 +28,12 @@ def rows_of(
 ) -> pl.DataFrame:
     """Up to ``limit`` rows of a table, ordered by its key."""
     snapshot_id = warehouse.snapshot_named(name, snapshot) if snapshot else None
+    if ds:
+        then = {file.ds for file in warehouse.files(name, snapshot_id=snapshot_id)}
+        days = then if snapshot_id else warehouse.days(name)
+        if ds not in days:
+            known = f"it has {in_words(days, 5)}" if days else "nothing was written to it yet"
+            raise ConfigError(f"{name}: no day {ds}; {known}. It is written by: {warehouse.declared(name).writer}")
     where = on_day(ds) if ds else None
     frame = warehouse.scan(name, where, limit=limit, snapshot_id=snapshot_id)
     return frame.sort(*warehouse.declared(name).key, nulls_last=True)
@@ -36,7 +44,7 @@ def table_list(warehouse: Warehouse) -> pl.DataFrame:
     rows = []
     for name in DECLARATIONS:
         files = warehouse.files(name)
-        days = [str(file.ds) for file in files]
+        days = [str(file.ds) for file in files if file.ds != NO_DAY]
         snapshot = warehouse.snapshot_id(name)
         rows.append(
             (name, min(days, default=""), max(days, default=""), sum(f.rows for f in files), len(files), snapshot)
@@ -49,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("table", metavar="TABLE", help=f"tables, or one of {', '.join(DECLARATIONS)}")
     parser.add_argument("--snapshot", help="snapshot id, or the run id that committed it (default: the newest)")
     parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--limit", type=int, default=20, help="rows to print (default 20)")
+    parser.add_argument("--limit", type=count, default=20, help="rows to print (default 20)")
     arguments = parser.parse_args(argv)
     if not arguments.config:
         raise ConfigError("no configuration: give --config pipeline.toml or set M2M_CONFIG")
@@ -60,8 +68,11 @@ def main(argv: list[str] | None = None) -> None:
         frame = rows_of(warehouse, arguments.table, arguments.date, arguments.snapshot, arguments.limit)
     if arguments.format == "json":
         for row in frame.iter_rows(named=True):
-            print(json.dumps(row, default=str, ensure_ascii=False))
+            line = json.dumps(row, default=str, ensure_ascii=False)
+            print(line if line.isprintable() else json.dumps(row, default=str).replace("\x7f", "\\u007f"))
         return
+    texts = frame.select(pl.col(pl.String)).to_dict()
+    frame = frame.with_columns(values.map_elements(plain, pl.String) for values in texts.values())
     with pl.Config(
         tbl_rows=-1,
         tbl_cols=-1,

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 
 from m2m_model.config import ACTIVE
-from pipelines.cli import exit_status, stage_parser
+from pipelines.cli import count, exit_status, stage_parser
 from pipelines.config import Config, load_config
 from pipelines.errors import EXIT_HOLES, ConfigError
 from pipelines.warehouse.commits import Warehouse
@@ -169,7 +169,7 @@ def report(config: Config, tables: list[TableStatus], first: date, last: date) -
 
 def main(argv: list[str] | None = None) -> int:
     parser = stage_parser(__doc__ or "")
-    parser.add_argument("--days", type=int, default=28, help="how many days up to --date to look at (default 28)")
+    parser.add_argument("--days", type=count, default=28, help="how many days up to --date to look at (default 28)")
     arguments = parser.parse_args(argv)
     if not arguments.config:
         raise ConfigError("no configuration: give --config pipeline.toml or set M2M_CONFIG")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import html
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +22,9 @@ from typing import Any, Literal, Protocol
 
 import pandas as pd
 
+from pipelines.cli import warn
 from pipelines.config import Severity
-from pipelines.errors import DataError
+from pipelines.errors import DataError, plain
 
 MAX_LINES = 20
 _KEY = ["ds", "scenario_id"]
@@ -167,7 +167,7 @@ def format_failure(result: CheckResult) -> str:
     check = f"{result.check} {result.column}" if result.column else result.check
     found = f"{result.found:.0f}" if result.found.is_integer() else f"{result.found:.4g}"
     line = f"{where}: {check}: found {found}; expected {result.expected}"
-    return _one_line(f"{line}. First: {result.example}" if result.example else line)
+    return plain(f"{line}. First: {result.example}" if result.example else line)
 
 
 def raise_on_critical(results: Sequence[CheckResult]) -> None:
@@ -190,9 +190,9 @@ def publish(docs_dir: Path, pages: Sequence[Page], run_id: str) -> None:
         if pages:
             build_docs(docs_dir, pages, run_id)
     except Exception as error:  # noqa: BLE001 - whatever breaks in a report for people must not stop the data
-        reason = _one_line(f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
         tables = ", ".join(table for table, _ in pages)
-        print(f"warning: {tables}: Data Docs in {docs_dir} were not built: {reason}", file=sys.stderr, flush=True)
+        warn(f"{tables}: Data Docs in {docs_dir} were not built: {reason}")
 
 
 def build_docs(docs_dir: Path, pages: Sequence[Page], run_id: str) -> Path:
@@ -377,8 +377,3 @@ def _day(value: Any) -> date | None:
     if not isinstance(found, date):
         raise ValueError(f"counters: expected a date in ds, found {value!r}")
     return found
-
-
-def _one_line(text: str) -> str:
-    """Text with control characters escaped: an id is free text and may hold a line break."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

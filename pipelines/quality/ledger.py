@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import polars as pl
 
-from pipelines.cli import Run
+from pipelines.cli import Run, warn
 from pipelines.quality.judge import (
     Check,
     CheckResult,
@@ -48,7 +48,7 @@ def check(
         warehouse.append("ops.validation", rows.select(schema.names).to_arrow(), run.lineage())
     for first, count in _grouped([result for result in failures(results) if result.severity == "warning"]):
         more = f" (and {count - 1} more like it in ops.validation)" if count > 1 else ""
-        print(f"warning: {format_failure(first)}{more}", file=sys.stderr, flush=True)
+        warn(f"{format_failure(first)}{more}")
     if failures(results):
         print(f"every check of this run: {docs / 'index.html'}", file=sys.stderr, flush=True)
     raise_on_critical(results)

@@ -34,7 +34,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
 from pipelines.warehouse.days import days_between, ranges
-from pipelines.warehouse.files import DataFile, write_file
+from pipelines.warehouse.files import NO_DAY, DataFile, write_file
 from pipelines.warehouse.tables import DECLARATIONS, Table
 
 EMPTY_DAY = "m2m.empty-day."  # table property: a day that was written and has no rows
@@ -122,7 +122,7 @@ class Warehouse:
             planned.append(
                 DataFile(
                     file.file_path,
-                    date(1970, 1, 1) + timedelta(days=partition["ds"]),
+                    NO_DAY if partition["ds"] is None else date(1970, 1, 1) + timedelta(days=partition["ds"]),
                     int(partition.get("bucket", 0)),
                     file.record_count,
                 )

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem
 
+NO_DAY = date.min  # of ledgers alone: what was found in rows that carry no day
+
 
 @dataclass(frozen=True)
 class DataFile:
