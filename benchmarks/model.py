@@ -28,9 +28,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2m_model.config import ModelConfig, Task, TrainConfig
-from m2m_model.inputs import Inputs, Panel, PanelStatistics, SequenceSpec, Windows, fit_inputs
-from m2m_model.meta import MetaAttention, MetaLayer, MetaTower
-from m2m_model.model import M2M, Batch
+from m2m_model.data.features import Inputs, Windows, fit_inputs
+from m2m_model.data.panel import Panel
+from m2m_model.data.spec import SequenceSpec
+from m2m_model.data.statistics import PanelStatistics
+from m2m_model.network.meta import MetaAttention, MetaLayer, MetaTower
+from m2m_model.network.model import M2M, Batch
 
 Step = Callable[[], object]
 

@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 from results import judged, train
 
 from m2m_model.config import ACTIVE, Task
-from m2m_model.inputs import Panel, SequenceSpec
-from m2m_model.metrics import finish, mean_over_tasks
-from m2m_model.model import M2M, Batch
-from m2m_model.predict import Forecaster
+from m2m_model.data.panel import Panel
+from m2m_model.data.spec import SequenceSpec
+from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.forecasts.metrics import finish, mean_over_tasks
+from m2m_model.network.model import M2M, Batch
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENARIOS = ("feed_a", "feed_b", "search_a", "search_b", "display_a", "display_b")  # twins stand side by side

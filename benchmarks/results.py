@@ -29,16 +29,33 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from m2m_model.baselines import BASELINES
-from m2m_model.boosted import CUTOFFS, EVERY_DAYS, OBJECTIVES, SETTINGS, TREES, features
-from m2m_model.calibration import CELL_ROWS, LevelCalibration
 from m2m_model.config import ModelConfig, Task, TrainConfig
-from m2m_model.distribution import LEVELS, Distribution, pool
-from m2m_model.inputs import Panel, PanelStatistics, daily_totals, eligible, fit_inputs, targets_Nm
-from m2m_model.metrics import cell_sums, finish, mean_over_tasks
-from m2m_model.predict import COLD_START_METHOD, Forecaster, Forecasts, forecast_baseline, forecast_boosted
-from m2m_model.train import train_end, train_rank
-from m2m_model.value import churn, ranking, reliability, size_deciles
+from m2m_model.data.features import fit_inputs
+from m2m_model.data.panel import Panel
+from m2m_model.data.served_by import eligible
+from m2m_model.data.spec import daily_totals
+from m2m_model.data.statistics import PanelStatistics
+from m2m_model.data.targets import targets_Nm
+from m2m_model.forecasts.baselines import BASELINES
+from m2m_model.forecasts.calibration import CELL_ROWS, LevelCalibration
+from m2m_model.forecasts.distribution import Distribution, pool
+from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.forecasts.forecasts import COLD_START_METHOD, Forecasts, forecast_baseline
+from m2m_model.forecasts.metrics import cell_sums, finish, mean_over_tasks
+from m2m_model.forecasts.value import churn, ranking, reliability, size_deciles
+from m2m_model.levels import LEVELS
+from m2m_model.rivals.boosted import (
+    CUTOFFS,
+    EVERY_DAYS,
+    OBJECTIVES,
+    SETTINGS,
+    TREES,
+    features,
+    fit_boosted,
+    training_cutoffs,
+)
+from m2m_model.training.calendar import train_end
+from m2m_model.training.loop import train_rank
 from pipelines.life.evaluation import valued
 
 mpl.use("Agg")
@@ -218,18 +235,20 @@ def run_block(
 
     trained = []
     for seed in SEEDS[:1] if quick else SEEDS:
-        forecaster, seconds = train(panel, held_out_from, folder, {}, {"seed": seed, "boosted": seed == SEEDS[0]})
+        forecaster, seconds = train(panel, held_out_from, folder, {}, {"seed": seed})
         say(f"{data.name} {as_of} m2m, seed {seed}: {seconds:.0f} s")  # type: ignore[operator]
         judge(f"m2m, seed {seed}", forecaster, worth=seed == SEEDS[0])
         trained.append(replace(forecaster, blend=None))
         judge(f"{ALONE}, seed {seed}", trained[-1])
         if seed == SEEDS[0]:
+            last_label = panel.index_of(held_out_from)
+            rivals = fit_boosted([panel], forecaster.inputs.scenarios, {0: training_cutoffs(panel, last_label)})
             for cutoff in cutoffs:
                 keep(SIMPLE, chosen_simple(forecaster, panel, cutoff), False)
                 for name in BASELINES:
                     keep(name, forecast_baseline(name, panel, cutoff, forecaster.calibrations), True)
-                for name, boosted in forecaster.boosted.items():
-                    keep(name, forecast_boosted(boosted, panel, cutoff, forecaster.calibrations), True)
+                for name, rival in rivals.items():
+                    keep(name, rival.forecasts(panel, cutoff, forecaster.calibrations), True)
             if not quick and (data.last_day - cutoffs[0]).days >= spec.horizon_days + 28:
                 later = Panel.from_sequences(rows, spec, data.last_day, (data.last_day - first_day).days + 1)
                 parts.append(oracle(panel, later, cutoffs, forecaster.inputs.scenarios))

@@ -24,9 +24,12 @@ import numpy as np
 import torch
 from measure import machine, make_page, run, simulated, watched
 
-from m2m_model.inputs import COLD_START_DAYS, Panel, eligible, history_days
-from m2m_model.model import Batch
-from m2m_model.predict import BATCH_SIZE, Forecaster, network_distribution
+from m2m_model.data.panel import Panel
+from m2m_model.data.served_by import NETWORK as NETWORK_SERVES
+from m2m_model.data.served_by import served_by
+from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.forecasts.forward import BATCH_SIZE, network_distribution
+from m2m_model.network.model import Batch
 from pipelines.cli import Run, code_version
 from pipelines.life.registry import CHALLENGER, Registry
 from pipelines.score import score
@@ -54,8 +57,7 @@ class Bucket:
     def of(cls, sequences: SequenceFiles, bucket: int) -> Bucket:
         panel = sequences.panel(bucket, sequences.spec.lookback_days)
         day = panel.index_of(sequences.as_of)
-        served = eligible(panel, day) & (history_days(panel, day) >= COLD_START_DAYS)
-        return cls(panel, np.flatnonzero(served))
+        return cls(panel, np.flatnonzero(served_by(panel, day) == NETWORK_SERVES))
 
 
 def sides_of(

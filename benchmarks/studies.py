@@ -24,8 +24,8 @@ import pyarrow as pa
 from measure import machine
 from results import CUTOFFS_A_BLOCK, DATA, judged, sequences, train
 
-from m2m_model.inputs import Panel
-from m2m_model.metrics import finish, mean_over_tasks
+from m2m_model.data.panel import Panel
+from m2m_model.forecasts.metrics import finish, mean_over_tasks
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

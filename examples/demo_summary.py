@@ -8,8 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from m2m_model.baselines import BASELINES
-from m2m_model.boosted import OBJECTIVES
+from m2m_model.forecasts.baselines import BASELINES
+from m2m_model.rivals import NAMES as RIVALS
 from pipelines.config import ALL_SCENARIOS, Config, load_config
 from pipelines.life.registry import CHALLENGER, CHAMPION
 from pipelines.show import rows_of
@@ -63,7 +63,7 @@ def data(warehouse: Warehouse, last_day: date) -> str:
 
 def backtest(config: Config, warehouse: Warehouse, day: date) -> str:
     rows = rows_of(warehouse, "marts.backtest", day, limit=None).filter(pl.col("cutoff").is_null())
-    names = [name for name in (CHALLENGER, CHAMPION, *BASELINES, *OBJECTIVES) if name in set(rows["forecaster"])]
+    names = [name for name in (CHALLENGER, CHAMPION, *BASELINES, *RIVALS) if name in set(rows["forecaster"])]
     cells = {(scenario, task): {} for scenario, task in rows.select("scenario_id", "task").iter_rows()}
     for scenario, task, forecaster, nmae in rows.select("scenario_id", "task", "forecaster", "nmae").iter_rows():
         cells[scenario, task][forecaster] = nmae
@@ -73,7 +73,7 @@ def backtest(config: Config, warehouse: Warehouse, day: date) -> str:
     body, lost = [], 0
     for scenario, task in order:
         nmae = cells[scenario, task]
-        best = min((nmae[name] for name in (*BASELINES, *OBJECTIVES) if nmae.get(name) is not None), default=None)
+        best = min((nmae[name] for name in (*BASELINES, *RIVALS) if nmae.get(name) is not None), default=None)
         m2m = nmae.get(CHALLENGER)
         ratio = m2m / best if m2m is not None and best else None
         lost += ratio is not None and ratio > 1

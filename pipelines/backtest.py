@@ -11,6 +11,7 @@ Fails (3) when there are no sequences or no challenger, or the data starts too l
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import polars as pl
 from pyspark.sql import SparkSession
@@ -26,6 +27,7 @@ from pipelines.life.evaluation import (
     evaluate,
     figures,
     load_forecaster,
+    load_rivals,
     mean_nmae,
     sample_pairs,
     value_figures,
@@ -56,7 +58,8 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
             run.say(f"warning: champion {champion.version} forecasts other tasks than pipeline.toml declares; left out")
     models = {name: version.folder for name, version in versions.items()}
     cutoffs = held_out_cutoffs(config, ds)
-    contenders = Contenders(models, load_forecaster(challenger.folder).calibrations)
+    calibrations = load_forecaster(challenger.folder).calibrations
+    contenders = Contenders(models, calibrations, usable_rivals(run, registry, challenger))
     sums, worth = evaluate(spark, sequences, cutoffs, contenders)
     if sums.is_empty():
         raise DataError(
@@ -108,6 +111,21 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     mine = logged.filter(scenario_id=ALL_SCENARIOS, forecaster=CHALLENGER).sort("figure", "task")
     words = ", ".join(f"{figure} {task} {number:.3f}" for figure, task, number in mine.select(*shown).iter_rows())
     run.say(f"{VALUE_TABLE}, challenger: {words or 'nothing happened'}")
+
+
+def usable_rivals(run: Run, registry: Registry, challenger: ModelVersion) -> Path | None:
+    """LightGBM of the challenger's run, or None with a warning: it never serves, so its loss stops nothing."""
+    folder = registry.rivals(challenger.run_id)
+    try:
+        if folder:
+            load_rivals(folder)
+        return folder
+    except ValueError as error:
+        run.say(
+            f"warning: LightGBM of version {challenger.version} cannot be opened and is not judged: {error}. "
+            "The next training writes a new one"
+        )
+        return None
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from m2m_model.config import ModelConfig, Task, TrainConfig
-from m2m_model.inputs import SequenceSpec
+from m2m_model.data.spec import SequenceSpec
 from pipelines.errors import ConfigError
 
 Kind = Literal["count", "money", "ratio"]

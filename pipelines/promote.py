@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from m2m_model.baselines import BASELINES
+from m2m_model.forecasts.baselines import BASELINES
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import ALL_SCENARIOS, Gate
 from pipelines.errors import DataError

@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from m2m_model.inputs import SequenceSpec, daily_totals
+from m2m_model.data.spec import SequenceSpec, daily_totals
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
 from pipelines.spark.buckets import map_buckets

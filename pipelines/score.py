@@ -20,9 +20,9 @@ import polars as pl
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from m2m_model.calibration import ResidualQuantiles
 from m2m_model.config import ACTIVE
-from m2m_model.predict import forecast_baseline
+from m2m_model.forecasts.calibration import ResidualQuantiles
+from m2m_model.forecasts.forecasts import forecast_baseline
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
 from pipelines.life.evaluation import active_task, fallback, load_forecaster

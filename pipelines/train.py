@@ -21,8 +21,9 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from m2m_model.inputs import fit_inputs
-from m2m_model.train import TrainResult, train_end
+from m2m_model.data.features import fit_inputs
+from m2m_model.training.calendar import train_end
+from m2m_model.training.progress import TrainResult
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.life import plots
 from pipelines.life.registry import ModelVersion, Registry
@@ -52,15 +53,22 @@ def train(
     )
     started = time.monotonic()
     shards, statistics = write_shards(spark, sequences, folder / "shards", last_label)
+    inputs = fit_inputs(statistics, config.model.bins)
     arguments = {
         "shards": shards,
-        "inputs": fit_inputs(statistics, config.model.bins),
+        "inputs": inputs,
         "model_config": config.model,
         "train_config": config.training,
         "held_out_from": held_out_from,
     }
     result = train_on_ranks(config.distributor, folder, resume, arguments)
-    version = _log(run, sequences, result, folder)
+    rivals = None
+    if config.training.boosted:
+        from m2m_model.rivals.boosted import train_boosted
+
+        run.say("fitting LightGBM, the baseline to beat")
+        rivals = train_boosted(shards, inputs, held_out_from, folder / "rivals")
+    version = _log(run, sequences, result, folder, rivals)
     shutil.rmtree(folder)  # what is left behind is a run to resume
     run.say(
         f"version {version.version} of {Registry(config).name} in {time.monotonic() - started:.0f} s: "
@@ -69,7 +77,7 @@ def train(
     return version
 
 
-def _log(run: Run, sequences: SequenceFiles, result: TrainResult, folder: Path) -> ModelVersion:
+def _log(run: Run, sequences: SequenceFiles, result: TrainResult, folder: Path, rivals: Path | None) -> ModelVersion:
     """Everything about the run to MLflow."""
     config = run.config
     params: dict[str, Any] = {
@@ -103,6 +111,8 @@ def _log(run: Run, sequences: SequenceFiles, result: TrainResult, folder: Path) 
         registry.client.log_artifact(run_id, str(config.path), "config")
         for figure in plots.training_plots(result.epochs, folder / "plots"):
             registry.client.log_artifact(run_id, str(figure), "plots")
+        if rivals:
+            registry.log_rivals(run_id, rivals)
         return registry.register(run_id, result.model_folder)
 
 

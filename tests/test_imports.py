@@ -53,22 +53,35 @@ def test_imports_are_found_wherever_they_stand() -> None:
     assert imported("import a.b as c\ndef f():\n    from d.e import g\nfrom . import h\n") == {"a", "d"}
 
 
-# A module may import its own room and those before it; the stages, modules of pipelines/ itself, may import all.
-ROOMS = ("errors", "config", "cli", "warehouse", "spark", "quality", "life")
+# A module may import its own room and those before it. The stages, modules of pipelines/ itself, may import all of its
+# rooms; no room of m2m_model imports the rivals, which may import all.
+ROOMS = {
+    "pipelines": ("errors", "config", "cli", "warehouse", "spark", "quality", "life"),
+    "m2m_model": ("arrays", "levels", "files", "config", "data", "network", "forecasts", "training", "rivals"),
+}
 
 
-def test_rooms_import_one_way() -> None:
-    broken = []
-    for place, room in enumerate(ROOMS):
-        folder = REPOSITORY / "pipelines" / room
+@pytest.mark.parametrize("package", sorted(ROOMS))
+def test_rooms_import_one_way(package: str) -> None:
+    rooms, broken = ROOMS[package], []
+    for place, room in enumerate(rooms):
+        folder = REPOSITORY / package / room
         for file in sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]:
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipelines"):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
                     names = (node.module or "").split(".")[1:2] or [alias.name for alias in node.names]
-                    broken += [f"{room}/{file.name} imports {name}" for name in names if name not in ROOMS[: place + 1]]
+                    broken += [f"{room}/{file.name} imports {name}" for name in names if name not in rooms[: place + 1]]
     assert broken == []
+    folders = {path.name for path in (REPOSITORY / package).iterdir() if path.is_dir()}
+    assert folders - {"__pycache__"} <= set(rooms)
+
+
+def test_lightgbm_is_imported_by_the_rivals_alone() -> None:
+    for file in sorted((REPOSITORY / "m2m_model").rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        assert file.parent.name == "rivals" or "lightgbm" not in imported(ast.unparse(tree)), file
 
 
 def test_a_room_is_seen_in_one_look() -> None:
-    for room in (folder for folder in (REPOSITORY / "pipelines").iterdir() if folder.is_dir()):
+    for room in (folder for package in ROOMS for folder in (REPOSITORY / package).iterdir() if folder.is_dir()):
         assert len(list(room.glob("*.py"))) <= 13, room  # a dozen, and __init__

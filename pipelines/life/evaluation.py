@@ -9,26 +9,33 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from m2m_model.baselines import BASELINES
-from m2m_model.boosted import OBJECTIVES
-from m2m_model.calibration import ResidualQuantiles
 from m2m_model.config import ACTIVE
-from m2m_model.inputs import Panel, SequenceSpec, fit_inputs, targets_Nm
-from m2m_model.metrics import cell_sums, finish, mean_over_tasks
-from m2m_model.predict import Forecaster, Forecasts, forecast_baseline, forecast_boosted
-from m2m_model.train import calibrate_baselines
-from m2m_model.value import CHURN, VALUE_SCHEMA, churn, ranking, reliability, size_deciles, value_sums
+from m2m_model.data.features import fit_inputs
+from m2m_model.data.panel import Panel
+from m2m_model.data.spec import SequenceSpec
+from m2m_model.data.targets import targets_Nm
+from m2m_model.forecasts.baselines import BASELINES
+from m2m_model.forecasts.calibration import ResidualQuantiles
+from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
+from m2m_model.forecasts.metrics import cell_sums, finish, mean_over_tasks
+from m2m_model.forecasts.value import CHURN, VALUE_SCHEMA, churn, ranking, reliability, size_deciles, value_sums
+from m2m_model.rivals import NAMES as RIVALS
+from m2m_model.training.serving import calibrate_baselines
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
-from pipelines.life.registry import CHALLENGER
 from pipelines.spark import buckets
 from pipelines.spark.shards import write_shards
 from pipelines.warehouse.sequences import SequenceFiles, held_out_cutoffs
+
+if TYPE_CHECKING:
+    from m2m_model.rivals.boosted import Boosted
 
 _KEYS: dict[str, pl.DataType] = {
     "cutoff": pl.Date(),
@@ -60,10 +67,12 @@ PAIRS_PER_BUCKET = 400  # sampled for the plot: bounded, whatever the number of 
 
 @dataclass(frozen=True)
 class Contenders:
-    """What is compared: model folders by name, and the baselines with their interval calibrations."""
+    """What is compared: model folders by name, the baselines with their interval calibrations, and, where there is one,
+    the folder of LightGBM."""
 
     models: Mapping[str, Path]
     baselines: Mapping[str, ResidualQuantiles]
+    rivals: Path | None = None
 
 
 @cache
@@ -72,11 +81,23 @@ def load_forecaster(folder: Path) -> Forecaster:
     return Forecaster.load(folder)
 
 
+@cache
+def load_rivals(folder: Path) -> Mapping[str, Boosted]:
+    """LightGBM of a training run, loaded once per Python worker of a backtest; no other stage imports it.
+
+    Raises:
+        ValueError: a file is missing or damaged.
+    """
+    from m2m_model.rivals.boosted import load_boosted
+
+    return load_boosted(folder)
+
+
 def evaluate(
     spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[date], contenders: Contenders
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Additive sums of errors per (cutoff, forecaster, scenario, task), see ``m2m_model.metrics``; and of value per
-    (forecaster, scenario, task, figure, bin), all cutoffs together, see ``m2m_model.value``."""
+    """Additive sums of errors per (cutoff, forecaster, scenario, task), see ``forecasts.metrics`` of m2m_model; and of
+    value per (forecaster, scenario, task, figure, bin), all cutoffs together, see its ``forecasts.value``."""
 
     def judge(bucket: int) -> pl.DataFrame:
         panel = sequences.panel(bucket)
@@ -168,13 +189,13 @@ def figures(sums: pl.DataFrame) -> pl.DataFrame:
         )
     spread = ["pinball", "coverage_50", "coverage_90", "level_50", "level_90"]
     found = pl.concat(parts).with_columns(pl.col(pl.Float64).fill_nan(None))
-    return found.with_columns(pl.when(~pl.col("forecaster").is_in(list(OBJECTIVES))).then(pl.col(spread)).name.keep())
+    return found.with_columns(pl.when(~pl.col("forecaster").is_in(list(RIVALS))).then(pl.col(spread)).name.keep())
 
 
 def value_figures(worth: pl.DataFrame, active: str | None) -> pl.DataFrame:
     """What forecasts are worth, one figure a row, per scenario and over all (*): ``marts.backtest_value`` without its
     lineage. ``active`` is the task whose zero means leaving."""
-    leaving, no_probability = pl.col("figure") == CHURN, pl.col("forecaster").is_in(list(OBJECTIVES))
+    leaving, no_probability = pl.col("figure") == CHURN, pl.col("forecaster").is_in(list(RIVALS))
     kept = worth.filter(~(leaving & no_probability))
     sums = kept.with_columns(task=pl.when(leaving).then(pl.lit(active, pl.String)).otherwise("task")).to_arrow()
     parts = []
@@ -225,8 +246,6 @@ def _frame(table: pa.Table) -> pl.DataFrame:
 def _forecasts(contenders: Contenders, panel: Panel, cutoff: date) -> list[tuple[str, Forecasts]]:
     models = [(name, load_forecaster(folder).predict(panel, cutoff)) for name, folder in contenders.models.items()]
     baselines = [(name, forecast_baseline(name, panel, cutoff, contenders.baselines)) for name in BASELINES]
-    boosted = load_forecaster(contenders.models[CHALLENGER]).boosted if CHALLENGER in contenders.models else {}
-    strongest = [
-        (name, forecast_boosted(model, panel, cutoff, contenders.baselines)) for name, model in boosted.items()
-    ]
+    rivals = load_rivals(contenders.rivals) if contenders.rivals else {}
+    strongest = [(name, rival.forecasts(panel, cutoff, contenders.baselines)) for name, rival in rivals.items()]
     return models + baselines + strongest

@@ -2,7 +2,7 @@
 
 ``mlflow.pyfunc.load_model("models:/m2m_<data set>@champion").predict(rows, params={"as_of": "2020-06-29"})``
 gives one row per advertiser, scenario and task. The stages do not go this way: they open the folder with
-``m2m_model.predict``.
+``m2m_model.forecasts.forecaster``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import mlflow
 import pandas as pd
 import pyarrow as pa
 
-from m2m_model.inputs import Panel
-from m2m_model.predict import Forecaster
+from m2m_model.data.panel import Panel
+from m2m_model.forecasts.forecaster import Forecaster
 
 
 class M2M(mlflow.pyfunc.PythonModel):  # type: ignore[misc]

@@ -12,7 +12,7 @@ mpl.use("Agg")  # no screen where this runs
 
 from matplotlib import pyplot as plt
 
-from m2m_model.train import EpochMetrics
+from m2m_model.training.progress import EpochMetrics
 
 
 def training_plots(epochs: Sequence[EpochMetrics], folder: Path) -> list[Path]:

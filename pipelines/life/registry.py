@@ -1,7 +1,7 @@
 """MLflow: a training run's record, model versions, and the aliases ``challenger`` and ``champion``.
 
 A model is logged as code + safetensors + config.json. Nothing is unpickled: stages open a version's own folder with
-``m2m_model.predict``; MLflow's loader for others is ``pipelines/mlflow_model.py``.
+``m2m_model.forecasts.forecaster``; MLflow's loader for others is ``pipelines/mlflow_model.py``.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import m2m_model
-from m2m_model.predict import FIGURES
+from m2m_model.forecasts.forecasts import FIGURES
 from pipelines.config import Config, m2m_home
 from pipelines.warehouse.tables import sequence_columns
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 _LOADER = Path(__file__).with_name("mlflow_model.py")
-_REQUIREMENTS = ("torch", "numpy", "pyarrow", "safetensors", "mlflow")
+_REQUIREMENTS = ("torch", "numpy", "scipy", "pyarrow", "safetensors", "mlflow")  # what m2m_model imports to forecast
+_RIVALS = "rivals"
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,26 @@ class Registry:
             code_paths=[str(Path(m2m_model.__file__).parent)],
             signature=_signature(self._config),
             pip_requirements=[
-                f"{d.metadata['Name']}=={d.version}" for d in distributions() if d.metadata["Name"] in _REQUIREMENTS
+                # Without the local part: no index has torch 2.13.0+cpu.
+                f"{d.metadata['Name']}=={d.version.split('+')[0]}"
+                for d in distributions()
+                if d.metadata["Name"] in _REQUIREMENTS
             ],
             registered_model_name=self.name,
         )
         version = str(info.registered_model_version)
         self.client.set_registered_model_alias(self.name, CHALLENGER, version)
         return self._opened(version, run_id)
+
+    def log_rivals(self, run_id: str, folder: Path) -> None:
+        """What the run's model is judged beside; no model version holds it."""
+        self.client.log_artifacts(run_id, str(folder), _RIVALS)
+
+    def rivals(self, run_id: str) -> Path | None:
+        """The folder that ``m2m_model.rivals`` opens; None if the run has none."""
+        if not self.client.list_artifacts(run_id, _RIVALS):
+            return None
+        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=_RIVALS))
 
     def get(self, alias: str) -> ModelVersion | None:
         """The version that an alias names; None if there is none."""

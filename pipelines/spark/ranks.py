@@ -20,7 +20,8 @@ import torch
 import torch.distributed as dist
 from pyspark.ml.torch.distributor import TorchDistributor
 
-from m2m_model.train import TrainResult, train_rank
+from m2m_model.training.loop import train_rank
+from m2m_model.training.progress import TrainResult
 from pipelines.config import Distributor
 from pipelines.errors import DataError
 
@@ -32,7 +33,7 @@ class RankError(Exception):
 
 
 def train_on_ranks(settings: Distributor, run_dir: Path, resume: bool, arguments: Mapping[str, Any]) -> TrainResult:
-    """Run ``m2m_model.train.train_rank`` on every rank and return rank 0's result.
+    """Run ``m2m_model.training.loop.train_rank`` on every rank and return rank 0's result.
 
     A failed barrier stage is not retried by Spark, so this does, from the last checkpoint.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from m2m_model.inputs import PanelStatistics
+from m2m_model.data.statistics import PanelStatistics
 from pipelines.spark.buckets import tasks
 from pipelines.warehouse.sequences import SequenceFiles
 

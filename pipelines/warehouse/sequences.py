@@ -14,7 +14,8 @@ from datetime import date, timedelta
 import polars as pl
 import pyarrow as pa
 
-from m2m_model.inputs import Panel, SequenceSpec
+from m2m_model.data.panel import Panel
+from m2m_model.data.spec import SequenceSpec
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
 from pipelines.warehouse.commits import Warehouse

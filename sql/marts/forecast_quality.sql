@@ -1,5 +1,5 @@
 -- marts.forecast_quality: the forecasts of one as-of date against what happened, per method x scenario x task, with * for
--- all methods or scenarios together. The formulas are those of m2m_model/metrics.py; a test holds them equal.
+-- all methods or scenarios together. The formulas are those of m2m_model/forecasts/metrics.py; a test holds them equal.
 with judged as (
     select
         f.method,

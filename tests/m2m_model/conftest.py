@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from m2m_model.config import Task
-from m2m_model.inputs import Inputs, Panel, PanelStatistics, SequenceSpec, fit_inputs
+from m2m_model.data.features import Inputs, fit_inputs
+from m2m_model.data.panel import Panel
+from m2m_model.data.spec import SequenceSpec
+from m2m_model.data.statistics import PanelStatistics
 
 FIRST_DAY = date(2024, 1, 1)
 DAYS = 120

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from m2m_model import predict
 from m2m_model.config import ModelConfig, TrainConfig
-from m2m_model.inputs import Inputs, Panel
-from m2m_model.predict import Forecaster
-from m2m_model.train import train_rank
+from m2m_model.data.features import Inputs
+from m2m_model.data.panel import Panel
+from m2m_model.forecasts import forecaster
+from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.training.loop import train_rank
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -26,11 +27,11 @@ def test_trained_on_a_gpu_the_model_forecasts_the_same_on_a_cpu(
     result = train_rank([shard], tmp_path / "run", inputs, ModelConfig(width=16), TRAIN, held_out_from)
     assert all(np.isfinite(epoch.train_loss) for epoch in result.epochs)
     on_gpu = Forecaster.load(result.model_folder)
-    monkeypatch.setattr(predict, "choose_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(forecaster, "choose_device", lambda: torch.device("cpu"))
     on_cpu = Forecaster.load(result.model_folder)
-    devices = [next(forecaster.model.parameters()).device.type for forecaster in (on_gpu, on_cpu)]
+    devices = [next(each.model.parameters()).device.type for each in (on_gpu, on_cpu)]
     assert devices == ["cuda", "cpu"]
-    found, expected = (forecaster.predict(panel, held_out_from).distribution for forecaster in (on_gpu, on_cpu))
+    found, expected = (each.predict(panel, held_out_from).distribution for each in (on_gpu, on_cpu))
     np.testing.assert_allclose(found.mean_NM, expected.mean_NM, rtol=1e-3, atol=1e-4)
 
 

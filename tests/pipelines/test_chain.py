@@ -14,13 +14,15 @@ import pyarrow.compute as pc
 import pytest
 from deployment import FIRST_DAY, SQL, TOML, Deployment, rows_of_day
 
-from m2m_model.baselines import BASELINES
-from m2m_model.boosted import OBJECTIVES
-from m2m_model.distribution import LEVELS, QUANTILES, Distribution
-from m2m_model.inputs import Panel, targets_Nm
-from m2m_model.metrics import cell_sums, finish
-from m2m_model.predict import Forecaster
-from m2m_model.value import churn, ranking, reliability, size_deciles, value_sums
+from m2m_model.data.panel import Panel
+from m2m_model.data.targets import targets_Nm
+from m2m_model.forecasts.baselines import BASELINES
+from m2m_model.forecasts.distribution import Distribution
+from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.forecasts.metrics import cell_sums, finish
+from m2m_model.forecasts.value import churn, ranking, reliability, size_deciles, value_sums
+from m2m_model.levels import LEVELS, QUANTILES
+from m2m_model.rivals import NAMES as RIVALS
 from pipelines.life.registry import CHALLENGER, Registry
 from pipelines.warehouse.sequences import open_sequences
 
@@ -128,7 +130,7 @@ def test_3_the_same_seed_gives_the_same_weights(chain: Deployment) -> None:
 def test_4_backtest_judges_every_forecaster_on_the_same_series(chain: Deployment) -> None:
     assert chain.run("backtest", "--date", AS_OF)[0] == 0
     rows = chain.rows("marts.backtest")
-    assert set(rows["forecaster"]) == {"challenger", *BASELINES, *OBJECTIVES}
+    assert set(rows["forecaster"]) == {"challenger", *BASELINES, *RIVALS}
     assert set(rows["cutoff"].drop_nulls()) == {AS_OF - timedelta(days=7), AS_OF - timedelta(days=14)}
     per_cell = rows.group_by("cutoff", "scenario_id", "task").agg(pl.col("n").n_unique())
     assert per_cell["n"].max() == 1
@@ -142,7 +144,7 @@ def test_4_backtest_judges_every_forecaster_on_the_same_series(chain: Deployment
 def test_4_backtest_says_what_forecasts_are_worth_as_the_model_package_defines_it(chain: Deployment) -> None:
     rows = chain.rows("marts.backtest_value")
     assert set(rows["ds"]) == {AS_OF}
-    points_only = rows.filter(pl.col("forecaster").is_in(list(OBJECTIVES)))
+    points_only = rows.filter(pl.col("forecaster").is_in(list(RIVALS)))
     assert set(points_only.filter(pl.col("figure").str.starts_with("churn"))["figure"]) == set()
     assert {"gini", "size_nmae"} <= set(points_only["figure"])
 
@@ -257,7 +259,7 @@ def test_8_matured_forecasts_are_judged_as_the_model_package_defines_it(chain: D
 
 
 def _judged_by_hand(chain: Deployment) -> pa.Table:
-    """The figures of m2m_model.metrics, from the tables, with totals added up here."""
+    """The figures of m2m_model.forecasts.metrics, from the tables, with totals added up here."""
     after = chain.rows("staged.performance_daily").filter(pl.col("ds").is_between(AS_OF, MATURED, closed="right"))
     active = pl.any_horizontal(pl.col("views", "taps", "spend") > 0)
     totals = after.group_by("advertiser_id", "scenario_id").agg(

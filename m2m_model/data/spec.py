@@ -1,0 +1,65 @@
+"""What a data set declares: names, tasks and lengths; and what a day adds to each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from m2m_model.arrays import Floats
+from m2m_model.config import ACTIVE, Task
+
+LEVEL_DAYS = (7, 14, 28)  # the recent level is the mean of these daily rates
+WEEKS = 8  # weekly totals among the dense features
+
+
+@dataclass(frozen=True)
+class SequenceSpec:
+    """The names and lengths that a data set declares; ``eligible_days`` is how recent a row makes a series eligible."""
+
+    metrics: tuple[str, ...]
+    behaviors: tuple[str, ...]
+    advertiser_attributes: tuple[str, ...]
+    scenario_attributes: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    horizon_days: int
+    window_days: int
+    eligible_days: int = 28
+
+    def __post_init__(self) -> None:
+        for task in self.tasks:
+            if task.metric != ACTIVE and task.metric not in self.metrics:
+                raise ValueError(f'task {task.name}: metric "{task.metric}" is not one of {", ".join(self.metrics)}')
+        for name in ("horizon_days", "window_days", "eligible_days"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+
+    @property
+    def lookback_days(self) -> int:
+        """Days before a cutoff that a forecast reads: panels for scoring need no more."""
+        return max(self.window_days, self.eligible_days, max(LEVEL_DAYS), 7 * WEEKS)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SequenceSpec:
+        tasks = tuple(Task(**task) for task in values["tasks"])
+        names = {key: tuple(value) for key, value in values.items() if isinstance(value, list | tuple)}
+        return cls(**{**values, **names, "tasks": tasks})
+
+
+def daily_totals(performance_xP: Floats, spec: SequenceSpec) -> Floats:
+    """Each day's contribution to each task, float64; a day without a row, or below zero, contributes 0."""
+    value_xP = np.where(performance_xP > 0, performance_xP, 0).astype(np.float64)  # NaN > 0 is False
+    columns = []
+    for task in spec.tasks:
+        active = task.metric == ACTIVE
+        # Column by column: a reduction over an axis of a few metrics is twenty times slower.
+        metrics = range(len(spec.metrics)) if active else [spec.metrics.index(task.metric)]
+        value_x = reduce(np.maximum, (value_xP[..., metric] for metric in metrics))
+        columns.append(value_x if task.aggregate == "sum" else (value_x > 0).astype(np.float64))
+    return np.stack(columns, -1)

@@ -1,0 +1,31 @@
+"""What a window is to forecast: task totals over the horizon after its cutoff."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from m2m_model.arrays import Floats, Ints
+from m2m_model.data.panel import Panel
+from m2m_model.data.spec import daily_totals
+
+
+def targets_Nm(panel: Panel, cutoff: int, series: Ints | None = None) -> Floats:
+    """Task totals over the days cutoff+1 .. cutoff+h, float64.
+
+    Raises:
+        ValueError: the horizon ends after the panel.
+    """
+    end = cutoff + 1 + panel.spec.horizon_days
+    if not 0 <= cutoff < end <= panel.days:
+        raise ValueError(
+            f"cutoff {panel.day_of(cutoff)}: its horizon must lie in {panel.first_day} .. {panel.last_day}"
+        )
+    block = panel.performance_NTP[:, cutoff + 1 : end]
+    block = block if series is None else block[series]
+    return np.asarray(daily_totals(block, panel.spec).sum(1))
+
+
+def targets_at(panel: Panel, series_X: Ints, cutoff_X: Ints) -> Floats:
+    """``targets_Nm`` for windows with cutoffs of their own."""
+    day_XH = cutoff_X[:, None] + 1 + np.arange(panel.spec.horizon_days)
+    return np.asarray(daily_totals(panel.performance_NTP[series_X[:, None], day_XH], panel.spec).sum(1))

@@ -1,0 +1,130 @@
+"""The network and the simple forecast in one: weights per task, and per scenario where there are rows enough.
+
+Learned on validation cutoffs, never on held-out ones. A network extrapolates trends; on small, regular sets last week's
+figures are better, and validation sees it. The simple forecast is the *anchor*: what validation would have chosen
+without a network. The network takes from it only what it wins by more than the cutoffs differ.
+
+N rows, M tasks, W candidate weights, D cutoffs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from m2m_model.arrays import Bools, Floats, Ints, Strings
+from m2m_model.forecasts.calibration import CELL_ROWS
+from m2m_model.forecasts.distribution import Distribution, pool
+from m2m_model.forecasts.metrics import symmetric_error
+
+WEIGHTS: Floats = np.arange(11) / 10  # of the network; the anchor has the rest
+CAUTION = 1.25  # standard errors by which a weight must not lose to the anchor
+SHARED = 4.0  # rows of a date rise and fall together: their chance counts as if they were a quarter as many
+
+
+@dataclass(frozen=True)
+class Share:
+    """One task (of one scenario): the anchor's name and the network's weight."""
+
+    anchor: str
+    network: float
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Which anchor, and how much of the network, per task and per large scenario."""
+
+    tasks: tuple[Share, ...]
+    scenarios: Mapping[str, tuple[Share, ...]]
+
+    @classmethod
+    def fit(
+        cls,
+        network_NM: Floats,
+        simple: Mapping[str, Floats],
+        actual_NM: Floats,
+        scenario_N: Strings,
+        cutoff_N: Ints,
+    ) -> Blend:
+        """Learn from the points of the network and the simple forecasts on N validation rows."""
+
+        def shares(rows: Bools) -> tuple[Share, ...]:
+            return tuple(
+                _share(
+                    network_NM[rows, m],
+                    {name: forecast_NM[rows, m] for name, forecast_NM in simple.items()},
+                    actual_NM[rows, m],
+                    cutoff_N[rows],
+                )
+                for m in range(actual_NM.shape[1])
+            )
+
+        names = scenario_N.astype(str)
+        large = {str(name): shares(names == name) for name in np.unique(names) if (names == name).sum() >= CELL_ROWS}
+        return cls(shares(np.ones(len(actual_NM), bool)), large)
+
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """Every simple forecast that some cell uses."""
+        cells = [self.tasks, *self.scenarios.values()]
+        return tuple(sorted({share.anchor for cell in cells for share in cell if share.network < 1}))
+
+    def apply(self, network: Distribution, simple: Mapping[str, Distribution], scenario_N: Strings) -> Distribution:
+        """The pooled distributions of N rows; ``simple`` holds at least ``anchors``."""
+        names = self.anchors
+        weight_PNM = np.zeros((1 + len(names), *network.mean_NM.shape))
+        codes, code_N = np.unique(scenario_N.astype(str), return_inverse=True)
+        for code, scenario in enumerate(codes):
+            rows = code_N == code
+            for m, share in enumerate(self.scenarios.get(str(scenario), self.tasks)):
+                weight_PNM[0, rows, m] = share.network
+                if share.network < 1:
+                    weight_PNM[1 + names.index(share.anchor), rows, m] = 1 - share.network
+        pooled = pool([network, *(simple[name] for name in names)], weight_PNM)
+        return replace(pooled, point_NM=keep_zeros(network.point_NM, pooled.point_NM, weight_PNM[0]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Blend:
+        """The inverse of ``to_dict``."""
+
+        def read(cell: Sequence[Mapping[str, Any]]) -> tuple[Share, ...]:
+            return tuple(Share(**share) for share in cell)
+
+        return cls(read(values["tasks"]), {name: read(cell) for name, cell in values["scenarios"].items()})
+
+
+def _share(network_X: Floats, simple: Mapping[str, Floats], actual_X: Floats, cutoff_X: Ints) -> Share:
+    """The anchor with the least absolute error; of the weights that surely do not lose to it there, the one with the
+    least of both errors, absolute and SMAPE, each over the anchor's."""
+    cutoffs = np.unique(cutoff_X)
+    anchor = min(simple, key=lambda name: float(np.abs(actual_X - simple[name]).sum()))
+    weight_W1 = WEIGHTS[:, None]
+    mixed_WX = keep_zeros(network_X, weight_W1 * network_X + (1 - weight_W1) * simple[anchor], weight_W1)
+
+    def gain(error_WX: Floats) -> Floats:
+        """Over the anchor's error on a mean cutoff: a cutoff counts by what happened on it."""
+        return np.asarray((error_WX - error_WX[0]) / max(error_WX[0].sum() / len(cutoffs), 1e-12))
+
+    gain_WX = gain(np.abs(actual_X - mixed_WX))
+    gain_WD = np.stack([gain_WX[:, cutoff_X == day].sum(1) for day in cutoffs], 1)
+    # How much of a cutoff's gain is chance shows in how cutoffs differ, and, where they are few, in how rows do.
+    between_W = gain_WD.var(1)
+    within_W = gain_WX.var(1) * len(actual_X) / len(cutoffs)
+    spread_W = np.sqrt((between_W + SHARED * within_W / len(cutoffs)) / len(cutoffs))
+    sure_W = gain_WD.mean(1) + CAUTION * spread_W
+    both_W = gain_WD.mean(1) + gain(symmetric_error(mixed_WX, np.broadcast_to(actual_X, mixed_WX.shape))).sum(1) / len(
+        cutoffs
+    )
+    return Share(anchor, float(WEIGHTS[int(np.argmin(np.where(sure_W <= 0, both_W, np.inf)))]))
+
+
+def keep_zeros(network_x: Floats, mixed_x: Floats, weight_x: Any) -> Floats:
+    """A zero that the network is sure of is not made a little more than zero by last week."""
+    return np.asarray(np.where((network_x == 0) & (weight_x >= 0.5), 0.0, mixed_x))

@@ -1,0 +1,229 @@
+"""From a point forecast to a distribution: what happened, on held-out cutoffs, when such a forecast was made.
+
+N rows (series x cutoff), M tasks, Q quantiles, J forecast levels of a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from m2m_model.arrays import Bools, Floats, Ints, Strings
+from m2m_model.config import Task
+from m2m_model.forecasts.distribution import Distribution, decode, levels_of
+from m2m_model.levels import LEVELS, MEDIAN
+
+FORECAST_LEVELS = 10  # at most this many per cell
+LEVEL_ROWS = (30, 200)  # rows that one level is made from: a third of the cell's, within these; levels overlap
+CELL_ROWS = 480  # a scenario with fewer rows uses its task's pooled cell
+FLOOR = 0.2  # of the task's mean: keeps the ratio to a forecast of zero finite
+SHIFT_KEPT = 0.5  # of the rise or fall that all series of a task shared on the few validation dates: half is chance
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task (of one scenario): at each forecast level, the mean, the share of zeros and the quantiles of
+    (actual / forecast)."""
+
+    log_level_J: list[float]
+    mean_ratio_J: list[float]
+    zero_J: list[float]
+    ratio_GJ: list[list[float]]
+
+
+@dataclass(frozen=True)
+class ResidualQuantiles:
+    """Empirical quantiles of the actual given the forecast, per scenario x task x forecast level; JSON-serialisable.
+
+    A scenario with few rows uses the task's pooled cell; so does one that was never seen.
+    """
+
+    tasks: tuple[Task, ...]
+    horizon_days: int
+    floor_M: tuple[float, ...]
+    pooled: tuple[Cell | None, ...]  # per task; None = no rows
+    scenarios: Mapping[str, tuple[Cell, ...]]
+
+    @classmethod
+    def fit(
+        cls,
+        forecast_NM: Floats,
+        actual_NM: Floats,
+        scenario_N: Strings,
+        tasks: Sequence[Task],
+        horizon_days: int,
+    ) -> ResidualQuantiles:
+        """Learn from N (forecast, actual) pairs of validation cutoffs. N = 0 gives the point forecast back."""
+        columns = range(len(tasks))
+        if len(forecast_NM) == 0:
+            return cls(tuple(tasks), horizon_days, (1.0,) * len(tasks), (None,) * len(tasks), {})
+        size_M = np.maximum(forecast_NM, actual_NM).mean(0)
+        floor_M = tuple(float(FLOOR * size) if size > 0 else 1.0 for size in size_M)
+
+        steady_NM = actual_NM / _shared_shift(forecast_NM.sum(0), actual_NM.sum(0)) ** (1 - SHIFT_KEPT)
+
+        def cells(rows: Bools) -> tuple[Cell, ...]:
+            return tuple(_fit_cell(forecast_NM[rows, m], steady_NM[rows, m], floor_M[m]) for m in columns)
+
+        names, code_N, count = np.unique(scenario_N.astype(str), return_inverse=True, return_counts=True)
+        large = {str(name): cells(code_N == code) for code, name in enumerate(names) if count[code] >= CELL_ROWS}
+        return cls(tuple(tasks), horizon_days, floor_M, cells(np.ones(len(forecast_NM), bool)), large)
+
+    def apply(self, forecast_NM: Floats, scenario_N: Strings) -> Distribution:
+        """The distribution behind each point forecast; ``days`` tasks stay within 0..horizon_days."""
+        names, code_N = np.unique(scenario_N.astype(str), return_inverse=True)
+        result_GNM = np.zeros((2 + len(LEVELS), *forecast_NM.shape))
+        for m, task in enumerate(self.tasks):
+            for code, name in enumerate(names):
+                rows = code_N == code
+                cell = self.scenarios[name][m] if name in self.scenarios else self.pooled[m]
+                forecast_X = np.maximum(forecast_NM[rows, m].astype(np.float64), 0)
+                result_GNM[:, rows, m] = _apply_cell(cell, forecast_X, self.floor_M[m])
+            if task.aggregate == "days":
+                result_GNM[2:, :, m] = np.round(np.clip(result_GNM[2:, :, m], 0, self.horizon_days))
+                result_GNM[0, :, m] = np.clip(result_GNM[0, :, m], 0, self.horizon_days)
+        median_NM = result_GNM[2 + MEDIAN]
+        return Distribution(median_NM, result_GNM[0], result_GNM[1], result_GNM[2:])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ResidualQuantiles:
+        """The inverse of ``to_dict``."""
+        return cls(
+            tuple(Task(**task) for task in values["tasks"]),
+            values["horizon_days"],
+            tuple(values["floor_M"]),
+            tuple(cell and Cell(**cell) for cell in values["pooled"]),
+            {name: tuple(Cell(**cell) for cell in cells) for name, cells in values["scenarios"].items()},
+        )
+
+
+def _shared_shift(forecast_M: Floats, actual_M: Floats) -> Floats:
+    """Actual over forecast, all series together; 1 where either is nothing."""
+    both_M = (forecast_M > 0) & (actual_M > 0)
+    return np.clip(np.divide(actual_M, forecast_M, out=np.ones_like(actual_M), where=both_M), 0.25, 4.0)
+
+
+def _fit_cell(forecast_X: Floats, actual_X: Floats, floor: float) -> Cell:
+    forecast_X = np.maximum(forecast_X.astype(np.float64), 0)
+    order_X = np.argsort(forecast_X, kind="stable")
+    ratio_X = actual_X / (forecast_X + floor)
+    log_X = np.log(forecast_X + floor)
+    log_level_J, mean_J, zero_J, ratio_JG = [], [], [], []
+    for rows in _levels(order_X):
+        log_level_J.append(float(log_X[rows].mean()))
+        mean_J.append(float(actual_X[rows].sum() / (forecast_X[rows] + floor).sum()))
+        zero_J.append(float((actual_X[rows] == 0).mean()))
+        ratio_JG.append(np.quantile(ratio_X[rows], LEVELS).round(6).tolist())
+    return Cell(log_level_J, mean_J, zero_J, np.asarray(ratio_JG).T.tolist())
+
+
+def _levels(order_X: Ints) -> list[Ints]:
+    """Rows of each forecast level, lowest first. Neighbours share half their rows: few rows make several levels."""
+    rows = len(order_X)
+    size = min(rows, max(int(np.clip(rows // 3, *LEVEL_ROWS)), rows // FORECAST_LEVELS))
+    count = int(np.clip(2 * rows // size - 1, 1, FORECAST_LEVELS))
+    starts = np.unique(np.linspace(0, rows - size, count).astype(int))
+    return [order_X[start : start + size] for start in starts]
+
+
+def _apply_cell(cell: Cell | None, forecast_X: Floats, floor: float) -> Floats:
+    """Mean, zero mass and levels, (2 + G, X): ratios interpolated over the logarithm of the forecast."""
+    if cell is None:
+        return np.stack([forecast_X, forecast_X == 0, *np.tile(forecast_X, (len(LEVELS), 1))])
+    log_X = np.log(forecast_X + floor)
+    ratios = [np.interp(log_X, cell.log_level_J, ratio_J) for ratio_J in (cell.mean_ratio_J, *cell.ratio_GJ)]
+    mean_X, *level_GX = np.stack(ratios) * (forecast_X + floor)
+    return np.stack([mean_X, np.interp(log_X, cell.log_level_J, cell.zero_J), *level_GX])
+
+
+@dataclass(frozen=True)
+class LevelCalibration:
+    """Conformal calibration of distributions: which level of the forecast holds what share of the actuals.
+
+    Distributional conformal prediction (Chernozhukov, Wuethrich and Zhu 2021): on validation cutoffs the actual's own
+    level u = F(y) is found for every row, and level p of a forecast is read at the p-quantile of u. A zero that the
+    forecast gives a mass to has a range of levels, over which it counts evenly (Czado, Gneiting and Held 2009). Levels
+    move only as far as the cutoffs agree: what they share by chance is shrunk away.
+    """
+
+    pooled_MG: tuple[tuple[float, ...], ...]  # per task: the level to read for each of ``LEVELS``
+    mean_ratio_M: tuple[float, ...]
+    scenarios: Mapping[str, tuple[tuple[float, ...], ...]]
+
+    @classmethod
+    def fit(cls, forecast: Distribution, actual_NM: Floats, scenario_N: Strings, cutoff_N: Ints) -> LevelCalibration:
+        """Learn from N rows of several cutoffs. N = 0 changes nothing."""
+        tasks = actual_NM.shape[1]
+        identity_MG = tuple(tuple(LEVELS.tolist()) for _ in range(tasks))
+        if len(actual_NM) == 0:
+            return cls(identity_MG, (1.0,) * tasks, {})
+        share_M = np.sqrt(_shared_shift(forecast.mean_NM.sum(0), actual_NM.sum(0)))
+        low_NM, high_NM = levels_of(forecast, actual_NM)
+        columns, names = range(tasks), scenario_N.astype(str)
+        pooled = tuple(_shrunk_levels(low_NM[:, m], high_NM[:, m], cutoff_N, LEVELS) for m in columns)
+        scenarios = {}
+        for name in np.unique(names):
+            rows = names == name
+            if rows.sum() >= CELL_ROWS:
+                scenarios[str(name)] = tuple(
+                    tuple(_shrunk_levels(low_NM[rows, m], high_NM[rows, m], cutoff_N[rows], pooled[m]).tolist())
+                    for m in columns
+                )
+        return cls(tuple(tuple(row.tolist()) for row in pooled), tuple(map(float, share_M)), scenarios)
+
+    def apply(self, forecast: Distribution, scenario_N: Strings) -> Distribution:
+        """The forecast with its levels moved, and the point that follows from them."""
+        level_GNM, p_zero_NM = np.empty_like(forecast.level_GNM), np.empty_like(forecast.p_zero_NM)
+        names, code_N = np.unique(scenario_N.astype(str), return_inverse=True)
+        for code, name in enumerate(names):
+            rows = code_N == code
+            for m, level_G in enumerate(self.scenarios.get(str(name), self.pooled_MG)):
+                read_G = np.asarray(level_G)
+                zero_X = np.interp(forecast.p_zero_NM[rows, m], [0, *read_G, 1], [0, *LEVELS, 1])
+                position_G = np.interp(read_G, LEVELS, np.arange(len(LEVELS)))
+                below_G = np.minimum(position_G.astype(int), len(LEVELS) - 2)
+                share_G1 = (position_G - below_G)[:, None]
+                level_GX = forecast.level_GNM[:, rows, m]
+                moved_GX = (1 - share_G1) * level_GX[below_G] + share_G1 * level_GX[below_G + 1]
+                level_GNM[:, rows, m] = np.where(LEVELS[:, None] <= zero_X + 1e-9, 0.0, moved_GX)
+                p_zero_NM[rows, m] = zero_X
+        mean_NM = forecast.mean_NM * np.asarray(self.mean_ratio_M)
+        return decode(Distribution(forecast.point_NM, mean_NM, p_zero_NM, level_GNM))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LevelCalibration:
+        """The inverse of ``to_dict``."""
+        scenarios = {name: tuple(map(tuple, levels)) for name, levels in values["scenarios"].items()}
+        return cls(tuple(map(tuple, values["pooled_MG"])), tuple(values["mean_ratio_M"]), scenarios)
+
+
+def _shrunk_levels(low_X: Floats, high_X: Floats, cutoff_X: Ints, prior_G: Any) -> Floats:
+    """For each of ``LEVELS``, the level to read: learned over the cutoffs, drawn to ``prior_G`` where they disagree."""
+    prior_G = np.asarray(prior_G)
+    cutoffs = np.unique(cutoff_X)
+    found_DG = np.stack([_quantiles_of(low_X[cutoff_X == day], high_X[cutoff_X == day]) for day in cutoffs])
+    move_DG = found_DG - prior_G
+    move_G = move_DG.mean(0)
+    # With one cutoff nothing is known of how much cutoffs differ: half of its move is kept.
+    noise_G = move_DG.var(0, ddof=1) / len(cutoffs) if len(cutoffs) > 1 else move_G**2
+    kept_G = np.divide(move_G**2, move_G**2 + noise_G, out=np.zeros_like(move_G), where=move_G != 0)
+    return np.asarray(np.clip(np.maximum.accumulate(prior_G + kept_G * move_G), 0, 1))
+
+
+def _quantiles_of(low_X: Floats, high_X: Floats) -> Floats:
+    """Quantiles at ``LEVELS`` of levels that are each spread evenly over low..high."""
+    edge = np.concatenate([[0.0], LEVELS, [1.0]])
+    share_E = np.array([np.clip((level - low_X) / (high_X - low_X), 0, 1).mean() for level in edge])
+    rising_E = share_E + 1e-9 * np.arange(len(edge))  # flat stretches have no inverse
+    return np.asarray(np.interp(LEVELS, rising_E, edge))

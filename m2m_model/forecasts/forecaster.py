@@ -1,0 +1,138 @@
+"""Forecasts from a model folder: weights.safetensors + config.json, nothing unpickled."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from m2m_model.arrays import Ints
+from m2m_model.config import ModelConfig, from_dict, to_dict
+from m2m_model.data.features import Inputs
+from m2m_model.data.panel import Panel
+from m2m_model.data.spec import SequenceSpec
+from m2m_model.files import replaced_folder
+from m2m_model.forecasts.blend import Blend
+from m2m_model.forecasts.calibration import LevelCalibration, ResidualQuantiles
+from m2m_model.forecasts.coherence import coherent
+from m2m_model.forecasts.distribution import Distribution
+from m2m_model.forecasts.forecasts import M2M_METHOD, Forecasts, baseline_distribution, forecast_each
+from m2m_model.forecasts.forward import BATCH_SIZE, choose_device, network_distribution
+from m2m_model.network.model import M2M
+
+FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """A trained model with its inputs, the calibration of its levels, its blend with the simple forecasts, and the
+    residuals of those (cold_start, silent, and each baseline's name).
+
+    Safe to share between threads; one per worker process is enough.
+    """
+
+    model: M2M
+    model_config: ModelConfig
+    inputs: Inputs
+    calibrations: Mapping[str, ResidualQuantiles]
+    levels: LevelCalibration
+    blend: Blend | None
+    metadata: Mapping[str, Any]  # versions, held_out_from, validation cutoffs, best epoch
+    device: torch.device
+
+    @property
+    def spec(self) -> SequenceSpec:
+        return self.inputs.spec
+
+    @classmethod
+    def load(cls, folder: Path | str, device: torch.device | None = None) -> Forecaster:
+        """Open a model folder.
+
+        Raises:
+            ValueError: the folder was written by another format version, or weights and config.json do not fit.
+        """
+        folder = Path(folder)
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if stored.get("format_version") != FORMAT_VERSION:
+            found = stored.get("format_version")
+            raise ValueError(f"{folder}: format_version {found}; this code reads {FORMAT_VERSION}")
+        device = device or choose_device()
+        inputs = Inputs.from_dict(stored["inputs"])
+        config = from_dict(ModelConfig, stored["model_config"])
+        model = M2M(config, inputs)
+        try:
+            model.load_state_dict(load_file(folder / "weights.safetensors"))
+        except RuntimeError as error:
+            raise ValueError(f"{folder}: weights.safetensors does not fit config.json: {error}") from error
+        calibrations = {name: ResidualQuantiles.from_dict(cells) for name, cells in stored["calibrations"].items()}
+        levels, blend = (
+            LevelCalibration.from_dict(stored["levels"]),
+            stored["blend"] and Blend.from_dict(stored["blend"]),
+        )
+        return cls(model.to(device).eval(), config, inputs, calibrations, levels, blend, stored["metadata"], device)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the model folder; it appears whole or not at all, and replaces an older one."""
+        folder = Path(folder)
+        stored = {
+            "format_version": FORMAT_VERSION,
+            "model_config": to_dict(self.model_config),
+            "spec": self.spec.to_dict(),
+            "inputs": self.inputs.to_dict(),
+            "calibrations": {name: calibration.to_dict() for name, calibration in self.calibrations.items()},
+            "levels": self.levels.to_dict(),
+            "blend": self.blend and self.blend.to_dict(),
+            "metadata": dict(self.metadata),
+            "versions": {"python": platform.python_version()}
+            | {name: packages.version(name) for name in ("torch", "numpy", "pyarrow", "safetensors")},
+        }
+        weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        with replaced_folder(folder) as partial:
+            save_file(weights, partial / "weights.safetensors")
+            (partial / "config.json").write_text(json.dumps(stored), encoding="utf-8")
+        return folder
+
+    def predict(
+        self, panel: Panel, cutoff: date, *, all_series: bool = False, batch_size: int = BATCH_SIZE
+    ) -> Forecasts:
+        """Forecasts of the eligible series (a row in eligible_days): m2m, or cold_start when younger than 7 days.
+
+        With ``all_series`` also the silent ones (registered, no row in eligible_days). Each row is independent of the
+        rest of its batch and panel. A panel without such a series gives zero rows.
+
+        Raises:
+            ValueError: the cutoff is outside the panel, or the panel was made for another data set.
+        """
+        if panel.spec != self.spec:
+            raise ValueError("the panel's metrics, attributes, tasks or lengths are not those the model was trained on")
+        profile = self.inputs.profile(panel)
+
+        def network(day: int, series: Ints) -> Distribution:
+            cutoffs = np.full(len(series), day)
+            raw = network_distribution(
+                self.model, self.inputs, panel, profile, series, cutoffs, self.device, batch_size
+            )
+            return self.serve(raw, panel, day, series)
+
+        return forecast_each(panel, cutoff, M2M_METHOD, network, self.calibrations, all_series=all_series)
+
+    def serve(self, raw: Distribution, panel: Panel, day: int, series: Ints) -> Distribution:
+        """The network's own distribution of some series, calibrated, blended and made coherent."""
+        scenario_N = panel.scenario_N[series]
+        served = self.levels.apply(raw, scenario_N)
+        if self.blend is not None:
+            simple = {
+                name: baseline_distribution(name, panel, day, series, self.calibrations.get(name))
+                for name in self.blend.anchors
+            }
+            served = self.blend.apply(served, simple, scenario_N)
+        return coherent(served, self.spec.tasks, self.spec.horizon_days)

@@ -1,0 +1,67 @@
+"""The network over windows: the one loop that training, prediction and benchmarks share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from m2m_model.arrays import Ints
+from m2m_model.data.features import Inputs, Profile
+from m2m_model.data.panel import Panel
+from m2m_model.forecasts.distribution import Distribution
+from m2m_model.levels import MEDIAN
+from m2m_model.network.model import M2M, Batch
+
+BATCH_SIZE = 1024  # windows the network sees at once; more leave the cache (docs/scoring.md)
+
+
+def choose_device() -> torch.device:
+    """The accelerator of this process when there is one; else the CPU. The only place that decides."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@torch.inference_mode()
+def network_outputs(
+    model: M2M,
+    inputs: Inputs,
+    panel: Panel,
+    profile: Profile,
+    series_X: Ints,
+    cutoff_X: Ints,
+    device: torch.device,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[tuple[slice, Batch, Tensor]]:
+    """Batches of the windows given by (series, cutoff) indices: their rows, what the network read, what it said."""
+    model.eval()
+    for start in range(0, len(series_X), batch_size):
+        rows = slice(start, start + batch_size)
+        batch = Batch.of(inputs.windows(panel, profile, series_X[rows], cutoff_X[rows]), device)
+        yield rows, batch, model(batch)
+
+
+def network_distribution(
+    model: M2M,
+    inputs: Inputs,
+    panel: Panel,
+    profile: Profile,
+    series_X: Ints,
+    cutoff_X: Ints,
+    device: torch.device,
+    batch_size: int = BATCH_SIZE,
+) -> Distribution:
+    """What the network itself says of windows, in the metrics' own units."""
+    parts = [Distribution.point(np.zeros((0, len(inputs.spec.tasks))))]
+    for _, batch, output_BMQ in network_outputs(model, inputs, panel, profile, series_X, cutoff_X, device, batch_size):
+        parts.append(to_distribution(model.likelihood.distribution(output_BMQ, batch.level_BM), inputs.task_scales))
+    return Distribution.concatenate(parts)
+
+
+def to_distribution(parts: tuple[Tensor, Tensor, Tensor], scales: Sequence[float]) -> Distribution:
+    """In the metrics' own units, on the CPU; the point is the median."""
+    mean_BM, zero_BM, level_GBM = (part.cpu().numpy() for part in parts)
+    scale_M = np.asarray(scales)
+    level_GBM = level_GBM * scale_M
+    return Distribution(level_GBM[MEDIAN], mean_BM * scale_M, zero_BM, level_GBM)

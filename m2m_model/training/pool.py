@@ -1,0 +1,178 @@
+"""The windows of a run: where they are, and what is read of them. X windows, M tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from m2m_model.arrays import Bools, Floats, Ints, Strings
+from m2m_model.data.features import Inputs, Windows
+from m2m_model.data.panel import Panel
+from m2m_model.data.served_by import NETWORK, served_by, trainable_NT
+from m2m_model.data.targets import targets_at
+from m2m_model.forecasts.baselines import Baseline
+from m2m_model.forecasts.distribution import Distribution
+from m2m_model.forecasts.forward import network_outputs, to_distribution
+from m2m_model.levels import LEVELS, MEDIAN
+from m2m_model.network.model import M2M
+from m2m_model.training.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class WindowIndex:
+    """Windows as (shard, series, cutoff) indices: what a pool of windows costs is 12 bytes each."""
+
+    shard_X: Ints
+    series_X: Ints
+    cutoff_X: Ints
+
+    def __len__(self) -> int:
+        return len(self.shard_X)
+
+    def __getitem__(self, rows: Any) -> WindowIndex:
+        return WindowIndex(self.shard_X[rows], self.series_X[rows], self.cutoff_X[rows])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[WindowIndex]) -> WindowIndex:
+        columns = ("shard_X", "series_X", "cutoff_X")
+        empty = np.zeros(0, np.int32)
+        return cls(*(np.concatenate([empty, *(getattr(part, name) for part in parts)]) for name in columns))
+
+    @classmethod
+    def of(cls, shard: int, series: Ints, cutoff: Ints) -> WindowIndex:
+        return cls(np.full(len(series), shard, np.int32), series.astype(np.int32), cutoff.astype(np.int32))
+
+
+class Shards:
+    """The memory-mapped panels of a run, and the windows in them."""
+
+    def __init__(self, folders: Sequence[Path], inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.panels = [Panel.open(folder) for folder in folders]
+        for folder, panel in zip(folders, self.panels, strict=True):
+            if panel.spec != inputs.spec:
+                raise ValueError(f"{folder}: made for other metrics, attributes, tasks or lengths than the inputs")
+        self.profiles = [inputs.profile(panel) for panel in self.panels]
+        self.scenarios = [panel.scenario_N for panel in self.panels]
+
+    @property
+    def first_day(self) -> date:
+        return min((panel.first_day for panel in self.panels), default=date.max)
+
+    @property
+    def extent(self) -> str:
+        """Series and days, for messages."""
+        series = sum(map(len, self.panels))
+        days = (
+            f"{min(p.first_day for p in self.panels)} .. {max(p.last_day for p in self.panels)}" if self.panels else "-"
+        )
+        return f"{series} series over {days}"
+
+    def training_windows(self, last_cutoff: date, min_history_days: int, limit: int) -> WindowIndex:
+        """All windows that may train, or ``limit`` of them evenly spread over series and days."""
+
+        def mask_NT(panel: Panel) -> Bools:
+            return trainable_NT(panel, (last_cutoff - panel.first_day).days, min_history_days)
+
+        counts = [int(mask_NT(panel).sum()) for panel in self.panels]
+        wanted = evenly(sum(counts), limit)
+        parts, before = [], 0
+        for shard, (panel, count) in enumerate(zip(self.panels, counts, strict=True)):
+            mine = wanted[(wanted >= before) & (wanted < before + count)] - before
+            flat = np.flatnonzero(mask_NT(panel))[mine] if len(mine) else mine
+            parts.append(WindowIndex.of(shard, flat // max(panel.days, 1), flat % max(panel.days, 1)))
+            before += count
+        return WindowIndex.concatenate(parts)
+
+    def windows_at(self, cutoffs: Sequence[date], limit: int, served: int = NETWORK) -> WindowIndex:
+        """Windows at ``cutoffs`` of the series that are served so (``data.served_by``), at most ``limit``."""
+        parts = []
+        for shard, panel in enumerate(self.panels):
+            for cutoff in cutoffs:
+                if panel.first_day <= cutoff <= panel.last_day - timedelta(days=self.inputs.spec.horizon_days):
+                    day = panel.index_of(cutoff)
+                    series = np.flatnonzero(served_by(panel, day) == served)
+                    parts.append(WindowIndex.of(shard, series, np.full(len(series), day)))
+        found = WindowIndex.concatenate(parts)
+        return found[evenly(len(found), limit)]
+
+    def windows(self, index: WindowIndex) -> Windows:
+        """Cut the windows of an index that is in order of shards."""
+        parts = [
+            self.inputs.windows(self.panels[shard], self.profiles[shard], index.series_X[rows], index.cutoff_X[rows])
+            for shard, rows in self._by_shard(index)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return Windows(
+            *(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True))
+        )
+
+    def targets(self, index: WindowIndex) -> Floats:
+        """Task totals (X, M) of each window's horizon, in the index's order."""
+        target_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
+        for shard, rows in self._by_shard(index):
+            target_XM[rows] = targets_at(self.panels[shard], index.series_X[rows], index.cutoff_X[rows])
+        return target_XM
+
+    def forecast(
+        self, model: M2M, index: WindowIndex, ranks: Ranks, device: torch.device, actual_XM: Floats | None = None
+    ) -> tuple[Distribution, float]:
+        """The network's own distributions, on every rank; each computes its share. With actuals also the mean loss."""
+        scale_M = np.asarray(self.inputs.task_scales)
+        result = torch.zeros((2 + len(LEVELS), len(index), len(scale_M)), dtype=torch.float32)
+        loss_sum = 0.0
+        mine = np.arange(ranks.rank, len(index), ranks.world)
+        for shard, part in self._by_shard(index[mine]):
+            at, windows = mine[part], index[mine[part]]
+            for rows, batch, output_BMQ in network_outputs(
+                model,
+                self.inputs,
+                self.panels[shard],
+                self.profiles[shard],
+                windows.series_X,
+                windows.cutoff_X,
+                device,
+            ):
+                law = to_distribution(
+                    model.likelihood.distribution(output_BMQ, batch.level_BM), self.inputs.task_scales
+                )
+                stacked = np.concatenate([[law.mean_NM, law.p_zero_NM], law.level_GNM])
+                result[:, torch.from_numpy(at[rows])] = torch.from_numpy(stacked.astype(np.float32))
+                if actual_XM is not None:
+                    target_BM = torch.from_numpy((actual_XM[at[rows]] / scale_M).astype(np.float32)).to(device)
+                    loss_sum += float(model.loss_of(output_BMQ, batch.level_BM, target_BM)) * len(target_BM)
+        total = ranks.add(torch.cat([torch.tensor([loss_sum]), result.flatten()]).to(device)).cpu().numpy()
+        found = total[1:].reshape(result.shape).astype(np.float64)
+        return Distribution(found[2 + MEDIAN], found[0], found[1], found[2:]), float(total[0]) / max(len(index), 1)
+
+    def baseline(self, forecast: Baseline, index: WindowIndex) -> Floats:
+        """A baseline's totals (X, M), in the index's order."""
+        forecast_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
+        for shard, rows in self._by_shard(index):
+            for day in np.unique(index.cutoff_X[rows]):
+                at_day = rows[index.cutoff_X[rows] == day]
+                forecast_XM[at_day] = forecast(self.panels[shard], int(day), index.series_X[at_day])
+        return forecast_XM
+
+    def scenario_of(self, index: WindowIndex) -> Strings:
+        scenario_X = np.empty(len(index), object)
+        for shard, rows in self._by_shard(index):
+            scenario_X[rows] = self.scenarios[shard][index.series_X[rows]]
+        return scenario_X
+
+    def _by_shard(self, index: WindowIndex) -> list[tuple[int, Ints]]:
+        return [(int(shard), np.flatnonzero(index.shard_X == shard)) for shard in np.unique(index.shard_X)]
+
+
+def evenly(count: int, limit: int) -> Ints:
+    """All of 0..count-1, or ``limit`` of them at even distances."""
+    if count <= limit:
+        return np.arange(count)
+    return (np.arange(limit) * (count / limit)).astype(np.int64)

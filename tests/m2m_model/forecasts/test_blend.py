@@ -1,0 +1,73 @@
+import json
+
+import numpy as np
+
+from m2m_model.forecasts.blend import Blend
+from m2m_model.forecasts.distribution import Distribution
+
+RNG = np.random.default_rng(0)
+ROWS, CUTOFFS = 1200, 4
+CUTOFF_N = np.arange(ROWS) % CUTOFFS
+SCENARIO_N = np.where(np.arange(ROWS) % 2 == 0, "a", "b").astype(object)
+ACTUAL_NM = RNG.gamma(2, 5, (ROWS, 1))
+
+
+def noisy(deviation: float, bias_N: np.ndarray | float = 1.0) -> np.ndarray:
+    return np.maximum(ACTUAL_NM * np.reshape(bias_N, (-1, 1)) + RNG.normal(0, deviation, (ROWS, 1)), 0)
+
+
+def test_a_better_network_serves_alone_and_a_worse_one_not_at_all() -> None:
+    good, poor = noisy(1.0), noisy(8.0)
+    assert Blend.fit(good, {"x": poor}, ACTUAL_NM, SCENARIO_N, CUTOFF_N).tasks[0].network >= 0.9
+    assert Blend.fit(poor, {"x": good}, ACTUAL_NM, SCENARIO_N, CUTOFF_N).tasks[0].network <= 0.1
+
+
+def test_the_anchor_is_what_validation_would_have_chosen() -> None:
+    found = Blend.fit(noisy(8.0), {"far": noisy(6.0), "near": noisy(1.0)}, ACTUAL_NM, SCENARIO_N, CUTOFF_N)
+    assert found.tasks[0].anchor == "near"
+    assert found.anchors == ("near",)
+
+
+def test_a_gain_on_one_cutoff_out_of_four_is_not_believed() -> None:
+    steady = noisy(2.0, 1.2)
+    lucky = noisy(2.0, np.where(CUTOFF_N == 0, 1.0, 1.22))
+    assert Blend.fit(lucky, {"x": steady}, ACTUAL_NM, np.full(ROWS, "a", object), CUTOFF_N).tasks[0].network <= 0.5
+
+
+def test_of_equal_absolute_errors_the_one_that_says_zero_serves() -> None:
+    actual_NM = np.where(RNG.random((ROWS, 1)) < 0.6, 0.0, 10.0)
+    says_zero = np.where(actual_NM == 0, 0.0, 8.0)
+    never_zero = np.where(actual_NM == 0, 0.5, 9.0)
+    one_place = np.full(ROWS, "a", object)
+    assert Blend.fit(says_zero, {"x": never_zero}, actual_NM, one_place, CUTOFF_N).tasks[0].network >= 0.5
+    far_off = np.where(actual_NM == 0, 0.0, 2.0)
+    assert Blend.fit(far_off, {"x": never_zero}, actual_NM, one_place, CUTOFF_N).tasks[0].network == 0
+
+
+def test_few_rows_of_one_cutoff_are_believed_less_than_many() -> None:
+    network, anchor, first = noisy(2.0, 1.05), noisy(2.0, 1.2), np.zeros(ROWS)
+    one_place = np.full(ROWS, "a", object)
+    many = Blend.fit(network, {"x": anchor}, ACTUAL_NM, one_place, first)
+    few = Blend.fit(network[:12], {"x": anchor[:12]}, ACTUAL_NM[:12], one_place[:12], first[:12])
+    assert few.tasks[0].network <= 0.4 < 0.6 <= many.tasks[0].network
+
+
+def test_each_large_scenario_has_its_own_share() -> None:
+    in_a = (SCENARIO_N == "a")[:, None]
+    network = np.where(in_a, noisy(1.0), noisy(9.0))
+    found = Blend.fit(network, {"x": noisy(4.0)}, ACTUAL_NM, SCENARIO_N, CUTOFF_N)
+    assert found.scenarios["a"][0].network >= 0.8
+    assert found.scenarios["b"][0].network <= 0.3
+
+
+def test_without_the_network_the_anchor_comes_back_whole() -> None:
+    anchor = Distribution.point(noisy(1.0)).around(noisy(1.0))
+    found = Blend.fit(noisy(20.0), {"x": anchor.point_NM}, ACTUAL_NM, SCENARIO_N, CUTOFF_N)
+    served = found.apply(Distribution.point(np.zeros((ROWS, 1))), {"x": anchor}, SCENARIO_N)
+    np.testing.assert_allclose(served.point_NM, anchor.point_NM)
+    np.testing.assert_allclose(served.level_GNM, anchor.level_GNM)
+
+
+def test_survives_json() -> None:
+    found = Blend.fit(noisy(3.0), {"x": noisy(3.0)}, ACTUAL_NM, SCENARIO_N, CUTOFF_N)
+    assert Blend.from_dict(json.loads(json.dumps(found.to_dict()))) == found

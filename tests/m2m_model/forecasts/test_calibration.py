@@ -1,0 +1,133 @@
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from m2m_model.config import Task
+from m2m_model.forecasts.calibration import LevelCalibration, ResidualQuantiles
+from m2m_model.forecasts.distribution import Distribution
+from m2m_model.forecasts.metrics import share_between
+from m2m_model.levels import LEVELS, MEDIAN
+
+TASKS = (Task("spend", "spend", "sum"), Task("active_days", "active", "days"))
+
+
+def simulate(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Forecasts that are right on average, and actuals spread around them; days 0..7."""
+    rng = np.random.default_rng(seed)
+    forecast_NM = np.stack([np.exp(rng.normal(2, 1.5, rows)), rng.uniform(0, 7, rows)], 1)
+    spend_N = forecast_NM[:, 0] * rng.gamma(1.5, 1 / 1.5, rows)
+    actual_NM = np.stack([spend_N, rng.binomial(7, forecast_NM[:, 1] / 7)], 1)
+    return forecast_NM, actual_NM.astype(float), np.where(rng.random(rows) < 0.7, "a", "b").astype(object)
+
+
+def test_coverage_on_rows_that_were_not_fitted() -> None:
+    calibration = ResidualQuantiles.fit(*simulate(6000, 1), TASKS, 7)
+    forecast_NM, actual_NM, scenario_N = simulate(6000, 2)
+    spread = calibration.apply(forecast_NM, scenario_N)
+    inside_90 = ((spread.p05_NM <= actual_NM) & (actual_NM <= spread.p95_NM)).mean(0)
+    inside_50 = ((spread.p25_NM <= actual_NM) & (actual_NM <= spread.p75_NM)).mean(0)
+    assert inside_90[0] == pytest.approx(0.90, abs=0.03)
+    assert inside_50[0] == pytest.approx(0.50, abs=0.05)
+    assert 0.88 <= inside_90[1] <= 1.0  # whole days cover at least what is asked
+    np.testing.assert_allclose(spread.mean_NM.mean(0), actual_NM.mean(0), rtol=0.1)
+
+
+def test_the_median_beats_the_mean_on_absolute_error() -> None:
+    calibration = ResidualQuantiles.fit(*simulate(6000, 1), TASKS, 7)
+    forecast_NM, actual_NM, scenario_N = simulate(6000, 2)
+    median_NM = calibration.apply(forecast_NM, scenario_N).median_NM
+    assert np.abs(actual_NM - median_NM)[:, 0].mean() < np.abs(actual_NM - forecast_NM)[:, 0].mean()
+
+
+def test_never_crossing_never_negative_days_within_the_horizon() -> None:
+    calibration = ResidualQuantiles.fit(*simulate(800, 1), TASKS, 7)
+    wild = np.array([[0.0, 0.0], [1e9, 9.0], [-3.0, -1.0], [1e-9, 6.9]])
+    spread = calibration.apply(wild, np.array(["a", "b", "new", "a"], object))
+    stack = np.stack(spread.quantiles)
+    assert (np.diff(stack, axis=0) >= 0).all()
+    assert (stack >= 0).all()
+    assert (stack[:, :, 1] <= 7).all()
+    assert (spread.mean_NM[:, 1] <= 7).all()
+
+
+def test_small_and_unseen_scenarios_use_the_pooled_cell() -> None:
+    forecast_NM, actual_NM, scenario_N = simulate(2000, 1)
+    scenario_N[:10] = "tiny"
+    calibration = ResidualQuantiles.fit(forecast_NM, actual_NM, scenario_N, TASKS, 7)
+    assert set(calibration.scenarios) == {"a", "b"}
+    tiny = calibration.apply(forecast_NM[:5], np.full(5, "tiny", object))
+    unseen = calibration.apply(forecast_NM[:5], np.full(5, "unseen", object))
+    np.testing.assert_array_equal(tiny.median_NM, unseen.median_NM)
+
+
+def test_survives_json() -> None:
+    calibration = ResidualQuantiles.fit(*simulate(1000, 1), TASKS, 7)
+    again = ResidualQuantiles.from_dict(json.loads(json.dumps(calibration.to_dict())))
+    assert again == calibration
+
+
+def test_no_rows_give_the_point_back() -> None:
+    calibration = ResidualQuantiles.fit(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, object), TASKS, 7)
+    spread = calibration.apply(np.array([[3.5, 2.0]]), np.array(["a"], object))
+    assert all(quantile_NM.tolist() == [[3.5, 2.0]] for quantile_NM in spread.quantiles)
+    assert ResidualQuantiles.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+
+
+def test_half_of_a_shift_shared_by_all_series_is_kept() -> None:
+    forecast_NM, actual_NM, scenario_N = simulate(6000, 1)
+    plain = ResidualQuantiles.fit(forecast_NM, actual_NM, scenario_N, TASKS, 7).apply(forecast_NM, scenario_N)
+    doubled = ResidualQuantiles.fit(forecast_NM, 2 * actual_NM, scenario_N, TASKS, 7).apply(forecast_NM, scenario_N)
+    ratio = doubled.mean_NM[:, 0].sum() / plain.mean_NM[:, 0].sum()
+    assert ratio == pytest.approx(2**0.5, rel=0.03)
+
+
+def test_forecasts_and_actuals_of_zero() -> None:
+    zeros = np.zeros((500, 2))
+    calibration = ResidualQuantiles.fit(zeros, zeros, np.full(500, "a", object), TASKS, 7)
+    spread = calibration.apply(zeros[:2], np.full(2, "a", object))
+    assert np.stack([spread.mean_NM, *spread.quantiles]).max() == 0
+
+
+def network_like(rows: int, seed: int, width: float) -> tuple[Distribution, np.ndarray]:
+    """Zero-heavy totals, and forecasts of them whose spread above zero is ``width`` times the true one."""
+    rng = np.random.default_rng(seed)
+    size_N, zero_N = np.exp(rng.normal(1, 1, rows)), rng.uniform(0.05, 0.8, rows)
+    actual_N = np.where(rng.random(rows) < zero_N, 0.0, size_N * np.exp(rng.normal(0, 0.6, rows)))
+    inner_GN = np.clip((LEVELS[:, None] - zero_N) / (1 - zero_N), 1e-12, 1 - 1e-12)
+    level_GN = np.where(LEVELS[:, None] <= zero_N, 0.0, size_N * np.exp(width * 0.6 * stats.norm.ppf(inner_GN)))
+    level_GNM = level_GN[:, :, None]
+    return Distribution(level_GNM[MEDIAN], level_GNM.mean(0), zero_N[:, None], level_GNM), actual_N[:, None]
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 2.0])
+def test_levels_hold_what_they_say_on_rows_that_were_not_fitted(width: float) -> None:
+    """Conformal: whatever the network's own spread, 50 % and 90 % within two points on new rows."""
+    forecast, actual_NM = network_like(8000, 1, width)
+    calibration = LevelCalibration.fit(forecast, actual_NM, np.full(8000, "a", object), np.arange(8000) % 4)
+    fresh, fresh_actual_NM = network_like(8000, 2, width)
+    served = calibration.apply(fresh, np.full(8000, "a", object))
+    assert share_between(served, fresh_actual_NM, 0.25, 0.75).mean() == pytest.approx(0.5, abs=0.02)
+    assert share_between(served, fresh_actual_NM, 0.05, 0.95).mean() == pytest.approx(0.9, abs=0.02)
+    assert (np.diff(served.level_GNM, axis=0) >= 0).all()
+    assert served.p_zero_NM.mean() == pytest.approx((fresh_actual_NM == 0).mean(), abs=0.03)
+
+
+def test_what_cutoffs_disagree_on_is_shrunk_away() -> None:
+    forecast, actual_NM = network_like(4000, 1, 1.0)
+    cutoff_N, scenario_N = np.arange(4000) % 2, np.full(4000, "a", object)
+    opposite_NM = np.where(cutoff_N[:, None] == 0, actual_NM * 1.5, actual_NM / 1.5)
+    moved = LevelCalibration.fit(forecast, opposite_NM, scenario_N, cutoff_N)
+    np.testing.assert_allclose(moved.pooled_MG[0][MEDIAN], 0.5, atol=0.02)
+    agreed = LevelCalibration.fit(forecast, actual_NM * 1.5, scenario_N, cutoff_N)
+    assert agreed.pooled_MG[0][MEDIAN] > 0.55
+
+
+def test_level_calibration_survives_json_and_no_rows_change_nothing() -> None:
+    forecast, actual_NM = network_like(1000, 1, 0.7)
+    scenario_N = np.full(1000, "a", object)
+    calibration = LevelCalibration.fit(forecast, actual_NM, scenario_N, np.arange(1000) % 3)
+    assert LevelCalibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
+    nothing = LevelCalibration.fit(forecast[:0], actual_NM[:0], scenario_N[:0], np.zeros(0))
+    np.testing.assert_allclose(nothing.apply(forecast, scenario_N).level_GNM, forecast.level_GNM, atol=1e-9)

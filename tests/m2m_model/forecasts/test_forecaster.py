@@ -1,0 +1,149 @@
+import json
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m2m_model.config import ModelConfig, TrainConfig
+from m2m_model.data.features import Inputs
+from m2m_model.data.panel import Panel
+from m2m_model.data.served_by import SILENT, eligible, history_days, served_by
+from m2m_model.data.targets import targets_Nm
+from m2m_model.forecasts.baselines import BASELINES
+from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.forecasts.forecasts import FORECAST_SCHEMA, Forecasts, forecast_baseline
+from m2m_model.training.loop import train_rank
+
+
+@pytest.fixture(scope="module")
+def held_out_from(last_day: date) -> date:
+    return last_day - timedelta(days=14)
+
+
+@pytest.fixture(scope="module")
+def forecaster(
+    panel: Panel, inputs: Inputs, held_out_from: date, tmp_path_factory: pytest.TempPathFactory
+) -> Forecaster:
+    folder = tmp_path_factory.mktemp("predict")
+    config = TrainConfig(epochs=2, min_steps=20, max_windows=2000, batch_size=64)
+    result = train_rank([panel.save(folder / "p")], folder, inputs, ModelConfig(width=16), config, held_out_from)
+    return Forecaster.load(result.model_folder)
+
+
+def take(panel: Panel, rows: np.ndarray) -> Panel:
+    return replace(
+        panel,
+        performance_NTP=panel.performance_NTP[rows],
+        behavior_NTF=panel.behavior_NTF[rows],
+        registered_N=panel.registered_N[rows],
+        keys=panel.keys.take(rows),
+    )
+
+
+def assert_rows_equal(one: Forecasts, other: Forecasts, rows: slice | np.ndarray = slice(None)) -> None:
+    for name, figure_NM in vars(one.distribution[rows]).items():
+        np.testing.assert_allclose(figure_NM, getattr(other.distribution, name), rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_eligible_series_in_panel_order_by_the_right_method(forecaster: Forecaster, panel: Panel) -> None:
+    for cutoff in (30, 70, panel.days - 1):
+        found = forecaster.predict(panel, panel.day_of(cutoff))
+        assert found.series_N.tolist() == np.flatnonzero(eligible(panel, cutoff)).tolist()
+        young_N = history_days(panel, cutoff)[found.series_N] < 7
+        assert (found.method_N == np.where(young_N, "cold_start", "m2m")).all()
+        assert (found.advertiser_N == panel.advertiser_N[found.series_N]).all()
+    everyone = forecaster.predict(panel, panel.last_day, all_series=True)
+    silent_N = np.flatnonzero(served_by(panel, panel.days - 1) == SILENT)
+    assert len(silent_N)
+    assert everyone.series_N[everyone.method_N == "silent"].tolist() == silent_N.tolist()
+
+
+def test_independent_of_batch_mates_and_order(forecaster: Forecaster, panel: Panel, held_out_from: date) -> None:
+    found = forecaster.predict(panel, held_out_from)
+    assert_rows_equal(found, forecaster.predict(panel, held_out_from, batch_size=3))
+    rows = found.series_N[::-1][:7].copy()
+    alone = forecaster.predict(take(panel, rows), held_out_from)
+    positions = np.searchsorted(found.series_N, rows)
+    assert_rows_equal(found, alone, positions)
+
+
+def test_a_short_panel_is_enough(forecaster: Forecaster, make_table, panel: Panel) -> None:
+    days = panel.spec.lookback_days
+    short = Panel.from_sequences(make_table(), panel.spec, panel.last_day, days)
+    assert_rows_equal(forecaster.predict(panel, panel.last_day), forecaster.predict(short, panel.last_day))
+
+
+def test_quantiles_are_in_order_and_within_their_support(forecaster: Forecaster, panel: Panel) -> None:
+    spread = forecaster.predict(panel, panel.last_day, all_series=True).distribution
+    stack = np.stack(spread.quantiles)
+    assert (np.diff(stack, axis=0) >= 0).all()
+    assert (stack >= 0).all()
+    assert (stack[:, :, 2] <= 7).all()
+    assert np.isfinite(spread.mean_NM).all()
+
+
+def test_an_unknown_scenario_and_attribute_are_forecast(forecaster: Forecaster, panel: Panel) -> None:
+    keys = panel.keys.set_column(1, "scenario_id", [["brand new"] * len(panel)])
+    found = forecaster.predict(replace(panel, keys=keys), panel.last_day)
+    assert np.isfinite(found.distribution.median_NM).all()
+    assert set(found.scenario_N) == {"brand new"}
+
+
+def test_long_form(forecaster: Forecaster, panel: Panel) -> None:
+    found = forecaster.predict(panel, panel.last_day)
+    table = found.to_table(panel.spec)
+    assert table.schema == FORECAST_SCHEMA
+    assert table.num_rows == 3 * len(found.series_N)
+    assert table["task"].to_pylist()[:3] == ["spend", "clicks", "active_days"]
+    assert table["median"].to_pylist()[1] == found.distribution.median_NM[0, 1]
+
+
+def test_empty_panel_gives_no_rows(forecaster: Forecaster, panel: Panel) -> None:
+    empty = take(panel, np.zeros(0, np.int64))
+    assert forecaster.predict(empty, panel.last_day, all_series=True).to_table(panel.spec).num_rows == 0
+    nobody = forecast_baseline("mean_28", empty, panel.last_day, forecaster.calibrations)
+    assert nobody.to_table(panel.spec).schema == FORECAST_SCHEMA
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_keeps_its_own_forecast(
+    name: str, forecaster: Forecaster, panel: Panel, held_out_from: date
+) -> None:
+    found = forecast_baseline(name, panel, held_out_from, forecaster.calibrations, all_series=True)
+    assert set(found.method_N) <= {f"baseline:{name}", "cold_start", "silent"}
+    own = found.method_N == f"baseline:{name}"
+    expected_NM = BASELINES[name](panel, panel.index_of(held_out_from), found.series_N[own])
+    np.testing.assert_allclose(found.distribution.point_NM[own], expected_NM)
+    assert (np.diff(np.stack(found.distribution.quantiles), axis=0) >= 0).all()
+    bare = forecast_baseline(name, panel, held_out_from)
+    whole_NM = np.where([False, False, True], np.round(expected_NM), expected_NM)  # quantiles of days are whole days
+    np.testing.assert_allclose(bare.distribution.p95_NM[bare.method_N == f"baseline:{name}"], whole_NM)
+
+
+def test_forecasts_are_near_what_happens(forecaster: Forecaster, panel: Panel, held_out_from: date) -> None:
+    found = forecaster.predict(panel, held_out_from)
+    actual_NM = targets_Nm(panel, panel.index_of(held_out_from), found.series_N)
+    error = np.abs(actual_NM - found.distribution.point_NM).sum(0) / actual_NM.sum(0)
+    assert (error < 0.6).all()
+
+
+def test_another_data_set_is_refused(forecaster: Forecaster, panel: Panel) -> None:
+    other = replace(panel, spec=replace(panel.spec, horizon_days=14))
+    with pytest.raises(ValueError, match="not those the model was trained on"):
+        forecaster.predict(other, panel.last_day)
+    with pytest.raises(ValueError, match="outside the panel"):
+        forecaster.predict(panel, panel.last_day + timedelta(days=1))
+
+
+def test_a_model_folder_of_another_version_is_refused(forecaster: Forecaster, tmp_path: Path) -> None:
+    folder = forecaster.save(tmp_path / "model")
+    stored = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(stored | {"format_version": 99}))
+    with pytest.raises(ValueError, match="format_version 99; this code reads 2"):
+        Forecaster.load(folder)
+    smaller = stored["model_config"] | {"width": 8}
+    (folder / "config.json").write_text(json.dumps(stored | {"model_config": smaller}))
+    with pytest.raises(ValueError, match="does not fit config"):
+        Forecaster.load(folder)

@@ -1,0 +1,149 @@
+"""The leakage proof: every row after a date is replaced by an absurd one, and not a bit moves of what is said as of it.
+
+Each leak that is planted here must break the proof.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from m2m_model.config import ModelConfig, TrainConfig
+from m2m_model.data.features import Inputs, fit_inputs
+from m2m_model.data.panel import Panel
+from m2m_model.data.statistics import PanelStatistics
+from m2m_model.data.targets import targets_Nm
+from m2m_model.forecasts import baselines
+from m2m_model.forecasts.baselines import BASELINES
+from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
+from m2m_model.forecasts.metrics import cell_sums
+from m2m_model.rivals import boosted
+from m2m_model.rivals.boosted import Boosted, load_boosted, train_boosted
+from m2m_model.training import loop
+from m2m_model.training.calendar import train_end
+from m2m_model.training.loop import train_rank
+
+MODEL = ModelConfig(width=16, experts=2)
+TRAIN = TrainConfig(epochs=2, min_steps=12, max_windows=800, batch_size=64)
+
+
+@pytest.fixture
+def held_out_from(last_day: date) -> date:
+    return last_day - timedelta(days=14)
+
+
+def absurd_after(panel: Panel, day: date) -> Panel:
+    """Each series is enormous on every later day, the empty ones too."""
+    known = panel.index_of(day) + 1
+    performance_NTP, behavior_NTF = panel.performance_NTP.copy(), panel.behavior_NTF.copy()
+    performance_NTP[:, known:], behavior_NTF[:, known:] = 1e9, 1e6
+    return replace(panel, performance_NTP=performance_NTP, behavior_NTF=behavior_NTF)
+
+
+def model_files(panel: Panel, held_out_from: date, folder: Path) -> dict[str, bytes]:
+    """Bins, scales, vocabularies, weights, calibration, blend, LightGBM: every byte of the artifact, by file."""
+    end = train_end(panel.first_day, held_out_from, panel.spec.horizon_days, TRAIN.validation_cutoffs)
+    inputs = fit_inputs(PanelStatistics.of(panel, end), bins=8)
+    result = train_rank([panel.save(folder / "shard")], folder, inputs, MODEL, TRAIN, held_out_from)
+    rivals = train_boosted([folder / "shard"], inputs, held_out_from, folder / "rivals")
+    files = [*result.model_folder.iterdir(), *rivals.iterdir()]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def said(
+    forecaster: Forecaster, rivals: dict[str, Boosted], panel: Panel, truth: Panel, cutoff: date
+) -> list[pa.Table]:
+    """Features, forecasts and errors of a cutoff; what happened afterwards is ``truth``'s."""
+    series = np.arange(len(panel))
+    cut = forecaster.inputs.windows(
+        panel, forecaster.inputs.profile(panel), series, np.full(len(series), panel.index_of(cutoff))
+    )
+    features = pa.table({name: [array.tobytes()] for name, array in vars(cut).items()})
+    forecasts: dict[str, Forecasts] = {"m2m": forecaster.predict(panel, cutoff, all_series=True)}
+    for name in BASELINES:
+        forecasts[name] = forecast_baseline(name, panel, cutoff, forecaster.calibrations)
+    for name, rival in rivals.items():
+        forecasts[name] = rival.forecasts(panel, cutoff, forecaster.calibrations)
+    tables = [features]
+    for name, found in forecasts.items():
+        actual_NM = targets_Nm(truth, truth.index_of(cutoff), found.series_N)
+        tasks = [task.name for task in panel.spec.tasks]
+        errors = cell_sums(found.distribution, actual_NM, found.scenario_N, tasks, cutoff, name)
+        tables += [found.to_table(panel.spec), errors]
+    return tables
+
+
+def prove(panel: Panel, held_out_from: date, folder: Path) -> None:
+    """Raises AssertionError where the future shows through."""
+    known = model_files(panel, held_out_from, folder / "known")
+    blind = model_files(absurd_after(panel, held_out_from), held_out_from, folder / "blind")
+    differ = [name for name in known if known[name] != blind.get(name)]
+    assert not differ, f"the artifact knows what came after {held_out_from}: {differ}"
+    forecaster, rivals = Forecaster.load(folder / "known" / "model"), load_boosted(folder / "known" / "rivals")
+    for cutoff in (held_out_from, held_out_from + timedelta(days=7)):
+        now = said(forecaster, rivals, panel, panel, cutoff)
+        then = said(forecaster, rivals, absurd_after(panel, cutoff), panel, cutoff)
+        moved = [number for number, (one, other) in enumerate(zip(now, then, strict=True)) if not one.equals(other)]
+        assert not moved, f"as of {cutoff}: tables {moved} know what came after"
+
+
+def test_nothing_shows_through(panel: Panel, held_out_from: date, tmp_path: Path) -> None:
+    prove(panel, held_out_from, tmp_path)
+
+
+def tomorrow_in_the_features(patch: pytest.MonkeyPatch) -> None:
+    honest = Inputs.windows
+
+    def leaking(self: Inputs, panel: Panel, profile: object, series_B: np.ndarray, cutoff_B: np.ndarray) -> object:
+        return honest(self, panel, profile, series_B, np.minimum(cutoff_B + 1, panel.days - 1))  # type: ignore[arg-type]
+
+    patch.setattr(Inputs, "windows", leaking)
+
+
+def unripe_labels(patch: pytest.MonkeyPatch) -> None:
+    honest = loop.validation_cutoffs
+    patch.setattr(loop, "validation_cutoffs", lambda first, day, *rest: honest(first, day + timedelta(days=7), *rest))
+
+
+def unripe_labels_of_lightgbm(patch: pytest.MonkeyPatch) -> None:
+    honest = boosted.training_cutoffs
+    patch.setattr(boosted, "training_cutoffs", lambda panel, last_label: honest(panel, last_label + 1))
+
+
+def bins_of_the_future(patch: pytest.MonkeyPatch) -> None:
+    honest = PanelStatistics.of
+    patch.setattr(PanelStatistics, "of", lambda panel, end: honest(panel, panel.last_day))
+
+
+def tomorrow_in_a_baseline(patch: pytest.MonkeyPatch) -> None:
+    honest = baselines.recent
+    patch.setattr(
+        baselines, "recent", lambda panel, cutoff, *rest: honest(panel, min(cutoff + 1, panel.days - 1), *rest)
+    )
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        tomorrow_in_the_features,
+        unripe_labels,
+        unripe_labels_of_lightgbm,
+        bins_of_the_future,
+        tomorrow_in_a_baseline,
+    ],
+)
+def test_a_planted_leak_breaks_the_proof(
+    plant: Callable[[pytest.MonkeyPatch], None],
+    panel: Panel,
+    held_out_from: date,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match="what came after"):
+        prove(panel, held_out_from, tmp_path)

@@ -1,0 +1,75 @@
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from m2m_model.forecasts.distribution import Distribution
+from m2m_model.forecasts.metrics import CELL_SCHEMA, cell_sums, finish, mean_over_tasks
+from m2m_model.levels import LEVELS
+
+DAY = date(2024, 5, 1)
+
+
+def sums(median: list[list[float]], actual: list[list[float]], scenario: list[str], forecaster: str = "f") -> pa.Table:
+    median_NM = np.array(median)
+    # -2, -1, 0, 1, 2 around the median at 5, 25, 50, 75 and 95 %.
+    level_GNM = median_NM + np.interp(LEVELS, (0.05, 0.25, 0.5, 0.75, 0.95), (-2, -1, 0, 1, 2))[:, None, None]
+    spread = Distribution(median_NM, median_NM, np.zeros_like(median_NM), level_GNM)
+    return cell_sums(spread, np.array(actual), np.array(scenario), ["spend", "clicks"], DAY, forecaster)
+
+
+def test_literal_rows() -> None:
+    # spend: errors 1, 2, 0 on actuals 4, 8, 0; clicks: perfect but for one of two.
+    table = sums([[3.0, 1.0], [10.0, 0.0], [0.0, 2.0]], [[4.0, 1.0], [8.0, 0.0], [0.0, 4.0]], ["a", "a", "b"])
+    spend, clicks = finish(table, ["task"]).sort_by([("task", "descending")]).to_pylist()
+    assert spend["n"] == 3
+    assert spend["nmae"] == pytest.approx(3 / 12)
+    assert spend["smape"] == pytest.approx((2 / 7 + 4 / 18 + 0) / 3)
+    assert spend["bias"] == pytest.approx(13 / 12 - 1)
+    assert spend["coverage_50"] == pytest.approx(2 / 3)
+    assert spend["coverage_90"] == pytest.approx(1.0)
+    assert clicks["nmae"] == pytest.approx(2 / 5)
+    # Row 1 of spend, y = 4, quantiles 1, 2, 3, 4, 5 at .05 .25 .5 .75 .95.
+    one = finish(sums([[3.0, 1.0]], [[4.0, 1.0]], ["a"]), ["task"]).sort_by([("task", "descending")]).to_pylist()[0]
+    assert one["pinball"] == pytest.approx((0.05 * 3 + 0.25 * 2 + 0.5 * 1 + 0 + 0.05 * 1) / 5)
+
+
+def test_cells_add_up_over_shards() -> None:
+    median, actual, scenario = (
+        [[3.0, 1.0], [9.0, 0.0], [0.0, 2.0]],
+        [[4.0, 1.0], [8.0, 0.0], [0.0, 4.0]],
+        ["a", "b", "a"],
+    )
+    whole = finish(sums(median, actual, scenario), ["scenario_id", "task"])
+    parts = pa.concat_tables([sums(median[:1], actual[:1], scenario[:1]), sums(median[1:], actual[1:], scenario[1:])])
+    assert finish(parts, ["scenario_id", "task"]).equals(whole)
+
+
+def test_nothing_happened() -> None:
+    good = finish(sums([[0.0, 0.0]], [[0.0, 0.0]], ["a"]), ["task"]).to_pylist()[0]
+    assert (good["nmae"], good["smape"], good["bias"]) == (0.0, 0.0, 0.0)
+    bad = finish(sums([[1.0, 1.0]], [[0.0, 0.0]], ["a"]), ["task"]).to_pylist()[0]
+    assert np.isnan(bad["nmae"])
+    assert bad["smape"] == 2.0
+
+
+def test_mean_over_tasks_ranks_forecasters() -> None:
+    table = pa.concat_tables(
+        [sums([[3.0, 1.0]], [[4.0, 1.0]], ["a"], "good"), sums([[2.0, 1.0]], [[4.0, 1.0]], ["a"], "bad")]
+    )
+    ranked = mean_over_tasks(finish(table)).to_pylist()
+    assert [(row["forecaster"], row["nmae"]) for row in ranked] == [("bad", 0.25), ("good", 0.125)]
+
+
+def test_units_are_not_added() -> None:
+    with pytest.raises(ValueError, match="must hold task"):
+        finish(sums([[3.0, 1.0]], [[4.0, 1.0]], ["a"]), ["forecaster"])
+
+
+def test_empty_in_empty_out() -> None:
+    empty = cell_sums(
+        Distribution.point(np.zeros((0, 2))), np.zeros((0, 2)), np.zeros(0, object), ["spend", "clicks"], DAY, "f"
+    )
+    assert empty.schema == CELL_SCHEMA
+    assert finish(empty).num_rows == 0

@@ -1,0 +1,88 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m2m_model.data.features import Inputs
+from m2m_model.data.panel import Panel
+from m2m_model.data.served_by import eligible
+from m2m_model.data.targets import targets_Nm
+from m2m_model.rivals import boosted
+from m2m_model.rivals.boosted import Boosted, features, fit_boosted, load_boosted, save_boosted, training_cutoffs
+
+
+@pytest.fixture(scope="module")
+def fitted(panel: Panel, inputs: Inputs) -> dict[str, Boosted]:
+    return fit_boosted([panel], inputs.scenarios, {0: training_cutoffs(panel, 90)})
+
+
+def test_it_learns_and_survives_its_files(fitted: dict[str, Boosted], panel: Panel, tmp_path: Path) -> None:
+    series = np.flatnonzero(eligible(panel, 95))
+    actual_NM = targets_Nm(panel, 95, series)
+    opened = load_boosted(save_boosted(fitted, tmp_path / "rivals"))
+    for name, model in fitted.items():
+        forecast_NM = model(panel, 95, series)
+        assert (forecast_NM >= 0).all()
+        assert (np.abs(actual_NM - forecast_NM).sum(0) / actual_NM.sum(0) < 0.6).all(), name
+        np.testing.assert_array_equal(opened[name](panel, 95, series), forecast_NM)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone", "no list", "another version"])
+def test_a_damaged_file_is_named(fitted: dict[str, Boosted], tmp_path: Path, damage: str) -> None:
+    folder = save_boosted(fitted, tmp_path / "rivals")
+    file = folder / ("boosted.json" if damage in ("no list", "another version") else "lightgbm_l1-1.txt")
+    written = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(written[: len(written) // 2])
+    elif damage == "flip":
+        middle = len(written) // 2
+        file.write_bytes(written[:middle] + bytes([written[middle] ^ 1]) + written[middle + 1 :])
+    else:
+        file.write_bytes(
+            b"" if damage == "no list" else written.replace(b'"format_version": 1', b'"format_version": 9')
+        )
+    found = {"no list": "rivals: Expecting value", "another version": "format_version 9; this code reads 1"}
+    with pytest.raises(ValueError, match=found.get(damage, r"lightgbm_l1-1\.txt")):
+        load_boosted(folder)
+
+
+def test_training_cutoffs_end_a_horizon_before_the_last_label(panel: Panel) -> None:
+    cutoffs = training_cutoffs(panel, 90)
+    assert cutoffs[0] == 90 - panel.spec.horizon_days
+    assert len(training_cutoffs(panel, 10_000)) <= boosted.CUTOFFS
+    assert training_cutoffs(panel, 10_000)[0] + panel.spec.horizon_days < panel.days
+
+
+def test_features_read_nothing_after_the_cutoff(panel: Panel, inputs: Inputs) -> None:
+    absurd = panel.performance_NTP.copy()
+    absurd[:, 71:] = 1e9
+    series = np.arange(len(panel))
+    found = features(replace(panel, performance_NTP=absurd), 70, series, inputs.scenarios)
+    np.testing.assert_array_equal(found, features(panel, 70, series, inputs.scenarios))
+
+
+def test_an_unknown_scenario_and_nobody(fitted: dict[str, Boosted], panel: Panel) -> None:
+    model = fitted["lightgbm_l1"]
+    keys = panel.keys.set_column(1, "scenario_id", [["brand new"] * len(panel)])
+    assert np.isfinite(model(replace(panel, keys=keys), 95, np.arange(5))).all()
+    assert model(panel, 95, np.zeros(0, np.int64)).shape == (0, 3)
+
+
+def test_a_task_that_has_not_begun_is_forecast_as_nothing(panel: Panel, inputs: Inputs) -> None:
+    idle = panel.performance_NTP.copy()
+    idle[:, :, 0] = np.where(np.isnan(idle[:, :, 0]), np.nan, 0.0)  # no clicks yet
+    quiet = replace(panel, performance_NTP=idle)
+    for model in fit_boosted([quiet], inputs.scenarios, {0: training_cutoffs(quiet, 60)}).values():
+        assert (model(quiet, 95, np.arange(5))[:, 1] == 0).all()
+
+
+def test_more_rows_than_it_may_hold_are_thinned(panel: Panel, inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(boosted, "MAX_ROWS", 100)
+    made = boosted.features
+    monkeypatch.setattr(boosted, "features", lambda *a: taken.append(len(a[2])) or made(*a))
+    fit_boosted([panel], inputs.scenarios, {0: training_cutoffs(panel, 60)})
+    assert 80 <= sum(taken) <= 100
