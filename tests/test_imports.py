@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,18 @@ def test_lightgbm_is_imported_by_the_rivals_alone() -> None:
     for file in sorted((REPOSITORY / "m2m_model").rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         assert file.parent.name == "rivals" or "lightgbm" not in imported(ast.unparse(tree)), file
+
+
+def test_every_room_is_in_the_wheel() -> None:
+    listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
+        "packages"
+    ]
+    rooms = {
+        ".".join(file.parent.relative_to(REPOSITORY).parts)
+        for package in ROOMS
+        for file in (REPOSITORY / package).rglob("__init__.py")
+    }
+    assert set(listed) - {"pipelines.sql"} == rooms
 
 
 def test_a_room_is_seen_in_one_look() -> None:
