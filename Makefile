@@ -77,6 +77,10 @@ types: $(INSTALLED) ## mypy, strict, of m2m_model and pipelines
 bench-model: $(INSTALLED) ## The network's speed against its textbook form and its bare backbone
 	@PYTHONPATH=. $(BIN)/python benchmarks/model.py
 
+.PHONY: bench-gpu
+bench-gpu: $(INSTALLED) ## Windows a second on a GPU, where the time goes (a CPU runs it small); OUT=docs/gpu.md
+	@PYTHONPATH=. $(BIN)/python -u benchmarks/gpu.py $(if $(OUT),--out $(OUT))
+
 .PHONY: bench-scale
 bench-scale: $(INSTALLED) ## Time, memory and disk of every stage; SIZES=10000,100000,1000000: docs/scale.md
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/scale.py $(if $(SIZES),--sizes $(SIZES))

@@ -125,15 +125,18 @@ class Backbone(nn.Module):
         super().__init__()
         whole = M2M(config, inputs)
         self.performance, self.behavior, self.loss_of = whole.performance, whole.behavior, whole.loss_of
+        self.likelihood = whole.likelihood
         joined = 2 * config.width * (1 + bool(inputs.spec.behaviors)) + inputs.dense_features
         self.output = nn.Linear(joined, whole.tasks * whole.likelihood.outputs)
 
-    def loss(self, batch: Batch, target_BM: Tensor) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         views = [self.performance(batch.performance_BLP, batch.registered_BL)]
         if self.behavior is not None:
             views.append(self.behavior(batch.behavior_BLF, batch.registered_BL))
-        output_BX = self.output(torch.cat([*views, batch.dense_BD], 1))
-        return self.loss_of(output_BX.view(*target_BM.shape, -1), batch.level_BM, target_BM)
+        return self.output(torch.cat([*views, batch.dense_BD], 1)).view(*batch.level_BM.shape, -1)
+
+    def loss(self, batch: Batch, target_BM: Tensor) -> Tensor:
+        return self.loss_of(self(batch), batch.level_BM, target_BM)
 
 
 def training_step(model: M2M | Backbone, batch: Batch, fused: bool = False) -> Step:

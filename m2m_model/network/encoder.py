@@ -5,11 +5,47 @@ B batch, L days, F features a day, C tokens (L / patch_days), D width, H heads.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from m2m_model.data.features import NOT_REGISTERED
+
+
+class SummedEmbedding(torch.autograd.Function):
+    """``nn.EmbeddingBag``'s sum, for a GPU: the weight's gradient is one product with the codes as zeros and ones.
+
+    EmbeddingBag sorts all rows of a batch for it, and adds up a code that most days share one after the other. X
+    tokens, S slots of a token (each with codes of its own), V = S x codes rows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, code_XS: Tensor, weight_VD: Tensor) -> Tensor:
+        ctx.save_for_backward(code_XS)
+        ctx.rows = len(weight_VD)
+        autocast = torch.is_autocast_enabled(code_XS.device.type)
+        ctx.dtype = torch.get_autocast_dtype(code_XS.device.type) if autocast else weight_VD.dtype
+        row_XS = slot_rows(code_XS, ctx.rows // code_XS.shape[1])
+        return functional.embedding_bag(row_XS, weight_VD.detach(), mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, grad_XD: Tensor) -> tuple[None, Tensor]:
+        (code_XS,) = ctx.saved_tensors
+        slots = code_XS.shape[1]
+        codes = ctx.rows // slots
+        # Rows of whole 16 bytes: matrix units take nothing else at full speed.
+        code_C = torch.arange(-(-codes // 8) * 8, dtype=code_XS.dtype, device=code_XS.device)
+        hot_XSC = (code_XS.unsqueeze(2) == code_C).to(ctx.dtype)
+        grad_YD = hot_XSC.flatten(1).T @ grad_XD.to(ctx.dtype)
+        grad_VD = grad_YD.view(slots, len(code_C), -1)[:, :codes].reshape(ctx.rows, -1)
+        return None, grad_VD.to(grad_XD.dtype)
+
+
+def slot_rows(code_XS: Tensor, codes: int) -> Tensor:
+    """Rows of a table that holds ``codes`` for each slot, one slot after the other."""
+    return code_XS + torch.arange(code_XS.shape[1], dtype=torch.int32, device=code_XS.device) * codes
 
 
 class PatchEmbedding(nn.Module):
@@ -33,8 +69,13 @@ class PatchEmbedding(nn.Module):
         code_BLF = functional.pad(code_BLF, (0, 0, missing, 0), value=NOT_REGISTERED)
         registered_BL = functional.pad(registered_BL, (missing, 0))
         slots = self.patch_days * features
-        slot_X = torch.arange(slots, device=code_BLF.device) * self.codes
-        value_BCD = self.value(code_BLF.reshape(-1, slots) + slot_X).view(batch, -1, self.position.embedding_dim)
+        code_XS = code_BLF.reshape(-1, slots)
+        value_XD = (
+            SummedEmbedding.apply(code_XS, self.value.weight)  # type: ignore[no-untyped-call]
+            if code_XS.is_cuda
+            else self.value(slot_rows(code_XS, self.codes))
+        )
+        value_BCD = value_XD.view(batch, -1, self.position.embedding_dim)
         tokens = value_BCD.shape[1]
         back_C = torch.arange(tokens - 1, -1, -1, device=code_BLF.device)
         present_BC = registered_BL.view(batch, tokens, self.patch_days).any(-1)

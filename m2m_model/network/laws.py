@@ -46,7 +46,9 @@ class Histogram(nn.Module):
         possible_M1 = torch.tensor([1 + (horizon_days if days else bins) for days in self.days]).unsqueeze(1)
         mask_MC = torch.where(torch.arange(self.outputs) < possible_M1, 0.0, _IMPOSSIBLE)
         self.register_buffer("mask_MC", mask_MC, persistent=False)
+        self.register_buffer("level_G", torch.as_tensor(LEVELS), persistent=False)
         self.edge_MK: Tensor
+        self.level_G: Tensor
         self.mask_MC: Tensor
 
     def classes(self, target_BM: Tensor, level_BM: Tensor) -> Tensor:
@@ -71,7 +73,7 @@ class Histogram(nn.Module):
         """Mean (B, M), zero mass (B, M) and quantiles (G, B, M)."""
         p_BMC = (output_BMQ.double() + self.mask_MC).softmax(-1)
         cdf_BMC = p_BMC.cumsum(-1)
-        level_G = torch.as_tensor(LEVELS, device=p_BMC.device)
+        level_G = self.level_G
         wanted_BMG = level_G.expand(*cdf_BMC.shape[:2], -1).contiguous()
         class_BMG = torch.searchsorted(cdf_BMC, wanted_BMG - 1e-9).clamp_max(self.outputs - 1)
         means, levels = [], []

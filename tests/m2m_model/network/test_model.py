@@ -7,7 +7,7 @@ import torch
 from m2m_model.config import ModelConfig
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
-from m2m_model.network.encoder import PatchEmbedding, SequenceEncoder, TransformerLayer
+from m2m_model.network.encoder import PatchEmbedding, SequenceEncoder, SummedEmbedding, TransformerLayer, slot_rows
 from m2m_model.network.model import M2M, Batch
 
 SMALL = ModelConfig(width=16, experts=3)
@@ -118,3 +118,18 @@ def test_attention_is_over_days_not_over_the_batch() -> None:
     difference = (layer(changed, present_BC) - layer(token_BCD, present_BC)).abs().amax(-1)
     assert (difference[0] > 0).all()
     assert (difference[1:] == 0).all()
+
+
+def test_a_summed_embedding_is_an_embedding_bag_with_the_same_gradient() -> None:
+    """What a GPU uses in its place."""
+    torch.manual_seed(0)
+    codes, slots = 11, 6
+    bag = torch.nn.EmbeddingBag(slots * codes, 8, mode="sum")
+    code_XS = torch.randint(0, codes, (40, slots), dtype=torch.uint8)
+    direction_XD = torch.randn(40, 8)
+    results = []
+    for side in (lambda: bag(slot_rows(code_XS, codes)), lambda: SummedEmbedding.apply(code_XS, bag.weight)):
+        sum_XD = side()
+        results.append((sum_XD, torch.autograd.grad(sum_XD, bag.weight, direction_XD)[0]))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])
