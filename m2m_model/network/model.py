@@ -16,7 +16,8 @@ from m2m_model.arrays import Floats
 from m2m_model.config import ModelConfig
 from m2m_model.data.features import LEVEL_FLOOR, Inputs, Windows
 from m2m_model.network.encoder import SequenceEncoder
-from m2m_model.network.laws import Histogram, Likelihood, Parametric, histogram_edges, level_weight
+from m2m_model.network.histogram import Histogram, histogram_edges
+from m2m_model.network.laws import PerTask, level_weight
 from m2m_model.network.meta import Experts, MetaAttention, MetaTower
 
 
@@ -69,7 +70,7 @@ class Learned:
 
 
 class M2M(nn.Module):
-    """Forecasts the Q parameters of each task's distribution over the horizon; ``laws`` says what they mean."""
+    """Forecasts the Q parameters of each task's distribution over the horizon; ``likelihood`` says what they mean."""
 
     def __init__(self, config: ModelConfig, inputs: Inputs, learned: Learned | None = None) -> None:
         super().__init__()
@@ -81,10 +82,10 @@ class M2M(nn.Module):
         self.dense_mean_D: Tensor
         self.dense_deviation_D: Tensor
         laws = (spec.tasks, spec.horizon_days, inputs.task_scales)
-        self.likelihood: Likelihood = (
+        self.likelihood = (
             Histogram(*laws, learned.edge_MK)
             if config.loss == "histogram"
-            else Parametric(config.loss, *laws, config.exposure_offset)
+            else PerTask(config.loss, *laws, config.exposure_offset)
         )
 
         def encoder(features: int) -> SequenceEncoder:

@@ -1,0 +1,78 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from m2m_model.config import Task
+from m2m_model.data.features import LEVEL_FLOOR
+from m2m_model.levels import LEVELS, MEDIAN
+from m2m_model.network.histogram import Histogram, histogram_edges
+
+TASKS = (Task("spend", "spend", "sum"), Task("active_days", "active", "days"))
+SCALES = (20.0, 3.0)
+
+
+def histogram(ratios: list[float]) -> Histogram:
+    edges = histogram_edges([np.array(ratios), np.zeros(0)], 4)
+    return Histogram(TASKS, 7, SCALES, edges)
+
+
+def test_a_histogram_knows_zero_repetition_and_whole_days() -> None:
+    head = histogram([-2.0, -1.0, 0.0, 1.0, 2.0])
+    assert head.outputs == 8
+    level_BM = torch.full((3, 2), 1.0)
+    target_BM = torch.tensor([[0.0, 0.0], [1.0 + LEVEL_FLOOR, 5 / 3.0], [1e9, 7 / 3.0]])
+    classes = head.classes(target_BM, level_BM)
+    assert classes[:, 1].tolist() == [0, 5, 7]
+    assert classes[0, 0] == 0
+    assert classes[2, 0] == 4
+    assert 1 <= classes[1, 0] <= 4
+
+
+def test_the_histograms_loss_is_cross_entropy_without_impossible_classes() -> None:
+    head = histogram([-2.0, -1.0, 0.0, 1.0, 2.0])
+    output_BMQ = torch.randn(3, 2, 8, generator=torch.manual_seed(0))
+    level_BM, target_BM = torch.ones(3, 2), torch.tensor([[0.0, 0.0], [0.9, 1.0], [3.0, 2.0]])
+    classes = head.classes(target_BM, level_BM)
+    found = head.loss(output_BMQ, target_BM, level_BM)
+    for row in range(3):
+        spend = output_BMQ[row, 0, :5].log_softmax(-1)
+        assert found[row, 0] == pytest.approx(-float(spend[classes[row, 0]]), rel=1e-5)
+        days = output_BMQ[row, 1].log_softmax(-1)
+        assert found[row, 1] == pytest.approx(-float(days[classes[row, 1]]), rel=1e-5)
+
+
+def test_a_sure_histogram_gives_its_class_back() -> None:
+    head = histogram([-2.0, -1.0, 0.0, 1.0, 2.0])
+    output_BMQ = torch.full((2, 2, 8), -50.0)
+    output_BMQ[0, :, 0] = 50.0  # nothing
+    output_BMQ[1, 0, 2] = output_BMQ[1, 1, 5] = 50.0
+    level_BM = torch.tensor([[1.0, 1.0], [3.0, 1.0]])
+    mean_BM, p_zero_BM, level_GBM = head.distribution(output_BMQ, level_BM)
+    assert p_zero_BM[0].tolist() == pytest.approx([1.0, 1.0])
+    assert (level_GBM[:, 0] == 0).all()
+    low, high = (math.exp(float(edge)) * (3.0 + LEVEL_FLOOR) for edge in head.edge_MK[0, 1:3])
+    assert low <= level_GBM[MEDIAN, 1, 0] <= high
+    assert low <= mean_BM[1, 0] <= high
+    assert level_GBM[MEDIAN, 1, 1] * SCALES[1] == pytest.approx(5.0)
+
+
+def test_a_histogram_learns_a_known_distribution() -> None:
+    """30 % zeros and a lognormal above: its quantiles come back from the fitted classes."""
+    rng = np.random.default_rng(0)
+    ratio = np.where(rng.random(20_000) < 0.3, 0.0, np.exp(rng.normal(0, 0.5, 20_000)))
+    edges = histogram_edges([np.log(ratio[ratio > 0]), np.zeros(0)], 30)
+    head = Histogram(TASKS, 7, (1.0, 1.0), edges)
+    level_BM = torch.ones(len(ratio), 2)
+    target_BM = torch.from_numpy(np.stack([ratio * (1 + LEVEL_FLOOR), np.zeros_like(ratio)], 1)).float()
+    counts = torch.bincount(head.classes(target_BM, level_BM)[:, 0], minlength=head.outputs).float()
+    logits_BMQ = torch.stack([counts.clamp_min(1e-9).log(), torch.zeros(head.outputs)]).unsqueeze(0)
+    mean_BM, p_zero_BM, level_GBM = head.distribution(logits_BMQ, torch.ones(1, 2))
+    assert float(p_zero_BM[0, 0]) == pytest.approx(0.3, abs=0.01)
+    wanted = np.where(LEVELS <= 0.3, 0.0, np.exp(0.5 * stats.norm.ppf(np.maximum(LEVELS - 0.3, 1e-9) / 0.7)))
+    inner = (LEVELS > 0.35) & (LEVELS < 0.98)
+    found = level_GBM[:, 0, 0].numpy() / (1 + LEVEL_FLOOR)
+    np.testing.assert_allclose(found[inner], wanted[inner], rtol=0.05)
+    assert float(mean_BM[0, 0]) / (1 + LEVEL_FLOOR) == pytest.approx(ratio.mean(), rel=0.02)
