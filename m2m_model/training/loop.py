@@ -10,18 +10,24 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
+from torch.optim.lr_scheduler import LambdaLR
 
 from m2m_model.arrays import Floats
 from m2m_model.config import ModelConfig, TrainConfig, to_dict
 from m2m_model.data.features import Inputs
+from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecaster import Forecaster
-from m2m_model.forecasts.forward import choose_device
+from m2m_model.forecasts.forward import choose_device, network_outputs, to_distribution
+from m2m_model.levels import LEVELS, MEDIAN
 from m2m_model.network.model import M2M, Batch, Learned
 from m2m_model.training import checkpoint
 from m2m_model.training.calendar import validation_cutoffs
@@ -33,6 +39,7 @@ from m2m_model.training.serving import fit_serving, residual_quantiles
 
 LEARNED_FROM = 50_000  # training windows that edges and feature scales are taken from
 WARM_UP = 0.05  # share of the steps
+CHECKPOINT_VERSION = 2
 
 
 def train_rank(
@@ -53,78 +60,33 @@ def train_rank(
         ValueError: there is no window to train on, or none to validate on (the message says which dates were looked
             at); or ``resume`` finds the checkpoint of a run with other settings.
     """
-    ranks, device = Ranks(), choose_device()
-    horizon, data = inputs.spec.horizon_days, Shards(shards, inputs)
-    cutoffs = validation_cutoffs(data.first_day, held_out_from, horizon, train_config.validation_cutoffs)
-    last_cutoff = cutoffs[-1] - timedelta(days=horizon)
-    pool = data.training_windows(last_cutoff, train_config.min_history_days, train_config.max_windows)
-    validation = data.windows_at(cutoffs, train_config.validation_windows)
-    if not len(pool):
-        raise ValueError(
-            f"nothing to train on: no series with {train_config.min_history_days} registered days and a row in "
-            f"{inputs.spec.eligible_days} days at a cutoff up to {last_cutoff} in {data.extent}"
-        )
-    if not len(validation):
-        raise ValueError(
-            f"nothing to validate on: no eligible series at {', '.join(map(str, cutoffs))} in {data.extent}"
-        )
-    actual_VM = data.targets(validation)
-
+    ranks, device, data = Ranks(), choose_device(), Shards(shards, inputs)
+    cutoffs = validation_cutoffs(
+        data.first_day, held_out_from, inputs.spec.horizon_days, train_config.validation_cutoffs
+    )
+    pool, validation = windows_of(data, cutoffs, train_config)
     sample = pool[evenly(len(pool), LEARNED_FROM)]
     learned = Learned.of(
         data.windows(sample), data.targets(sample) / np.asarray(inputs.task_scales), model_config.ratio_bins
     )
     torch.manual_seed(train_config.seed)
     model = M2M(model_config, inputs, learned).to(device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), train_config.learning_rate, weight_decay=train_config.weight_decay, fused=True
-    )
-    plan = Plan.of(len(pool), train_config)
-    settings = {"model": to_dict(model_config), "train": to_dict(train_config), "held_out_from": str(held_out_from)}
-    fingerprint = json.dumps(settings | {"windows": len(pool), "scales": inputs.task_scales}, sort_keys=True)
-    progress = Progress(ranks.rank == 0)
-    state = RunState(best_weights=weights_of(model))
-    if resume and (stored := ranks.share(checkpoint.newest(run_dir / "checkpoints") if ranks.rank == 0 else None)):
-        if stored["fingerprint"] != fingerprint:
-            raise ValueError(f"{run_dir}: the checkpoint is of a run with other settings or data; train without resume")
-        model.load_state_dict(stored["model"])
-        optimizer.load_state_dict(stored["optimizer"])
-        state = RunState.from_dict(stored["state"])
-        progress.say(f"resuming at step {state.step}/{plan.steps}")
-    elif ranks.rank == 0:
-        checkpoint.clear(run_dir / "checkpoints")
-    resumed_from, started = state.step, time.monotonic()
+    settings = {
+        "format_version": CHECKPOINT_VERSION,
+        "model": to_dict(model_config),
+        "train": to_dict(train_config),
+        "held_out_from": str(held_out_from),
+        "windows": len(pool),
+        "scales": inputs.task_scales,
+    }
+    trainer = Trainer(data, pool, validation, train_config, model, ranks, device)
+    seconds, resumed_from = trainer.run(run_dir, json.dumps(settings, sort_keys=True), resume)
 
-    def save() -> None:
-        if ranks.rank == 0:
-            stored = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "fingerprint": fingerprint}
-            checkpoint.write(run_dir / "checkpoints", state.step, stored | {"state": asdict(state)})
-
-    while state.step < plan.steps and not state.stopped:
-        _seed(train_config.seed, state.step, ranks.rank)
-        model.train()
-        _set_learning_rate(optimizer, train_config.learning_rate, state.step / plan.steps)
-        mine = plan.batch(state.step, train_config.seed)[ranks.rank :: ranks.world]
-        state.loss_sum += _train_step(model, optimizer, data, pool[mine], plan.batch_size, train_config, ranks, device)
-        state.step += 1
-        progress.step(state, plan, resumed_from)
-        if state.step % plan.steps_per_epoch == 0 or state.step == plan.steps:
-            metrics = _validate(model, data, validation, actual_VM, state, plan, ranks, device)
-            state.end_epoch(metrics, model, train_config.patience)
-            best = "  best so far" if state.best_epoch == metrics.epoch else ""
-            progress.say(
-                f"epoch {metrics.epoch}/{plan.epochs} loss {metrics.train_loss:.3f} validation loss "
-                f"{metrics.validation_loss:.3f} NMAE {metrics.nmae:.4f}{best}"
-            )
-            save()
-        elif state.step % train_config.checkpoint_every_steps == 0:
-            save()
-
-    seconds = time.monotonic() - started
+    state, plan = trainer.state, trainer.plan
     model.load_state_dict(state.best_weights)
-    raw, _ = data.forecast(model, validation, ranks, device)
+    raw, _ = trainer.forecast()
     if ranks.rank == 0:
-        levels, blend = fit_serving(data, validation, raw, actual_VM, train_config.blend)
+        levels, blend = fit_serving(data, validation, raw, trainer.actual_VM, train_config.blend)
         calibrations = residual_quantiles(data, cutoffs, train_config.validation_windows)
         metadata = {
             "held_out_from": str(held_out_from),
@@ -151,69 +113,166 @@ def train_rank(
     )
 
 
-def _train_step(
-    model: M2M,
-    optimizer: torch.optim.Optimizer,
-    data: Shards,
-    index: WindowIndex,
-    batch_size: int,
-    config: TrainConfig,
-    ranks: Ranks,
-    device: torch.device,
-) -> float:
-    """One step on this rank's share of the batch; the gradients of all ranks are added up."""
-    index = index[np.argsort(index.shard_X, kind="stable")]
-    batch = Batch.of(data.windows(index), device)
-    scale_M = np.asarray(data.inputs.task_scales)
-    target_BM = torch.from_numpy((data.targets(index) / scale_M).astype(np.float32)).to(device)
-    optimizer.zero_grad(set_to_none=False)
-    share = len(index) / batch_size
-    loss = model.loss(batch, target_BM) * share
-    loss.backward()  # type: ignore[no-untyped-call]
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = ranks.add(torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)]))
-    if ranks.together:
-        pieces = torch.split(flat[1:], [gradient.numel() for gradient in gradients])
-        for gradient, piece in zip(gradients, pieces, strict=True):
-            gradient.copy_(piece.view_as(gradient))
-    torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-    optimizer.step()
-    return float(flat[0])
+def windows_of(data: Shards, cutoffs: Sequence[date], config: TrainConfig) -> tuple[WindowIndex, WindowIndex]:
+    """The windows to train on, whose labels end before the validation cutoffs, and those to validate on.
+
+    Raises:
+        ValueError: there are none.
+    """
+    spec = data.inputs.spec
+    last_cutoff = cutoffs[-1] - timedelta(days=spec.horizon_days)
+    pool = data.training_windows(last_cutoff, config.min_history_days, config.max_windows)
+    validation = data.windows_at(cutoffs, config.validation_windows)
+    if not len(pool):
+        raise ValueError(
+            f"nothing to train on: no series with {config.min_history_days} registered days and a row in "
+            f"{spec.eligible_days} days at a cutoff up to {last_cutoff} in {data.extent}"
+        )
+    if not len(validation):
+        raise ValueError(
+            f"nothing to validate on: no eligible series at {', '.join(map(str, cutoffs))} in {data.extent}"
+        )
+    return pool, validation
 
 
-def _validate(
-    model: M2M,
-    data: Shards,
-    index: WindowIndex,
-    actual_VM: Floats,
-    state: RunState,
-    plan: Plan,
-    ranks: Ranks,
-    device: torch.device,
-) -> EpochMetrics:
-    """Loss and error of the network's own median. The same figures on every rank."""
-    raw, loss = data.forecast(model, index, ranks, device, actual_VM)
-    scenario_V = data.scenario_of(index)
-    error_VM = np.abs(actual_VM - raw.median_NM)
-    cells = []
-    for scenario in sorted(set(scenario_V)):
-        rows = scenario_V == scenario
-        for m, task in enumerate(data.inputs.spec.tasks):
-            nmae = error_VM[rows, m].sum() / max(actual_VM[rows, m].sum(), 1e-12)
-            cells.append(CellMetric(str(scenario), task.name, int(rows.sum()), float(nmae)))
-    sums_M = actual_VM.sum(0)
-    nmae_M = error_VM.sum(0)[sums_M > 0] / sums_M[sums_M > 0]
-    epoch = math.ceil(state.step / plan.steps_per_epoch)
-    return EpochMetrics(epoch, state.train_loss, loss, float(nmae_M.mean()) if len(nmae_M) else 0.0, tuple(cells))
+@dataclass
+class Trainer:
+    """One rank's part of a run: what it learns from, the model, and where it stands."""
+
+    data: Shards
+    pool: WindowIndex
+    validation: WindowIndex
+    config: TrainConfig
+    model: M2M
+    ranks: Ranks
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.plan = Plan.of(len(self.pool), config)
+        self.actual_VM = self.data.targets(self.validation)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.schedule = LambdaLR(self.optimizer, lambda step: rate_at(step / self.plan.steps))
+        self.state = RunState(best_weights=weights_of(self.model))
+        self.progress = Progress(self.ranks.rank == 0)
+
+    def run(self, run_dir: Path, fingerprint: str, resume: bool) -> tuple[float, int]:
+        """All steps that are left; how many seconds they took, and the step that they began at.
+
+        Raises:
+            ValueError: the checkpoint to resume from is of another ``fingerprint``.
+        """
+        folder, state, plan, patience = run_dir / "checkpoints", self.state, self.plan, self.config.patience
+        mine = checkpoint.newest(folder) if resume and self.ranks.rank == 0 else None
+        if stored := self.ranks.share(mine):
+            if stored["fingerprint"] != fingerprint:
+                raise ValueError(
+                    f"{run_dir}: the checkpoint is of a run with other settings or data; train without resume"
+                )
+            self.model.load_state_dict(stored["model"])
+            self.optimizer.load_state_dict(stored["optimizer"])
+            self.schedule.load_state_dict(stored["schedule"])
+            state = self.state = RunState.from_dict(stored["state"])
+            self.progress.say(f"resuming at step {state.step}/{plan.steps}")
+        elif self.ranks.rank == 0:
+            checkpoint.clear(folder)
+        resumed_from, started = state.step, time.monotonic()
+        while state.step < plan.steps and not state.stopped:
+            self.step()
+            self.progress.step(state, plan, resumed_from)
+            ends_epoch = state.step % plan.steps_per_epoch == 0 or state.step == plan.steps
+            if ends_epoch:
+                metrics = self.validate()
+                state.end_epoch(metrics, self.model, patience)
+                self.progress.epoch(metrics, plan, best=state.best_epoch == metrics.epoch)
+            if self.ranks.rank == 0 and (ends_epoch or state.step % self.config.checkpoint_every_steps == 0):
+                parts = {
+                    "fingerprint": fingerprint,
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "schedule": self.schedule.state_dict(),
+                    "state": asdict(state),
+                }
+                checkpoint.write(folder, state.step, parts)
+        return time.monotonic() - started, resumed_from
+
+    def step(self) -> None:
+        """One step on this rank's share of the batch.
+
+        The loss travels with the gradients, in one message. Shares may differ in size, so the ranks' gradients are
+        weighted and added up, where DistributedDataParallel would take their plain mean.
+        """
+        seed, state, plan, model = self.config.seed, self.state, self.plan, self.model
+        # Dropout of a step depends on nothing but these three.
+        random = np.random.SeedSequence([seed, state.step, self.ranks.rank])
+        torch.manual_seed(int(random.generate_state(1, np.uint64)[0] >> 1))
+        model.train()
+        index = self.pool[plan.batch(state.step, seed)[self.ranks.rank :: self.ranks.world]]
+        index = index[np.argsort(index.shard_X, kind="stable")]
+        batch = Batch.of(self.data.windows(index), self.device)
+        self.optimizer.zero_grad(set_to_none=False)
+        loss = model.loss(batch, self._scaled(self.data.targets(index))) * (len(index) / plan.batch_size)
+        loss.backward()  # type: ignore[no-untyped-call]
+        found = [loss.detach().view(1), *(p.grad for p in model.parameters() if p.grad is not None)]
+        if self.ranks.together:
+            vector_to_parameters(self.ranks.add(parameters_to_vector(found)), found)
+        clip_grad_norm_(model.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        self.schedule.step()
+        state.loss_sum += float(found[0])
+        state.step += 1
+
+    def validate(self) -> EpochMetrics:
+        """Loss and error of the network's own median. The same figures on every rank."""
+        raw, loss = self.forecast()
+        actual_VM, scenario_V = self.actual_VM, self.data.scenario_of(self.validation)
+        error_VM = np.abs(actual_VM - raw.median_NM)
+        cells = []
+        for scenario in sorted(set(scenario_V)):
+            rows = scenario_V == scenario
+            for m, task in enumerate(self.data.inputs.spec.tasks):
+                nmae = error_VM[rows, m].sum() / max(actual_VM[rows, m].sum(), 1e-12)
+                cells.append(CellMetric(str(scenario), task.name, int(rows.sum()), float(nmae)))
+        sums_M = actual_VM.sum(0)
+        nmae_M = error_VM.sum(0)[sums_M > 0] / sums_M[sums_M > 0]
+        nmae = float(nmae_M.mean()) if len(nmae_M) else 0.0
+        epoch = math.ceil(self.state.step / self.plan.steps_per_epoch)
+        return EpochMetrics(epoch, self.state.train_loss, loss, nmae, tuple(cells))
+
+    def forecast(self) -> tuple[Distribution, float]:
+        """The network's own distributions on the validation windows, and its mean loss. Each rank computes its share
+        and hears of the others'."""
+        inputs, ranks = self.data.inputs, self.ranks
+        result = torch.zeros((2 + len(LEVELS), *self.actual_VM.shape), dtype=torch.float32)
+        loss_sum = 0.0
+        mine = np.arange(ranks.rank, len(self.validation), ranks.world)
+        for shard, rows in self.data.by_shard(self.validation[mine]):
+            panel, profile, at = self.data.panels[shard], self.data.profiles[shard], mine[rows]
+            index = self.validation[at]
+            for part, batch, output_BMQ in network_outputs(
+                self.model, inputs, panel, profile, index.series_X, index.cutoff_X, self.device
+            ):
+                laws = self.model.likelihood.distribution(output_BMQ, batch.level_BM)
+                found = to_distribution(laws, inputs.task_scales)
+                stacked = np.concatenate([[found.mean_NM, found.p_zero_NM], found.level_GNM])
+                result[:, torch.from_numpy(at[part])] = torch.from_numpy(stacked.astype(np.float32))
+                target_BM = self._scaled(self.actual_VM[at[part]])
+                loss_sum += float(self.model.loss_of(output_BMQ, batch.level_BM, target_BM)) * len(target_BM)
+        total = ranks.add(torch.cat([torch.tensor([loss_sum]), result.flatten()]).to(self.device)).cpu().numpy()
+        figures = total[1:].reshape(result.shape).astype(np.float64)
+        level_GVM = figures[2:]
+        return Distribution(level_GVM[MEDIAN], figures[0], figures[1], level_GVM), float(total[0]) / len(
+            self.validation
+        )
+
+    def _scaled(self, total_BM: Floats) -> Tensor:
+        scaled_BM = total_BM / np.asarray(self.data.inputs.task_scales)
+        return torch.from_numpy(scaled_BM.astype(np.float32)).to(self.device)
 
 
-def _seed(seed: int, step: int, rank: int) -> None:
-    """Dropout of a step depends on nothing but these three."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, progress: float) -> None:
-    """Linear warm-up, then a half cosine down to a fiftieth."""
+def rate_at(progress: float) -> float:
+    """Share of the peak learning rate: linear warm-up, then a half cosine down to a fiftieth."""
     factor = progress / WARM_UP if progress < WARM_UP else 0.02 + 0.49 * (1 + math.cos(math.pi * progress))
-    for group in optimizer.param_groups:
-        group["lr"] = peak * max(factor, 0.02)
+    return max(factor, 0.02)

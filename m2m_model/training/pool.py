@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from m2m_model.arrays import Bools, Floats, Ints, Strings
 from m2m_model.data.features import Inputs, Windows
@@ -17,11 +16,6 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import NETWORK, served_by, trainable_NT
 from m2m_model.data.targets import targets_at
 from m2m_model.forecasts.baselines import Baseline
-from m2m_model.forecasts.distribution import Distribution
-from m2m_model.forecasts.forward import network_outputs, to_distribution
-from m2m_model.levels import LEVELS, MEDIAN
-from m2m_model.network.model import M2M
-from m2m_model.training.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,7 @@ class Shards:
         """Cut the windows of an index that is in order of shards."""
         parts = [
             self.inputs.windows(self.panels[shard], self.profiles[shard], index.series_X[rows], index.cutoff_X[rows])
-            for shard, rows in self._by_shard(index)
+            for shard, rows in self.by_shard(index)
         ]
         if len(parts) == 1:
             return parts[0]
@@ -117,45 +111,14 @@ class Shards:
     def targets(self, index: WindowIndex) -> Floats:
         """Task totals (X, M) of each window's horizon, in the index's order."""
         target_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
-        for shard, rows in self._by_shard(index):
+        for shard, rows in self.by_shard(index):
             target_XM[rows] = targets_at(self.panels[shard], index.series_X[rows], index.cutoff_X[rows])
         return target_XM
-
-    def forecast(
-        self, model: M2M, index: WindowIndex, ranks: Ranks, device: torch.device, actual_XM: Floats | None = None
-    ) -> tuple[Distribution, float]:
-        """The network's own distributions, on every rank; each computes its share. With actuals also the mean loss."""
-        scale_M = np.asarray(self.inputs.task_scales)
-        result = torch.zeros((2 + len(LEVELS), len(index), len(scale_M)), dtype=torch.float32)
-        loss_sum = 0.0
-        mine = np.arange(ranks.rank, len(index), ranks.world)
-        for shard, part in self._by_shard(index[mine]):
-            at, windows = mine[part], index[mine[part]]
-            for rows, batch, output_BMQ in network_outputs(
-                model,
-                self.inputs,
-                self.panels[shard],
-                self.profiles[shard],
-                windows.series_X,
-                windows.cutoff_X,
-                device,
-            ):
-                law = to_distribution(
-                    model.likelihood.distribution(output_BMQ, batch.level_BM), self.inputs.task_scales
-                )
-                stacked = np.concatenate([[law.mean_NM, law.p_zero_NM], law.level_GNM])
-                result[:, torch.from_numpy(at[rows])] = torch.from_numpy(stacked.astype(np.float32))
-                if actual_XM is not None:
-                    target_BM = torch.from_numpy((actual_XM[at[rows]] / scale_M).astype(np.float32)).to(device)
-                    loss_sum += float(model.loss_of(output_BMQ, batch.level_BM, target_BM)) * len(target_BM)
-        total = ranks.add(torch.cat([torch.tensor([loss_sum]), result.flatten()]).to(device)).cpu().numpy()
-        found = total[1:].reshape(result.shape).astype(np.float64)
-        return Distribution(found[2 + MEDIAN], found[0], found[1], found[2:]), float(total[0]) / max(len(index), 1)
 
     def baseline(self, forecast: Baseline, index: WindowIndex) -> Floats:
         """A baseline's totals (X, M), in the index's order."""
         forecast_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
-        for shard, rows in self._by_shard(index):
+        for shard, rows in self.by_shard(index):
             for day in np.unique(index.cutoff_X[rows]):
                 at_day = rows[index.cutoff_X[rows] == day]
                 forecast_XM[at_day] = forecast(self.panels[shard], int(day), index.series_X[at_day])
@@ -163,11 +126,12 @@ class Shards:
 
     def scenario_of(self, index: WindowIndex) -> Strings:
         scenario_X = np.empty(len(index), object)
-        for shard, rows in self._by_shard(index):
+        for shard, rows in self.by_shard(index):
             scenario_X[rows] = self.scenarios[shard][index.series_X[rows]]
         return scenario_X
 
-    def _by_shard(self, index: WindowIndex) -> list[tuple[int, Ints]]:
+    def by_shard(self, index: WindowIndex) -> list[tuple[int, Ints]]:
+        """Each shard of an index, and its positions in it."""
         return [(int(shard), np.flatnonzero(index.shard_X == shard)) for shard in np.unique(index.shard_X)]
 
 

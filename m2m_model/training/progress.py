@@ -97,6 +97,12 @@ class Progress:
         if self.speaks:
             print(line, flush=True)
 
+    def epoch(self, metrics: EpochMetrics, plan: Plan, best: bool) -> None:
+        self.say(
+            f"epoch {metrics.epoch}/{plan.epochs} loss {metrics.train_loss:.3f} validation loss "
+            f"{metrics.validation_loss:.3f} NMAE {metrics.nmae:.4f}{'  best so far' if best else ''}"
+        )
+
     def step(self, state: RunState, plan: Plan, first_step: int) -> None:
         now = time.monotonic()
         if not self.speaks or now - self.spoke < PROGRESS_EVERY_S:

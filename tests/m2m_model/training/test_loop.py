@@ -145,13 +145,13 @@ run_dir, options = Path(sys.argv[2]), json.loads(sys.argv[3])
 if options["world"] > 1:
     dist.init_process_group("gloo", init_method=options["store"], rank=int(sys.argv[4]), world_size=options["world"])
 if options["die_at"]:
-    take_step, taken = loop._train_step, []
-    def step_or_die(*arguments):
+    take_step, taken = loop.Trainer.step, []
+    def step_or_die(trainer):
         if len(taken) == options["die_at"]:
             os.kill(os.getpid(), 9)
         taken.append(1)
-        return take_step(*arguments)
-    loop._train_step = step_or_die
+        return take_step(trainer)
+    loop.Trainer.step = step_or_die
 result = loop.train_rank(
     [Path(s) for s in given["shards"]], run_dir, Inputs.from_dict(given["inputs"]), ModelConfig(**options["model"]),
     TrainConfig(**options["train"]), date.fromisoformat(given["held_out_from"]),
