@@ -7,6 +7,7 @@ pipelines.<stage> --help``).
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -37,6 +38,9 @@ DATE = Param(
     title="Date",
     description="The day to run, as of its end (UTC). Leave it empty when the run has a partition key.",
 )
+
+# Variables of the stages beside the worker's own: {"NAME": "{{ conn.ads_db.password }}"}; filled in when a task runs.
+ENVIRONMENT: dict[str, str] = json.loads(os.environ.get("M2M_STAGE_ENVIRONMENT") or "{}")
 
 # What an exit status of a stage means, and where docs/operations.md says what to do.
 FAILURES = {
@@ -147,6 +151,7 @@ class StageOperator(SparkSubmitOperator):
             application=str(APPLICATION),
             application_args=[stage, "--config", "{{ config_file() }}", *arguments],
             name=f"m2m {stage} {{{{ as_of() }}}}",
+            env_vars=ENVIRONMENT,
             doc_md=f"Reads, writes and failures: `python -m pipelines.{stage} --help`",
             **kwargs,
         )
@@ -171,9 +176,14 @@ class StageOperator(SparkSubmitOperator):
 
 
 def spark_conf(config: Path) -> dict[str, str]:
-    """``[spark.conf]`` of pipeline.toml: memory and the like must be known before the driver's JVM starts."""
-    declared = tomllib.loads(config.read_text(encoding="utf-8"))
-    return {key: str(value) for key, value in declared.get("spark", {}).get("conf", {}).items()}
+    """``[spark.conf]`` of pipeline.toml: memory and the like must be known before the driver's JVM starts. What refers
+    to the environment is left to the stage: this goes to a command line. So is a file that cannot be read: the stage
+    says what is wrong."""
+    try:
+        conf = tomllib.loads(config.read_text(encoding="utf-8")).get("spark", {}).get("conf", {})
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return {key: value for key, value in conf.items() if isinstance(value, str) and "${" not in value}
 
 
 def check_spark_connection() -> None:

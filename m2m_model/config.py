@@ -1,11 +1,16 @@
-"""What the model is and how it is trained: typed, frozen, the same defaults for every data set."""
+"""What the model is and how it is trained: typed, frozen, the same defaults for every data set.
+
+Every number says its range where it is declared, and ``settings`` checks it when an instance is made, whoever makes it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 Aggregate = Literal["sum", "days"]
 Architecture = Literal["m2m", "mmoe", "shared_bottom"]
@@ -17,20 +22,81 @@ Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
+class Within:
+    """The range of a number or a day, both ends included; ``why`` says what its ends are good for."""
+
+    least: Any
+    most: Any
+    why: str = ""
+
+    def fault(self, value: Any) -> str:
+        """What must hold, in words; empty where it does. NaN never does."""
+        if self.least <= value <= self.most:
+            return ""
+        return f"must be from {self.least} to {self.most}" + (f" ({self.why})" if self.why else "")
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The form of a text: what a regular expression says, in ``words``."""
+
+    pattern: str
+    words: str
+
+    def fault(self, value: object) -> str:
+        return "" if re.fullmatch(self.pattern, str(value)) else f"must be {self.words}"
+
+
+# Of a metric, task or attribute: it becomes a column and part of an address. Our own columns beside them begin with _.
+Name = Annotated[
+    str, Matching("[A-Za-z][A-Za-z0-9_]{0,63}", "letters, digits and underscores, a letter first, at most 64 of them")
+]
+Days = Annotated[int, Within(1, 3660, "ten years")]
+Depth = Annotated[int, Within(1, 16)]
+Dropout = Annotated[float, Within(0, 0.95)]
+
+
+@dataclass_transform(frozen_default=True)
+def settings(cls: type[Settings]) -> type[Settings]:
+    """A frozen dataclass that cannot be made with a value outside its annotations: a ``Literal``, or ``Annotated`` with
+    objects that have a ``fault``. What several fields say together stands in its ``__post_init__``.
+
+    Raises (when an instance is made):
+        ValueError: names the field, the value and what must hold.
+    """
+    together: Callable[[Any], None] | None = vars(cls).get("__post_init__")
+
+    def check(self: Any) -> None:
+        for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+            value = getattr(self, name)
+            if typing.get_origin(hint) is Literal and value not in typing.get_args(hint):
+                raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, typing.get_args(hint)))}")
+            for rule in getattr(hint, "__metadata__", ()):
+                if fault := rule.fault(value):
+                    raise ValueError(
+                        f"{name}{f' = {value!r}' if isinstance(value, int | float | str) else ''}: {fault}"
+                    )
+        if together:
+            together(self)
+
+    cls.__post_init__ = check  # type: ignore[attr-defined]
+    return dataclass(frozen=True)(cls)
+
+
+@settings
 class Task:
     """A total over the horizon: the sum of ``metric``, or the number of days on which it is above zero."""
 
-    name: str
-    metric: str
+    name: Name
+    metric: Name
     aggregate: Aggregate
 
     def __post_init__(self) -> None:
-        _one_of("aggregate", self.aggregate, Aggregate)
         if self.metric == ACTIVE and self.aggregate != "days":
             raise ValueError(f'task {self.name}: metric "{ACTIVE}" has no sum; use aggregate = "days"')
 
 
-@dataclass(frozen=True)
+@settings
 class ModelConfig:
     """M2M (Zhang et al., WSDM 2022). The paper's own form: ``loss="poisson", patch_days=1, meta_rank=0,
     exposure_offset=False, level_weights=False, window_features=False, scenario_dropout=0``. Ablations:
@@ -38,18 +104,20 @@ class ModelConfig:
 
     architecture: Architecture = "m2m"
     loss: Loss = "histogram"
-    width: int = 64  # d: embeddings, experts, towers, S~
-    heads: int = 4
-    layers: int = 1  # transformer layers per sequence
-    experts: int = 4
-    meta_depth: int = 1  # generated layers of the meta unit inside the attention
-    tower_depth: int = 1  # generated layers of the meta tower
-    meta_rank: int = 16  # 0 = full generated matrices; r = an r x r generated core between shared factors
-    patch_days: int = 7  # days per token; 1 = the paper's daily tokens
-    bins: int = 32  # value bins per metric, besides zero, missing and not registered
-    ratio_bins: int = 60  # classes of the histogram loss, besides zero
-    dropout: float = 0.1
-    scenario_dropout: float = 0.05  # scenario id and attributes become unknown at random, so that "unknown" is trained
+    width: Annotated[int, Within(1, 2048)] = 64  # d: embeddings, experts, towers, S~
+    heads: Annotated[int, Within(1, 64)] = 4
+    layers: Depth = 1  # transformer layers per sequence
+    experts: Annotated[int, Within(1, 64)] = 4
+    meta_depth: Depth = 1  # generated layers of the meta unit inside the attention
+    tower_depth: Depth = 1  # generated layers of the meta tower
+    # 0 = full generated matrices; r = an r x r generated core between shared factors
+    meta_rank: Annotated[int, Within(0, 256)] = 16
+    patch_days: Annotated[int, Within(1, 366)] = 7  # days per token; 1 = the paper's daily tokens
+    # value bins per metric, besides zero, missing and not registered
+    bins: Annotated[int, Within(1, 250, "a code is one byte")] = 32
+    ratio_bins: Annotated[int, Within(1, 1000)] = 60  # classes of the histogram loss, besides zero
+    dropout: Dropout = 0.1
+    scenario_dropout: Dropout = 0.05  # scenario id and attributes become unknown at random: "unknown" is trained
     exposure_offset: bool = True  # parametric losses: log of the mean = log(recent level) + f(x)
     level_weights: bool = True  # loss weight sqrt(level)
     meta_attention: bool = True
@@ -58,57 +126,32 @@ class ModelConfig:
     window_features: bool = True  # rates, weeks and single days beside the sequence
 
     def __post_init__(self) -> None:
-        _one_of("architecture", self.architecture, Architecture)
-        _one_of("loss", self.loss, Loss)
-        for name in (
-            "width",
-            "heads",
-            "layers",
-            "experts",
-            "meta_depth",
-            "tower_depth",
-            "patch_days",
-            "bins",
-            "ratio_bins",
-        ):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("meta_rank", self.meta_rank, 0)
-        for name in ("dropout", "scenario_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}: must be in [0, 1)")
         if self.width % self.heads:
             raise ValueError(f"width = {self.width} must be a multiple of heads = {self.heads}")
 
 
-@dataclass(frozen=True)
+@settings
 class TrainConfig:
     """The training run. ``batch_size`` and ``max_windows`` count windows over all ranks together."""
 
-    epochs: int = 6
-    max_windows: int = 300_000  # of the whole run: what bounds its time on large data
-    min_steps: int = 400  # of the whole run: small data is walked through more often
-    batch_size: int = 256
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    gradient_clip: float = 1.0
-    seed: int = 1
-    validation_cutoffs: int = 4  # at most; fewer where they would take more than a third of the history
-    validation_windows: int = 50_000  # rows of the validation cutoffs that are scored each epoch and calibrated on
-    min_history_days: int = 14  # registered days of a series at a training cutoff
-    patience: int = 3  # epochs without a better validation NMAE before the run stops
+    epochs: Annotated[int, Within(1, 10_000)] = 6
+    # of the whole run: what bounds its time on large data
+    max_windows: Annotated[int, Within(1, 10**9)] = 300_000
+    min_steps: Annotated[int, Within(0, 10**7)] = 400  # of the whole run: small data is walked through more often
+    batch_size: Annotated[int, Within(1, 2**20)] = 256
+    learning_rate: Annotated[float, Within(1e-8, 1)] = 2e-3
+    weight_decay: Annotated[float, Within(0, 10)] = 1e-2
+    gradient_clip: Annotated[float, Within(1e-6, 1e6)] = 1.0
+    seed: Annotated[int, Within(0, 2**32 - 1)] = 1
+    # at most; fewer where they would take more than a third of the history
+    validation_cutoffs: Annotated[int, Within(1, 100)] = 4
+    # rows of the validation cutoffs that are scored each epoch and calibrated on
+    validation_windows: Annotated[int, Within(1, 10**8)] = 50_000
+    min_history_days: Days = 14  # registered days of a series at a training cutoff
+    patience: Annotated[int, Within(1, 10_000)] = 3  # epochs without a better validation NMAE before the run stops
     boosted: bool = True  # fit LightGBM too, the baseline to beat
     blend: bool = True  # with the simple forecast that validation would have chosen
-    checkpoint_every_steps: int = 400
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "max_windows", "batch_size", "validation_cutoffs", "validation_windows"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("min_history_days", "patience", "checkpoint_every_steps"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("min_steps", "seed"):
-            _at_least(name, getattr(self, name), 0)
-        if not (self.learning_rate > 0 and self.gradient_clip > 0 and self.weight_decay >= 0):
-            raise ValueError("learning_rate and gradient_clip must be above 0, weight_decay at least 0")
+    checkpoint_every_steps: Annotated[int, Within(1, 10**7)] = 400
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -126,13 +169,3 @@ def from_dict(cls: type[Settings], values: dict[str, Any]) -> Settings:
     if unknown := sorted(values.keys() - known):
         raise ValueError(f"{cls.__name__}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     return cls(**values)
-
-
-def _one_of(name: str, value: object, allowed: Any) -> None:
-    if value not in typing.get_args(allowed):
-        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, typing.get_args(allowed)))}")
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} = {value}: must be at least {least}")

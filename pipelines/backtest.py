@@ -63,7 +63,7 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     sums, worth = evaluate(spark, sequences, cutoffs, contenders)
     if sums.is_empty():
         raise DataError(
-            f"{TABLE} ds={ds}: no series had a row in the {config.backtest.eligible_days} days before a cutoff"
+            f"{TABLE} ds={ds}: no series had a row in the {config.dataset.eligible_days} days before a cutoff"
         )
 
     numbers = pl.DataFrame(

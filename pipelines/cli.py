@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import select
 import subprocess
 import sys
@@ -70,7 +71,9 @@ def code_version() -> str:
 
 def stage_parser(description: str) -> argparse.ArgumentParser:
     """Parser with the arguments of every stage; ``description`` says what is read, written and when it fails."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument(
         "--config", default=os.environ.get("M2M_CONFIG"), help="pipeline.toml of the data set (default: $M2M_CONFIG)"
     )
@@ -80,26 +83,38 @@ def stage_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def config_of(arguments: argparse.Namespace) -> Config:
+    """The configuration that the command line names, for dates that it can have.
+
+    Raises:
+        ConfigError: no configuration, or one that cannot work; a date before the data or in the future.
+    """
+    if not arguments.config:
+        raise ConfigError("no configuration: give --config pipeline.toml or set M2M_CONFIG")
+    config, today = load_config(arguments.config), datetime.now(UTC).date()
+    for day in filter(None, (getattr(arguments, name, None) for name in ("from_date", "date", "to_date"))):
+        if day < config.dataset.first_day:
+            raise ConfigError(f"{day} is before the data starts: [dataset] first_day = {config.dataset.first_day}")
+        if day > today:
+            raise ConfigError(f"{day} is in the future: today is {today} (UTC)")
+    return config
+
+
 def run_of(stage: str, arguments: argparse.Namespace) -> Run:
     """The run that the command line asks for.
 
     Raises:
-        ConfigError: no configuration or date, a date that cannot be, or a range that ends before it starts.
+        ConfigError: what ``config_of`` raises; no date, two last days, or a range that ends before it starts.
     """
-    if not arguments.config:
-        raise ConfigError("no configuration: give --config pipeline.toml or set M2M_CONFIG")
-    config = load_config(arguments.config)
-    first = getattr(arguments, "from_date", None) or arguments.date
-    last = getattr(arguments, "to_date", None) or arguments.date or first
+    config = config_of(arguments)
+    first, last = (getattr(arguments, name, None) for name in ("from_date", "to_date"))
+    if last and arguments.date:
+        raise ConfigError(f"--date {arguments.date} and --to {last} both name the last day; give one of them")
+    first, last = first or arguments.date or last, last or arguments.date or first
     if first is None or last is None:
         raise ConfigError("no date: give --date YYYY-MM-DD")
     if last < first:
         raise ConfigError(f"the range {first}..{last} ends before it starts")
-    if first < config.dataset.first_day:
-        raise ConfigError(f"{first} is before the data starts: [dataset] first_day = {config.dataset.first_day}")
-    today = datetime.now(UTC).date()
-    if last > today:
-        raise ConfigError(f"{last} is in the future: today is {today} (UTC)")
     return Run(f"{stage}-{last}-{uuid.uuid4().hex[:8]}", stage, config, first, last)
 
 
@@ -139,14 +154,26 @@ def _nobody_reads() -> bool:
 
 
 def day(text: str) -> date:
+    """A day of the command line."""
     try:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
-        raise argparse.ArgumentTypeError(f'"{plain(text)}" is not a day; write YYYY-MM-DD') from None
+        raise argparse.ArgumentTypeError(f'"{plain(text[:60])}" is not a day; write YYYY-MM-DD') from None
 
 
-def count(text: str) -> int:
-    """A number of things on the command line."""
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 10**9:
-        raise argparse.ArgumentTypeError(f'"{plain(text)}" is not a number; write one from 1 on')
-    return int(text)
+def count(most: int) -> Callable[[str], int]:
+    """Of the command line, a number of things from 1 on."""
+
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 12 and 1 <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f'"{plain(text[:60])}" must be a number from 1 to {most}')
+        return int(text)
+
+    return number
+
+
+def snapshot(text: str) -> str:
+    """Of the command line, a snapshot's id or that of the run that made it."""
+    if not re.fullmatch(r"[\w.-]{1,200}", text):
+        raise argparse.ArgumentTypeError(f'"{plain(text[:60])}" is neither the id of a snapshot nor that of a run')
+    return text

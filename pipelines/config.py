@@ -2,70 +2,81 @@
 
 A data set is described here and in its own SQL files, and nowhere else: no metric, task or attribute name is
 written in Python. ``docs/bring_your_data.md`` explains every key. An unknown key is an error that names the
-nearest known one.
+nearest known one; a number has its range where it is declared.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import os
+import re
 import tomllib
-import types
-import typing
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from m2m_model.config import ModelConfig, Task, TrainConfig
+from m2m_model.config import ACTIVE, Days, Matching, ModelConfig, Name, Task, TrainConfig, Within, settings
 from m2m_model.data.spec import SequenceSpec
+from pipelines import catalog
 from pipelines.errors import ConfigError
+from pipelines.toml_tables import Entries, Keys, Text, build, nearest
 
 Kind = Literal["count", "money", "ratio"]
 Severity = Literal["critical", "warning"]
 
-# Columns of our own tables that a metric, behavior or attribute must not be named after.
-RESERVED = frozenset(
-    [
-        "ds",
-        "bucket",
-        "advertiser_id",
-        "scenario_id",
-        "registered_on",
-        "day",
-        "behavior_day",
-        "source_rows",
-        "dirt",
-        "task",
-        "horizon_days",
-        "active",
-    ]
-)
+# Columns of our own tables that stand beside those of a data set, and what its SQL says of a row.
+RESERVED = frozenset("ds bucket advertiser_id scenario_id registered_on day behavior_day source_rows dirt".split())
 # Every check whose severity [checks] severity may set.
-CHECKS = frozenset(
+CHECKS = (
     "other_day null_id empty_id padded_id long_id control_characters not_ascii unknown_scenario duplicate_key null nan"
-    " infinite absurd negative not_above empty_day volume freshness day_completeness".split()
-)
+    " infinite absurd negative not_above long_attribute empty_day volume freshness day_completeness"
+).split()
 ALL_SCENARIOS = "*"  # scenario_id of a row that sums over scenarios
 
+_LARGEST = 2**20  # bytes of a configuration
+_NEIGHBOURS = frozenset("airflow logs mlartifacts mlflow mlruns".split())  # of a data set's folder under M2M_HOME
+_SPARK_TYPES = (
+    "string boolean tinyint byte smallint short int integer bigint long float real double decimal dec numeric date"
+    " timestamp timestamp_ntz timestamp_ltz binary char varchar array map struct variant"
+).split()
+_TRACKING = ("sqlite", "postgresql", "mysql", "mssql", "databricks", "http", "https")
+_MASTER = r"local(\[(\*|\d+)(,\s*\d+)?\])?|local-cluster\[.+\]|yarn|spark://\S+|k8s://\S+"
+# Spark settings that what is published hangs on.
+_OURS = (
+    ("spark.master", "is [spark] master"),
+    ("spark.sql.session.timeZone", "is UTC: a day is a UTC day"),
+    ("spark.sql.ansi.enabled", "is true: a value that does not fit stops the run"),
+)
 
-@dataclass(frozen=True)
+Length = Annotated[int, Within(1, 1024, "characters")]
+Ratio = Annotated[float, Within(0.01, 100)]
+_PATH = Matching(r"[^\x00-\x1f]{0,1000}", "a path of at most 1,000 characters, none of them a control one")
+SqlFile = Annotated[str, _PATH]
+
+
+@settings
 class Dataset:
     """What is forecast. ``name`` also names the folder under M2M_HOME, the MLflow experiment and the model.
 
     ``late_days``: how many days before its own a daily run stages again, for rows that came late or were restated.
     ``mature_days``: how old a day must be before its rows count as final: no label of training, backtest or monitoring
     holds a younger one (`restatements` shows how much they still change).
+    ``eligible_days``: a series without a row in so many days is silent: forecast by rule, and not judged.
     """
 
-    name: str
-    first_day: date
-    horizon_days: int = 7
-    buckets: int = 4
-    late_days: int = 0
-    mature_days: int = 0
+    name: Name
+    first_day: Annotated[date, Within(date(1970, 1, 1), date(2199, 12, 31))]
+    horizon_days: Annotated[int, Within(1, 366, "a year")] = 7
+    buckets: Annotated[int, Within(1, 4096, "each is a file and a Spark task a day")] = 4
+    late_days: Annotated[int, Within(0, 366, "a year")] = 0
+    mature_days: Annotated[int, Within(0, 366, "a year")] = 0
+    eligible_days: Annotated[int, Within(1, 366, "a year")] = 28
+
+    def __post_init__(self) -> None:
+        if self.name.lower() in _NEIGHBOURS:
+            raise ValueError(f'name = "{self.name}": something else lies there in M2M_HOME; choose another name')
 
     @property
     def label_days(self) -> int:
@@ -73,7 +84,7 @@ class Dataset:
         return self.horizon_days + self.mature_days
 
 
-@dataclass(frozen=True)
+@settings
 class Source:
     """One raw input; ``name`` is the view that the staging SQL reads.
 
@@ -81,123 +92,162 @@ class Source:
     data set's folder under M2M_HOME. ``columns`` maps each raw column to the Spark type that it must have.
     """
 
-    name: str
+    name: Name
     format: Literal["csv", "json", "parquet", "orc", "jdbc", "table"]
-    path: str = ""
-    options: dict[str, str] = field(default_factory=dict)
+    path: Annotated[Text, _PATH] = Text("")
+    options: dict[str, Text] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise ValueError("columns are missing; list each raw column with its type")
+        if self.format not in ("jdbc", "table") and not self.path:
+            raise ValueError('missing key "path"')
+        options = {key.lower() for key in self.options}
+        if self.format == "jdbc" and not ("url" in options and options & {"dbtable", "query"}):
+            raise ValueError("options: jdbc needs url, and dbtable or query")
+        for column, kind in self.columns.items():
+            word = re.split(r"[(< ]", kind.strip().lower())[0]
+            if word not in _SPARK_TYPES:
+                raise ValueError(f'columns {column}: "{kind}" is no Spark type; {nearest(word, _SPARK_TYPES)}')
 
-@dataclass(frozen=True)
+
+@settings
 class Staging:
     """The data set's own SELECTs, one file a table, relative to pipeline.toml."""
 
-    performance_daily: str
-    behavior_daily: str | None = None
-    advertiser: str | None = None
-    scenario: str | None = None
+    performance_daily: SqlFile
+    behavior_daily: SqlFile | None = None
+    advertiser: SqlFile | None = None
+    scenario: SqlFile | None = None
 
 
-@dataclass(frozen=True)
+@settings
 class Performance:
     """A performance metric: what may be forecast. ``unit`` is for people (usd, clicks)."""
 
-    name: str
+    name: Name
     kind: Kind
-    unit: str = ""
+    unit: Annotated[str, Matching(r"[^\x00-\x1f]{0,64}", "at most 64 characters, none of them a control one")] = ""
 
 
-@dataclass(frozen=True)
+@settings
 class Behavior:
     """A behavior column: what the advertiser did that day (budget changes, top-ups, ...), as a count."""
 
-    name: str
+    name: Name
 
 
-@dataclass(frozen=True)
+@settings
 class Attributes:
     """Categorical profile columns of advertiser.sql and scenario.sql."""
 
-    advertiser: tuple[str, ...] = ()
-    scenario: tuple[str, ...] = ()
+    advertiser: tuple[Name, ...] = ()
+    scenario: tuple[Name, ...] = ()
 
 
-@dataclass(frozen=True)
+@settings
 class History:
     """``window_days`` is what the model sees before a cutoff; ``keep_days`` is what a sequence row keeps, so that
     training can look back at many cutoffs."""
 
-    window_days: int = 56
-    keep_days: int = 400
+    window_days: Annotated[int, Within(1, 1100, "three years")] = 56
+    keep_days: Days = 400
+
+    def __post_init__(self) -> None:
+        if self.keep_days < self.window_days:
+            raise ValueError(f"keep_days = {self.keep_days}: must not be below window_days = {self.window_days}")
 
 
-@dataclass(frozen=True)
+@settings
 class Checks:
     """Rules on the data. ``not_above`` lists pairs [small, large] with small <= large in every row."""
 
     not_above: tuple[tuple[str, str], ...] = ()
-    volume_min_ratio: float = 0.5
-    id_max_length: int = 256
-    severity: dict[str, Severity] = field(default_factory=dict)
+    volume_min_ratio: Annotated[float, Within(0, 1)] = 0.5
+    id_max_length: Length = 256
+    attribute_max_length: Length = 256
+    severity: Annotated[dict[str, Severity], Keys(CHECKS)] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@settings
 class Distributor:
     """How TorchDistributor runs training. ``local`` = on the driver's machine; ``threads`` 0 = cores / processes."""
 
-    processes: int = 1
+    processes: Annotated[int, Within(1, 1024)] = 1
     local: bool = True
     use_gpu: bool = False
-    threads: int = 0
-    attempts: int = 2
+    threads: Annotated[int, Within(0, 1024)] = 0
+    attempts: Annotated[int, Within(1, 20)] = 2
 
 
-@dataclass(frozen=True)
+@settings
 class Backtest:
     """Held-out cutoffs: the last whose label is final, then every ``every_days`` back, ``cutoffs`` of them."""
 
-    cutoffs: int = 4
-    every_days: int = 7
-    eligible_days: int = 28
+    MOVED: ClassVar[dict[str, str]] = {"eligible_days": "[dataset] eligible_days"}
+
+    cutoffs: Annotated[int, Within(1, 100)] = 4
+    every_days: Annotated[int, Within(1, 366, "a year")] = 7
 
 
-@dataclass(frozen=True)
+@settings
 class Gate:
     """Promotion: the challenger's mean NMAE over tasks, divided by the champion's and by the best baseline's, must not
     be above these."""
 
-    max_ratio_to_champion: float = 1.0
-    max_ratio_to_baseline: float = 1.0
+    max_ratio_to_champion: Ratio = 1.0
+    max_ratio_to_baseline: Ratio = 1.0
 
 
-@dataclass(frozen=True)
+@settings
 class Maintenance:
     """What `maintain` keeps: snapshots for replays and time travel; files that a running stage may yet commit."""
 
-    keep_snapshots_days: int = 30
-    keep_files_hours: int = 24
+    keep_snapshots_days: Days = 30
+    keep_files_hours: Annotated[int, Within(1, 8784, "a year")] = 24
 
 
-@dataclass(frozen=True)
+@settings
 class Spark:
     """``master`` and any Spark setting; the DAGs' spark-submit decides the master when it starts the stage."""
 
-    master: str = "local[2]"
-    conf: dict[str, str] = field(default_factory=dict)
+    master: Text = Text("local[2]", "[spark] master")
+    conf: Annotated[dict[str, Text], Keys(prefixes=("spark.",), refused=_OURS)] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.master.refers and not re.fullmatch(_MASTER, str(self.master)):
+            raise ValueError("master: expected local[2], spark://host:port, yarn or k8s://address")
 
 
-@dataclass(frozen=True)
+@settings
+class Mlflow:
+    """Where runs and models are kept: SQLite under M2M_HOME unless said otherwise."""
+
+    tracking_uri: Text | None = None
+
+    def __post_init__(self) -> None:
+        if self.tracking_uri is None or self.tracking_uri.refers:
+            return
+        uri = str(self.tracking_uri)
+        if re.split("[+:]", uri)[0] not in _TRACKING:
+            raise ValueError(f"tracking_uri: expected an address that begins with {', '.join(_TRACKING)}")
+        if catalog.relative_sqlite(uri):
+            raise ValueError("tracking_uri: write an absolute path, sqlite:////folder/mlflow.db")
+
+
+@settings
 class Config:
     """One deployment. ``home`` is this data set's own folder under M2M_HOME."""
 
     path: Path
     home: Path
     dataset: Dataset
-    source: tuple[Source, ...]
+    source: Annotated[tuple[Source, ...], Entries(1, 50)]
     staging: Staging
-    performance: tuple[Performance, ...]
-    task: tuple[Task, ...]
-    behavior: tuple[Behavior, ...] = ()
+    performance: Annotated[tuple[Performance, ...], Entries(1, 200)]
+    task: Annotated[tuple[Task, ...], Entries(1, 50)]
+    behavior: Annotated[tuple[Behavior, ...], Entries(0, 200)] = ()
     attributes: Attributes = Attributes()
     history: History = History()
     checks: Checks = Checks()
@@ -208,8 +258,13 @@ class Config:
     gate: Gate = Gate()
     maintenance: Maintenance = Maintenance()
     spark: Spark = Spark()
-    warehouse: dict[str, str] = field(default_factory=dict)
-    mlflow: dict[str, str] = field(default_factory=dict)
+    warehouse: Annotated[dict[str, Text], catalog.CatalogTable()] = field(default_factory=dict)
+    mlflow: Mlflow = Mlflow()
+
+    def __post_init__(self) -> None:
+        _check_names(self)
+        _check_references(self)
+        _check_lengths(self)
 
     @property
     def hash(self) -> str:
@@ -245,21 +300,18 @@ class Config:
             tasks=self.task,
             horizon_days=self.dataset.horizon_days,
             window_days=self.history.window_days,
-            eligible_days=self.backtest.eligible_days,
+            eligible_days=self.dataset.eligible_days,
         )
 
     @property
-    def catalog_properties(self) -> dict[str, str]:
+    def catalog_properties(self) -> dict[str, Any]:
         """PyIceberg catalog properties: SQLite and local files unless [warehouse] says otherwise."""
-        return {
-            "type": "sql",
-            "uri": f"sqlite:///{self.home}/catalog.db",
-            "warehouse": f"file://{self.home}/warehouse",
-        } | self.warehouse
+        return catalog.properties(self.warehouse, self.home)
 
     @property
     def mlflow_uri(self) -> str:
-        return self.mlflow.get("tracking_uri", f"sqlite:///{m2m_home()}/mlflow.db")
+        declared = self.mlflow.tracking_uri
+        return declared.resolve() if declared else f"sqlite:///{m2m_home()}/mlflow.db"
 
 
 def m2m_home() -> Path:
@@ -272,146 +324,94 @@ def load_config(path: Path | str) -> Config:
 
     Raises:
         ConfigError: the file is missing or not TOML; a key is unknown, missing or of the wrong type; a name is used
-            twice, reserved or refers to nothing; a number is out of range.
+            twice, reserved or refers to nothing; a number is out of range; a secret stands in it.
     """
     path = Path(path).absolute()
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; name a pipeline.toml with --config or M2M_CONFIG") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
-    name = raw.get("dataset", {}).get("name", "") if isinstance(raw.get("dataset"), dict) else ""
-    fixed = {"path": path, "home": m2m_home() / str(name)}
-    config: Config = _build(Config, raw, str(path), fixed)
-    _check(config)
-    return config
+        raw = _read(path)
+        name = build(Dataset, raw["dataset"], "[dataset]").name if "dataset" in raw else ""
+        config: Config = build(Config, raw, fixed={"path": path, "home": m2m_home() / name})
+        return config
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: tables or lists lie too deep in each other") from None
 
 
-def _build(cls: Any, raw: Any, where: str, fixed: dict[str, Any] | None = None) -> Any:
-    """Make dataclass ``cls`` from a TOML table, refusing unknown keys, missing keys and wrong types."""
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{where}: expected a table, found {raw!r}")
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in (fixed or {})}
-    for key in raw:
-        if key not in fields:
-            nearest = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-            hint = f'did you mean "{nearest[0]}"?' if nearest else f"known keys: {', '.join(fields)}"
-            raise ConfigError(f'{where}: unknown key "{key}"; {hint}')
-    values = dict(fixed or {})
-    for name, spec in fields.items():
-        if name in raw:
-            values[name] = _value(hints[name], raw[name], f"{where}: {name}")
-        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            raise ConfigError(f'{where}: missing key "{name}"')
+def _read(path: Path) -> dict[str, Any]:
+    """The file's own tables."""
     try:
-        return cls(**values)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        if not path.exists():
+            raise ConfigError("no such file; name a pipeline.toml with --config or M2M_CONFIG")
+        if not path.is_file():
+            raise ConfigError("not a file; name the pipeline.toml itself")
+        if path.stat().st_size > _LARGEST:
+            raise ConfigError(f"{path.stat().st_size:,} bytes are no configuration; name a pipeline.toml")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}") from None
+    except ValueError as error:  # also not UTF-8, and a path with a null character in it
+        raise ConfigError(f"not TOML: {error}") from None
 
 
-def _value(hint: Any, raw: Any, where: str) -> Any:
-    """Convert one TOML value to the type that the dataclass field declares."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, raw, where)
-    if origin is Literal:
-        if raw not in args:
-            raise ConfigError(f"{where}: expected one of {', '.join(map(repr, args))}, found {raw!r}")
-        return raw
-    if origin in (typing.Union, types.UnionType):
-        return _value(next(a for a in args if a is not type(None)), raw, where)
-    if origin is tuple:
-        if not isinstance(raw, list):
-            raise ConfigError(f"{where}: expected a list, found {raw!r}")
-        if args[-1] is Ellipsis:
-            return tuple(_value(args[0], item, f"{where}[{i}]") for i, item in enumerate(raw))
-        if len(raw) != len(args):
-            raise ConfigError(f"{where}: expected {len(args)} values, found {raw!r}")
-        return tuple(_value(a, item, where) for a, item in zip(args, raw, strict=True))
-    if origin is dict:
-        if not isinstance(raw, dict):
-            raise ConfigError(f"{where}: expected a table, found {raw!r}")
-        return {key: _value(args[1], item, f"{where}.{key}") for key, item in raw.items()}
-    if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
-        return float(raw)
-    if type(raw) is not hint:
-        raise ConfigError(f"{where}: expected {hint.__name__}, found {raw!r} ({type(raw).__name__})")
-    return raw
+def _check_names(config: Config) -> None:
+    """No name is used twice, be it in another case (Spark and some catalogs see none), and none is ours."""
+    columns = [
+        *(("[[performance]]", name) for name in config.metric_names),
+        *(("[[behavior]]", name) for name in config.behavior_names),
+        *(("[attributes] advertiser", name) for name in config.attributes.advertiser),
+        *(("[attributes] scenario", name) for name in config.attributes.scenario),
+    ]
+    for place, name in columns:
+        if name.lower() in RESERVED:
+            raise ValueError(f'{place} {name}: "{name}" is a column of the system\'s own tables; choose another name')
+        if name.lower() == ACTIVE and place == "[[performance]]":
+            raise ValueError(f'{place} {name}: "{ACTIVE}" is what tasks call a day with any metric above 0')
+    tasks = [("[[task]]", task.name) for task in config.task]
+    sources = [("[[source]]", source.name) for source in config.source]
+    for group in (columns, tasks, sources):
+        seen: dict[str, str] = {}
+        for place, name in group:
+            if other := seen.get(name.lower()):
+                twice = "is declared twice" if other == name else f'differs from "{other}" in case alone'
+                raise ValueError(f'{place} {name}: "{name}" {twice}')
+            seen[name.lower()] = name
 
 
-def _check(config: Config) -> None:
-    """Refuse what is well-typed but cannot work."""
-
-    def refuse(message: str) -> None:
-        raise ConfigError(f"{config.path}: {message}")
-
-    metrics, behaviors = config.metric_names, config.behavior_names
-    columns = [*metrics, *behaviors, *config.attributes.advertiser, *config.attributes.scenario]
-    for name in (config.dataset.name, *columns, *(t.name for t in config.task), *(s.name for s in config.source)):
-        if not name.isidentifier():
-            refuse(f'"{name}" must be letters, digits and underscores, not starting with a digit')
-    for name in columns:
-        if name in RESERVED:
-            refuse(
-                f'"{name}" is a column of the system\'s own tables; name the metric, behavior or attribute otherwise'
-            )
-    groups = (columns, [t.name for t in config.task], [s.name for s in config.source])
-    for name in {name for group in groups for name in group if group.count(name) > 1}:
-        refuse(f'"{name}" is declared twice')
-    if not (metrics and config.task and config.source):
-        refuse("at least one [[source]], one [[performance]] and one [[task]] are needed")
+def _check_references(config: Config) -> None:
+    """What one table says of another is there."""
+    metrics, staging = config.metric_names, config.staging
     kinds = {metric.name: metric.kind for metric in config.performance}
     for task in config.task:
-        known = [*metrics, "active"] if task.aggregate == "days" else list(metrics)
+        known = [*metrics, ACTIVE] if task.aggregate == "days" else list(metrics)
         if task.metric not in known:
-            refuse(f'[[task]] {task.name}: metric "{task.metric}" is not one of {", ".join(known)}')
+            raise ValueError(f'[[task]] {task.name}: metric "{task.metric}" is not one of {", ".join(known)}')
         if kinds.get(task.metric) == "ratio":
-            refuse(f'[[task]] {task.name}: "{task.metric}" is a ratio; a total of ratios means nothing')
-    for name in config.checks.severity:
-        if name not in CHECKS:
-            nearest = difflib.get_close_matches(name, CHECKS, n=1)
-            hint = f'did you mean "{nearest[0]}"?' if nearest else f"the checks are {', '.join(sorted(CHECKS))}"
-            refuse(f'[checks] severity: "{name}" is no check; {hint}')
+            raise ValueError(f'[[task]] {task.name}: "{task.metric}" is a ratio; a total of ratios means nothing')
     for pair in config.checks.not_above:
         for name in pair:
             if name not in metrics:
-                refuse(f'[checks] not_above: "{name}" is not one of {", ".join(metrics)}')
-    if config.attributes.advertiser and not config.staging.advertiser:
-        refuse("[attributes] advertiser needs [staging] advertiser")
-    if config.attributes.scenario and not config.staging.scenario:
-        refuse("[attributes] scenario needs [staging] scenario")
-    if config.behavior and not config.staging.behavior_daily:
-        refuse("[[behavior]] needs [staging] behavior_daily")
-    if config.staging.behavior_daily and not config.behavior:
-        refuse("[staging] behavior_daily needs at least one [[behavior]]")
-    for source in config.source:
-        if not source.columns:
-            refuse(f"[[source]] {source.name}: columns are missing; list each raw column with its type")
-        if source.format not in ("jdbc", "table") and not source.path:
-            refuse(f'[[source]] {source.name}: missing key "path"')
-    for file in dataclasses.astuple(config.staging):
-        if file and not (config.path.parent / file).is_file():
-            refuse(f"[staging] {file}: no such file beside pipeline.toml")
-    positive = {
-        "[dataset] horizon_days": config.dataset.horizon_days,
-        "[dataset] buckets": config.dataset.buckets,
-        "[history] window_days": config.history.window_days,
-        "[backtest] cutoffs": config.backtest.cutoffs,
-        "[backtest] every_days": config.backtest.every_days,
-        "[distributor] processes": config.distributor.processes,
-        "[distributor] attempts": config.distributor.attempts,
-        "[maintenance] keep_snapshots_days": config.maintenance.keep_snapshots_days,
-        "[maintenance] keep_files_hours": config.maintenance.keep_files_hours,
-    }
-    not_negative = {
-        "[dataset] late_days": config.dataset.late_days,
-        "[dataset] mature_days": config.dataset.mature_days,
-    }
-    for least, numbers in ((1, positive), (0, not_negative)):
-        for key, number in numbers.items():
-            if number < least:
-                refuse(f"{key} = {number}: must be at least {least}")
-    if config.history.keep_days < config.history.window_days:
-        refuse("[history] keep_days must not be below window_days")
+                raise ValueError(f'[checks] not_above: "{name}" is not one of {", ".join(metrics)}')
+        if pair[0] == pair[1] or config.checks.not_above.count(pair) > 1:
+            raise ValueError(f"[checks] not_above: {list(pair)} holds one metric twice, or stands there twice")
+    if config.attributes.advertiser and not staging.advertiser:
+        raise ValueError("[attributes] advertiser needs [staging] advertiser")
+    if config.attributes.scenario and not staging.scenario:
+        raise ValueError("[attributes] scenario needs [staging] scenario")
+    if config.behavior and not staging.behavior_daily:
+        raise ValueError("[[behavior]] needs [staging] behavior_daily")
+    if staging.behavior_daily and not config.behavior:
+        raise ValueError("[staging] behavior_daily needs at least one [[behavior]]")
+    for table, file in dataclasses.asdict(staging).items():
+        if file is not None and not (config.path.parent / file).is_file():
+            raise ValueError(f"[staging] {table}: {file}: no such file beside pipeline.toml")
+
+
+def _check_lengths(config: Config) -> None:
+    """A length that is made of another one is not longer."""
+    for place, length, within, longest in (
+        ("[dataset] eligible_days", config.dataset.eligible_days, "[history] keep_days", config.history.keep_days),
+        ("[model] patch_days", config.model.patch_days, "[history] window_days", config.history.window_days),
+    ):
+        if length > longest:
+            raise ValueError(f"{place} = {length}: must not be above {within} = {longest}")

@@ -24,8 +24,22 @@ class DataError(Exception):
         super().__init__("\n".join(self.lines))
 
 
+_HIDDEN: dict[str, str] = {}  # values from the environment, and the references that are shown instead
+
+
+def hide(value: str, reference: str) -> None:
+    """Show ``reference`` wherever ``value`` would be printed; a value of a few characters is no secret, and in many
+    words."""
+    if len(value) > 3:
+        _HIDDEN[value] = reference
+
+
 def plain(text: object) -> str:
     """Text as one line of printable characters: what would break the line, move the cursor or hide a word is shown as
-    its escape. Ids, paths and messages of libraries come from outside: all that is printed of them goes through this.
+    its escape, and what came from the environment as its reference. Ids, paths and messages of libraries come from
+    outside: all that is printed of them goes through this.
     """
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
+    words = str(text)
+    for value in sorted(_HIDDEN, key=len, reverse=True):
+        words = words.replace(value, _HIDDEN[value])
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in words)

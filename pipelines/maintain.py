@@ -22,9 +22,8 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
-from pipelines.cli import exit_status, stage_parser
-from pipelines.config import Config, load_config
-from pipelines.errors import ConfigError
+from pipelines.cli import config_of, exit_status, stage_parser
+from pipelines.config import Config
 from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
 from pipelines.warehouse.commits import Warehouse, properties_of
 from pipelines.warehouse.tables import DECLARATIONS
@@ -168,9 +167,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__ or "")
     parser.add_argument("--apply", action="store_true", help="remove what would go (default: only show it)")
     arguments = parser.parse_args(argv)
-    if not arguments.config:
-        raise ConfigError("no configuration: give --config pipeline.toml or set M2M_CONFIG")
-    config = load_config(arguments.config)
+    config = config_of(arguments)
     warehouse, now = Warehouse(config), time.time()
     plans, runs = plan(warehouse, pinned_by_models(Registry(config)), now), dead_runs(config, now)
     settings = config.maintenance

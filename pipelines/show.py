@@ -14,8 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.cli import count, exit_status, stage_parser
-from pipelines.config import load_config
+from pipelines.cli import config_of, count, exit_status, snapshot, stage_parser
 from pipelines.errors import ConfigError, plain
 from pipelines.warehouse.commits import Warehouse, on_day
 from pipelines.warehouse.days import in_words
@@ -55,13 +54,13 @@ def table_list(warehouse: Warehouse) -> pl.DataFrame:
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__ or "")
     parser.add_argument("table", metavar="TABLE", help=f"tables, or one of {', '.join(DECLARATIONS)}")
-    parser.add_argument("--snapshot", help="snapshot id, or the run id that committed it (default: the newest)")
+    parser.add_argument(
+        "--snapshot", type=snapshot, help="snapshot id, or the run id that committed it (default: the newest)"
+    )
     parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument("--limit", type=count, default=20, help="rows to print (default 20)")
+    parser.add_argument("--limit", type=count(1_000_000), default=20, help="rows to print (default 20)")
     arguments = parser.parse_args(argv)
-    if not arguments.config:
-        raise ConfigError("no configuration: give --config pipeline.toml or set M2M_CONFIG")
-    warehouse = Warehouse(load_config(arguments.config))
+    warehouse = Warehouse(config_of(arguments))
     if arguments.table == "tables":
         frame = table_list(warehouse)
     else:

@@ -152,6 +152,7 @@ def _stage(
         scenarios,
         not_above=config.checks.not_above if short == "performance_daily" else (),
         null_scenario=short == "behavior_daily",
+        attributes={"advertiser": config.attributes.advertiser, "scenario": config.attributes.scenario}.get(short, ()),
     )
     kernel = partial(
         write_staged,

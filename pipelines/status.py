@@ -15,9 +15,9 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 
 from m2m_model.config import ACTIVE
-from pipelines.cli import count, exit_status, stage_parser
-from pipelines.config import Config, load_config
-from pipelines.errors import EXIT_HOLES, ConfigError
+from pipelines.cli import config_of, count, exit_status, stage_parser
+from pipelines.config import Config
+from pipelines.errors import EXIT_HOLES
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between, in_words, ranges
 
@@ -169,11 +169,11 @@ def report(config: Config, tables: list[TableStatus], first: date, last: date) -
 
 def main(argv: list[str] | None = None) -> int:
     parser = stage_parser(__doc__ or "")
-    parser.add_argument("--days", type=count, default=28, help="how many days up to --date to look at (default 28)")
+    parser.add_argument(
+        "--days", type=count(3660), default=28, help="how many days up to --date to look at (default 28)"
+    )
     arguments = parser.parse_args(argv)
-    if not arguments.config:
-        raise ConfigError("no configuration: give --config pipeline.toml or set M2M_CONFIG")
-    config = load_config(arguments.config)
+    config = config_of(arguments)
     last = arguments.date or datetime.now(UTC).date() - timedelta(days=1)
     first = max(config.dataset.first_day, last - timedelta(days=arguments.days - 1))
     tables = status(Warehouse(config), first, last)

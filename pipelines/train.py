@@ -24,7 +24,7 @@ from pyspark.sql import SparkSession
 from m2m_model.data.features import fit_inputs
 from m2m_model.training.calendar import train_end
 from m2m_model.training.progress import TrainResult
-from pipelines.cli import Run, exit_status, run_of, stage_parser
+from pipelines.cli import Run, exit_status, run_of, snapshot, stage_parser
 from pipelines.life import plots
 from pipelines.life.registry import ModelVersion, Registry
 from pipelines.spark.ranks import train_on_ranks
@@ -120,7 +120,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__ or "")
     parser.add_argument("--from-scratch", action="store_true", help="ignore the checkpoint of an interrupted run")
     parser.add_argument(
-        "--snapshot", help="train on what was known then: the sequences' snapshot or the run that built them"
+        "--snapshot",
+        type=snapshot,
+        help="train on what was known then: the sequences' snapshot or the run that built them",
     )
     arguments = parser.parse_args(argv)
     run = run_of("train", arguments)

@@ -15,7 +15,7 @@ from datetime import date, timedelta
 import pandas as pd
 import polars as pl
 
-from pipelines.config import Config, Severity
+from pipelines.config import ALL_SCENARIOS, Config, Severity
 from pipelines.quality.judge import Check
 from pipelines.spark.buckets import REPORT
 
@@ -43,6 +43,7 @@ def row_rules(
     scenarios: frozenset[str] | None = None,
     not_above: Iterable[tuple[str, str]] = (),
     null_scenario: bool = False,
+    attributes: Iterable[str] = (),
 ) -> list[Rule]:
     """Rules on the rows of a staged table.
 
@@ -54,6 +55,7 @@ def row_rules(
         scenarios: the scenarios that exist; None when the data set does not list them.
         not_above: pairs [small, large] of columns with small <= large.
         null_scenario: whether a null scenario has a meaning (all scenarios).
+        attributes: its columns of text.
     """
     rules: list[Rule] = []
 
@@ -84,6 +86,12 @@ def row_rules(
         rule("long_id", column, f"at most {limit} characters", value.str.len_chars() > limit)
         rule("control_characters", column, "no control characters", value.str.contains(r"\p{Cc}"))
         rule("not_ascii", column, "only ASCII characters", value.str.len_bytes() != value.str.len_chars(), "warning")
+    if "scenario_id" in key:
+        reserved = pl.col("scenario_id") == ALL_SCENARIOS
+        rule("reserved_id", "scenario_id", f"not {ALL_SCENARIOS}, which is all scenarios together", reserved)
+    for column in attributes:
+        longest = config.checks.attribute_max_length
+        rule("long_attribute", column, f"at most {longest} characters", pl.col(column).str.len_chars() > longest)
     if scenarios is not None and "scenario_id" in key:
         known = pl.col("scenario_id").is_in(sorted(scenarios)) | pl.col("scenario_id").is_null()
         rule("unknown_scenario", "scenario_id", "one of scenario.sql's", ~known)

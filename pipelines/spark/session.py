@@ -22,7 +22,7 @@ def spark_session(config: Config, app_name: str) -> Iterator[SparkSession]:
     running = SparkSession.getActiveSession()
     builder = SparkSession.builder.appName(app_name)
     if "SPARK_ENV_LOADED" not in os.environ:  # set by spark-submit's launcher, which then owns the master
-        builder = builder.master(config.spark.master)
+        builder = builder.master(config.spark.master.resolve())
     settings = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.ansi.enabled": "true",
@@ -34,7 +34,7 @@ def spark_session(config: Config, app_name: str) -> Iterator[SparkSession]:
         "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "5s",
         "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "6",
         "spark.executorEnv.MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    } | config.spark.conf
+    } | {key: text.resolve() for key, text in config.spark.conf.items()}
     for key, value in settings.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()

@@ -105,9 +105,9 @@ def explain_failure(
 
 
 def _read(spark: SparkSession, config: Config, source: Source, first: date, last: date) -> DataFrame:
-    reader = spark.read.options(**source.options)
+    reader = spark.read.options(**{key: text.resolve() for key, text in source.options.items()})
     if source.format == "table":
-        return spark.read.table(source.path or source.name)
+        return spark.read.table(source.path.resolve() or source.name)
     if source.format == "jdbc":
         return reader.format("jdbc").load()
     paths = _paths(config, source, first, last)
@@ -136,7 +136,7 @@ def _paths(config: Config, source: Source, first: date, last: date) -> list[str]
     Raises:
         DataError: a day's file is missing.
     """
-    path = source.path.replace("{home}", str(config.home))
+    path = source.path.resolve().replace("{home}", str(config.home))
     base = path if "://" in path else str(config.path.parent / path)
     days = days_between(first, last) if "{ds}" in base else [None]
     paths = {ds: base.replace("{ds}", str(ds)) for ds in days}

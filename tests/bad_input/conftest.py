@@ -14,10 +14,11 @@ COUNTS = pytest.StashKey[dict[str, Counter[str]]]()
 
 
 @pytest.fixture
-def refuse(deployment: Deployment, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[Case], None]:
-    """A call that tries a case: the right exit status, one line that names it, no traceback, nothing published."""
+def refuse(deployment: Deployment, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[Case], str]:
+    """A call that tries a case: the right exit status, one line that names it, no traceback, nothing published. Returns
+    what was said."""
 
-    def refuse(case: Case) -> None:
+    def refuse(case: Case) -> str:
         outcome = attempt(case, deployment, tmp_path / "home")
         raw = "Traceback (most recent call last)" in outcome.said
         named = outcome.status == case.status and bool(outcome.line) and not raw
@@ -26,8 +27,9 @@ def refuse(deployment: Deployment, tmp_path: Path, request: pytest.FixtureReques
         assert not raw, outcome.said
         assert outcome.status == case.status, outcome.said
         assert outcome.line, f"expected one line with {case.words}, found:\n{outcome.said}"
-        assert STARTS[case.status] in outcome.said or "error: argument" in outcome.line, outcome.said
+        assert STARTS[case.status] in outcome.said or (case.status == 2 and " error: " in outcome.said), outcome.said
         assert outcome.published == 0, outcome.said
+        return outcome.said
 
     return refuse
 

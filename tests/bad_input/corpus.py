@@ -18,8 +18,9 @@ STARTS = {2: "configuration error: ", 3: "data error, nothing was published:"}
 class Case:
     """``command`` (a stage and its arguments) over a small deployment in which something is wrong.
 
-    ``words`` must all stand in one line of what is said. The wrong thing is an ``edit`` (old, new) of pipeline.toml, a
-    ``folder`` to run instead of the small deployment's, ``files`` written over it (path -> content), or the command.
+    ``words`` must all stand in one line of what is said. The wrong thing is an ``edit`` (old, new) of pipeline.toml or
+    ``lines`` put into its tables (table -> text, instead of the keys that stand there), a ``folder`` to run instead of
+    the small deployment's, ``files`` written over it (path -> content), or the command.
     ``spark``: it is refused only when Spark runs.
     """
 
@@ -27,6 +28,7 @@ class Case:
     command: str = "status --date 2024-01-10"
     status: int = 2
     edit: tuple[str, str] | None = None
+    lines: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
     files: Mapping[str, str | bytes] = field(default_factory=dict)
     spark: bool = False
@@ -51,6 +53,8 @@ def attempt(case: Case, deployment: Deployment, home: Path) -> Outcome:
             target.write_bytes(file.read_bytes())
     if case.edit:
         deployment.edit(*case.edit)
+    for table, text in case.lines.items():
+        deployment.toml.write_text(_with(deployment.toml.read_text(), table, text))
     for name, content in case.files.items():
         target = deployment.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +64,17 @@ def attempt(case: Case, deployment: Deployment, home: Path) -> Outcome:
     status, said = deployment.run(stage, *arguments, spark=case.spark)
     line = next((line for line in said.splitlines() if all(word in line for word in case.words)), "")
     return Outcome(status, said, line, len(snapshots(home) - before))
+
+
+def _with(toml: str, table: str, text: str) -> str:
+    """The configuration with lines in a table, made where there is none; of a list of tables, the last."""
+    keys = {line.split("=")[0].strip() for line in text.splitlines()}
+    before, header, rest = toml.rpartition(f"[{table}]\n")
+    if not header:
+        return f"{toml}\n[{table}]\n{text}\n"
+    own, bracket, others = rest.partition("\n[")
+    kept = [line for line in own.splitlines() if line.split("=")[0].strip() not in keys]
+    return "\n".join([f"{before}{header}{text}", *kept]) + bracket + others
 
 
 def snapshots(home: Path) -> set[tuple[str, int]]:

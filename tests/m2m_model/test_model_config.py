@@ -20,8 +20,8 @@ def test_unknown_key_is_named() -> None:
     [
         ({"width": 30}, "width = 30 must be a multiple of heads = 4"),
         ({"architecture": "lstm"}, "architecture = 'lstm': must be one of 'm2m', 'mmoe', 'shared_bottom'"),
-        ({"dropout": 1.0}, r"dropout = 1.0: must be in \[0, 1\)"),
-        ({"experts": 0}, "experts = 0: must be at least 1"),
+        ({"dropout": 1.0}, "dropout = 1.0: must be from 0 to 0.95"),
+        ({"experts": 0}, "experts = 0: must be from 1 to 64"),
     ],
 )
 def test_impossible_models_are_refused(wrong: dict, message: str) -> None:
@@ -30,9 +30,12 @@ def test_impossible_models_are_refused(wrong: dict, message: str) -> None:
 
 
 def test_impossible_runs_and_tasks_are_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size = 0: must be at least 1"):
+    with pytest.raises(ValueError, match="batch_size = 0: must be from 1 to "):
         TrainConfig(batch_size=0)
-    with pytest.raises(ValueError, match="learning_rate"):
-        TrainConfig(learning_rate=0.0)
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="learning_rate"):
+            TrainConfig(learning_rate=wrong)
+    with pytest.raises(ValueError, match="name = '_spend': must be letters"):
+        Task("_spend", "spend", "sum")
     with pytest.raises(ValueError, match='"active" has no sum'):
         Task("activity", "active", "sum")
