@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -138,15 +139,12 @@ class Panel:
         header = json.loads((folder / "panel.json").read_text(encoding="utf-8"))
         with pa.memory_map(str(folder / "keys.arrow")) as source:
             keys = pa.ipc.open_file(source).read_all()
-        performance_NTP, behavior_NTF, registered_N = (
-            _mapped(folder / f"{name}.npy") for name in ("performance", "behavior", "registered")
-        )
         panel = cls(
             SequenceSpec.from_dict(header["spec"]),
             date.fromisoformat(header["last_day"]),
-            performance_NTP,
-            behavior_NTF,
-            registered_N,
+            _mapped(folder / "performance.npy"),
+            _mapped(folder / "behavior.npy"),
+            _mapped(folder / "registered.npy"),
             keys,
         )
         # Mapped instead of computed: at a million advertisers this is a gigabyte.
@@ -158,9 +156,8 @@ def _strings(table: pa.Table, name: str) -> Strings:
     return np.asarray(table[name].to_numpy(zero_copy_only=False), dtype=object)
 
 
-def _mapped(file: Path) -> Floats:
-    array = np.load(file, mmap_mode="r") if file.stat().st_size > 4096 else np.load(file)
-    return np.asarray(array)
+def _mapped(file: Path) -> NDArray[Any]:
+    return np.asarray(np.load(file, mmap_mode="r" if file.stat().st_size > 4096 else None))
 
 
 def _list_column(table: pa.Table, name: str) -> pa.Array:

@@ -125,6 +125,6 @@ def _share(network_X: Floats, simple: Mapping[str, Floats], actual_X: Floats, cu
     return Share(anchor, float(WEIGHTS[int(np.argmin(np.where(sure_W <= 0, both_W, np.inf)))]))
 
 
-def keep_zeros(network_x: Floats, mixed_x: Floats, weight_x: Any) -> Floats:
+def keep_zeros(network_x: Floats, mixed_x: Floats, weight_x: Floats | float) -> Floats:
     """A zero that the network is sure of is not made a little more than zero by last week."""
     return np.asarray(np.where((network_x == 0) & (weight_x >= 0.5), 0.0, mixed_x))

@@ -208,7 +208,7 @@ class LevelCalibration:
         return cls(tuple(map(tuple, values["pooled_MG"])), tuple(values["mean_ratio_M"]), scenarios)
 
 
-def _shrunk_levels(low_X: Floats, high_X: Floats, cutoff_X: Ints, prior_G: Any) -> Floats:
+def _shrunk_levels(low_X: Floats, high_X: Floats, cutoff_X: Ints, prior_G: Floats | Sequence[float]) -> Floats:
     """For each of ``LEVELS``, the level to read: learned over the cutoffs, drawn to ``prior_G`` where they disagree."""
     prior_G = np.asarray(prior_G)
     cutoffs = np.unique(cutoff_X)

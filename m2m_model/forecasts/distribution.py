@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from m2m_model.arrays import Floats
+from m2m_model.arrays import Floats, Rows
 from m2m_model.levels import LEVELS, MEDIAN, PUBLISHED
 
 _SAMPLES = slice(2, -2)  # levels at even distances: together a sample of the distribution
@@ -52,7 +51,7 @@ class Distribution:
             np.concatenate([part.level_GNM for part in parts], 1),
         )
 
-    def __getitem__(self, rows: Any) -> Distribution:
+    def __getitem__(self, rows: Rows) -> Distribution:
         return Distribution(self.point_NM[rows], self.mean_NM[rows], self.p_zero_NM[rows], self.level_GNM[:, rows])
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from m2m_model.arrays import Bools, Floats, Ints, Strings
+from m2m_model.arrays import Bools, Floats, Ints, Numbers, Strings
 from m2m_model.forecasts.metrics import CELL_SCHEMA, KEYS
 
 FORECAST, ACTUAL, SIZE, CHURN = "forecast", "actual", "size", "churn"
@@ -199,7 +199,7 @@ def _binned(sums: pa.Table, figure: str, by: Sequence[str]) -> tuple[dict[str, p
     return {key: groups[key] for key in by}, binned
 
 
-def _gini_and_capture(n_GB: Ints, actual_GB: Floats) -> tuple[Floats, Floats]:
+def _gini_and_capture(n_GB: Numbers, actual_GB: Floats) -> tuple[Floats, Floats]:
     """1 - twice the area under the Lorenz curve of series in order of their bins; the last tenth's share of it."""
     total_G = actual_GB.sum(1)
     area_G = (n_GB * (actual_GB.cumsum(1) - actual_GB / 2)).sum(1)
@@ -207,7 +207,7 @@ def _gini_and_capture(n_GB: Ints, actual_GB: Floats) -> tuple[Floats, Floats]:
     return 1 - _ratio(2 * area_G, n_GB.sum(1) * total_G), _ratio(top_G, total_G)
 
 
-def _deciles(n_GB: Ints) -> Floats:
+def _deciles(n_GB: Numbers) -> Floats:
     """(G, D, B): the part of each bin that lies in each tenth of its group's series."""
     high_G1B = DECILES * n_GB.cumsum(1)[:, None]  # whole numbers: no series is lost to rounding
     low_G1B = high_G1B - DECILES * n_GB[:, None]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from m2m_model.arrays import Floats
+from m2m_model.arrays import Floats, Numbers
 from m2m_model.config import ACTIVE
 from m2m_model.data.features import (
     ADVERTISER_DAYS,
@@ -95,7 +95,7 @@ class CodedPanel:
         """Code a whole panel."""
         coded = cls(inputs, panel.first_day, panel.days, len(panel), device)
 
-        def on_device(array: Floats) -> Tensor:
+        def on_device(array: Numbers) -> Tensor:
             return torch.from_numpy(np.array(array)).to(device)  # a copy: maps of files are read-only
 
         for start in range(0, len(panel), BLOCK[device.type]):

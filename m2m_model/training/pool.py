@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from m2m_model.arrays import Bools, Floats, Ints, Strings
+from m2m_model.arrays import Bools, Floats, Ints, Rows, Strings
 from m2m_model.data.features import Inputs, Windows
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import NETWORK, served_by, trainable_NT
@@ -29,7 +28,7 @@ class WindowIndex:
     def __len__(self) -> int:
         return len(self.shard_X)
 
-    def __getitem__(self, rows: Any) -> WindowIndex:
+    def __getitem__(self, rows: Rows) -> WindowIndex:
         return WindowIndex(self.shard_X[rows], self.series_X[rows], self.cutoff_X[rows])
 
     @classmethod
