@@ -45,7 +45,7 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.network.coded import CodedPanel
-from m2m_model.network.encoder import PatchEmbedding, SummedEmbedding, slot_rows
+from m2m_model.network.encoder import PatchEmbedding, SummedEmbedding, attend, slot_rows
 from m2m_model.network.model import M2M, Batch, Learned
 
 Step = Callable[[], object]
@@ -226,6 +226,8 @@ def precision(name: str, device: torch.device) -> Iterator[None]:
 
 def training_step(bed: Bed, kind: str, batch: int, number: str, how: str) -> Callable[[], Tensor]:
     """Windows drawn and cut, forward, loss, backward, gradients clipped, AdamW: as training does it."""
+    # cuDNN's attention fails on the gradients of large batches in bfloat16; only the plain network asks for it.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     network, settings = bed.network(kind).train(), TrainConfig()
     optimizer = torch.optim.AdamW(
         network.parameters(),
@@ -258,6 +260,7 @@ def scoring_step(
     bed: Bed, kind: str, batch: int, number: str, how: str, to_host: bool = False
 ) -> Callable[[], tuple[Tensor, ...]]:
     """Windows of the newest day cut, forward, and the distribution: mean, zero mass and 43 quantiles a task."""
+    torch.backends.cuda.enable_cudnn_sdp(True)
     network = bed.network(kind).eval()
     order = torch.arange(batch, device=bed.device)
     cutoff_B = torch.full((batch,), bed.coded.days - 1, device=bed.device)
@@ -407,11 +410,11 @@ class Run:
         return max(found, key=lambda row: row["windows_per_s"], default=None)
 
     def summary(self) -> dict[str, Any]:
-        best = {what: self.best(what) for what in GOALS}
-        return {"device": self.raw.get("device", str(self.device))} | {
-            key: round(row["windows_per_s"]) if (row := best[what]) else None
-            for what, key in (("training", "train_windows_per_s"), ("scoring", "score_windows_per_s"))
-        }
+        found: dict[str, Any] = {"device": self.raw.get("device", str(self.device))}
+        for what, key in (("training", "train"), ("scoring", "score")):
+            row = self.best(what)
+            found |= {f"{key}_windows_per_s": round(row["windows_per_s"]) if row else None, f"{key}_how": how_of(row)}
+        return found
 
     def write(self) -> None:
         with self.lock:
@@ -428,9 +431,16 @@ class Run:
         for what, goal in GOALS.items():
             row = self.best(what)
             if row:
-                speed, how = row["windows_per_s"], f"B {row['batch']:,}, {row['precision']}, {row['how']}"
-                lines.append(f"| {what} | {speed:,.0f} | {goal:,} | {speed / goal:.2f} | {how} |")
-        lines += ["", f"Outside reference: {OUTSIDE}.", ""]
+                speed = row["windows_per_s"]
+                lines.append(f"| {what} | {speed:,.0f} | {goal:,} | {speed / goal:.2f} | {how_of(row)} |")
+        for what in GOALS:
+            best = [row for number in PRECISIONS if (row := self.best(what, precision=number))]
+            said = "; ".join(f"{row['windows_per_s']:,.0f} ({how_of(row)})" for row in best)
+            lines += ["", f"Best of each precision, {what}: {said}."]
+        if losses := self.raw.get("losses"):
+            said = ", ".join(f"{name} {held:.5f}" for name, (_, held, _) in losses.items())
+            lines += ["", f"Held-out loss after the same steps: {said} (judged in fp32; below)."]
+        lines += ["", f"Outside reference: {OUTSIDE}.", "", self.raw.get("processes", ""), ""]
         lines += self.beside()
         for what in GOALS:
             lines += self.table_of(what)
@@ -443,9 +453,10 @@ class Run:
     def beside(self) -> list[str]:
         """M2M over the bare backbone and plain PyTorch, at the same batch and precision."""
         lines = ["## Beside plain networks of the same size", ""]
-        lines += ["The backbone is M2M's encoders and one linear head; plain PyTorch is nn.EmbeddingBag,", ""]
-        lines[-1:] = [
-            "nn.TransformerEncoderLayer and one linear head. All read the same windows, cut on the device.",
+        lines += [
+            "The backbone is M2M's encoders and one linear head; plain PyTorch is nn.EmbeddingBag,",
+            "nn.TransformerEncoderLayer and one linear head. All read the same windows, cut on the device. In training",
+            "plain PyTorch runs without cuDNN's attention, whose gradients fail on these batches in bfloat16.",
             "",
         ]
         lines += ["| | B | precision, how | M2M windows/s | backbone | M2M / backbone | plain PyTorch | M2M / plain |"]
@@ -478,6 +489,10 @@ class Run:
                 cells += [row["failed"], "-", "-"]
             lines.append(f"| {' | '.join(cells)} |")
         return [*lines, ""]
+
+
+def how_of(row: dict[str, Any] | None) -> str | None:
+    return row and f"B {row['batch']:,}, {row['precision']}, {row['how']}"
 
 
 # Parts.
@@ -770,8 +785,9 @@ def losses(run: Run, bed: Bed, steps: int, batch: int) -> None:
     lines += ["Held-out windows are judged in fp32, and in the precision itself.", ""]
     lines += ["| precision | last tenth of training | held out | held out, own precision |"]
     lines += ["| --- | ---: | ---: | ---: |"]
-    for number in PRECISIONS:
-        step = training_step(train_bed, "M2M", batch, number, "eager")
+    forms = [(number, "eager") for number in PRECISIONS]
+    for number, how in [*forms, ("bf16", "compiled")] if bed.device.type == "cuda" else forms:
+        step = training_step(train_bed, "M2M", batch, number, how)
         torch.manual_seed(2)
         seen = torch.stack([step() for _ in range(steps)])
         network = step.network.eval()  # type: ignore[attr-defined]
@@ -785,8 +801,11 @@ def losses(run: Run, bed: Bed, steps: int, batch: int) -> None:
                     found.append(network.loss(windows, target_BM))
         figures = [float(seen[-max(steps // 10, 1) :].mean())]
         figures += [float(torch.stack(judged[own]).mean()) for own in ("fp32", number)]
-        run.raw.setdefault("losses", {})[number] = figures
-        lines.append(f"| {number} | " + " | ".join(f"{figure:.5f}" for figure in figures) + " |")
+        name = number if how == "eager" else f"{number} {how}"
+        run.raw.setdefault("losses", {})[name] = figures
+        lines.append(f"| {name} | " + " | ".join(f"{figure:.5f}" for figure in figures) + " |")
+    if bed.device.type == "cuda":
+        torch._dynamo.reset()
     run.sections.append("\n".join(lines))
     print(run.sections[-1], flush=True)
 
@@ -814,7 +833,7 @@ def agreement(run: Run, bed: Bed, batch: int) -> None:
 
 
 def tried(run: Run, bed: Bed, batch: int) -> None:
-    """Parts of the encoder in two forms each, forward and backward, alone."""
+    """Parts of the encoder in several forms, forward and backward, alone."""
     device, config = bed.device, bed.config
     width, heads = config.width, config.heads
     windows = bed.coded.windows(bed.series_X[:batch], bed.cutoff_X[:batch])
@@ -823,53 +842,40 @@ def tried(run: Run, bed: Bed, batch: int) -> None:
     code_XS = windows.performance_BLP.reshape(-1, config.patch_days * len(SPEC.metrics))
     tokens = len(code_XS) // batch
     split_BC3HE = torch.randn(batch, tokens, 3, heads, width // heads, device=device, requires_grad=True)
-    token_BCD = torch.randn(batch, tokens, width, device=device, requires_grad=True)
-    mask_BC = windows.registered_BL.view(batch, tokens, -1).any(-1)
-    mask_BC[:, -1] = True
-    norm, linear = nn.LayerNorm(width).to(device), nn.Linear(width, 3 * width).to(device)
-
-    def products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        score = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        return score.masked_fill(~mask, -torch.inf).softmax(-1) @ value
-
-    def sums(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        score = (query.unsqueeze(-2) * key.unsqueeze(-3)).sum(-1) * query.shape[-1] ** -0.5
-        share = score.masked_fill(~mask, -torch.inf).softmax(-1)
-        return (share.unsqueeze(-1) * value.unsqueeze(-3)).sum(-2)
+    present_BC = windows.registered_BL.view(batch, tokens, -1).any(-1)
+    present_BC[:, -1] = True
 
     def attended(form: Callable[..., Tensor], dtype: torch.dtype) -> Callable[[], Tensor]:
         def mix() -> Tensor:
             query, key, value = split_BC3HE.to(dtype).permute(2, 0, 3, 1, 4)
-            return form(query, key, value, mask_BC[:, None, None, :])
+            return form(query, key, value, present_BC)
 
         return mix
 
-    def folded() -> Tensor:
-        plain = functional.layer_norm(token_BCD, (width,))
-        return functional.linear(plain, linear.weight * norm.weight, linear.bias + linear.weight @ norm.bias)
+    def library(query: Tensor, key: Tensor, value: Tensor, present_BC: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=present_BC[:, None, None])
 
-    def library(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    def summed() -> Tensor:
+        total_XD: Tensor = SummedEmbedding.apply(code_XS, table.weight)  # type: ignore[no-untyped-call]
+        return total_XD
 
+    torch.backends.cuda.enable_cudnn_sdp(False)
     sides: dict[str, tuple[Callable[[], Tensor], str]] = {}
     for number in ("fp32", "bf16"):
         dtype = torch.bfloat16 if number == "bf16" else torch.float32
         sides |= {
             f"embedding: EmbeddingBag, {number}": (lambda: table(slot_rows(code_XS, bed.inputs.codes)), number),
-            f"embedding: SummedEmbedding, {number}": (lambda: SummedEmbedding.apply(code_XS, table.weight), number),
+            f"embedding: SummedEmbedding, {number}": (summed, number),
             f"attention: scaled_dot_product_attention, {number}": (attended(library, dtype), number),
-            f"attention: two products, {number}": (attended(products, dtype), number),
-            f"norm and linear: as they are, {number}": (lambda: linear(norm(token_BCD)), number),
-            f"norm and linear: the norm's weights in the linear, {number}": (folded, number),
+            f"attention: attend, {number}": (attended(attend, dtype), number),
         }
         if device.type == "cuda":
-            sides[f"attention: sums, compiled, {number}"] = (
-                attended(torch.compile(sums, dynamic=False), dtype),
-                number,
-            )
+            whole, part = torch.compile(attend, dynamic=False), torch.compile(summed, dynamic=False)
+            sides[f"embedding: SummedEmbedding, compiled, {number}"] = (part, number)
+            sides[f"attention: attend, compiled, {number}"] = (attended(whole, dtype), number)
     lines = [f"## Forms of the encoder's parts, alone: B {batch:,}", ""]
     lines += ["| | forward, ms | forward and backward, ms |", "| --- | ---: | ---: |"]
-    leaves = [table.weight, split_BC3HE, token_BCD, *norm.parameters(), *linear.parameters()]
+    leaves = [table.weight, split_BC3HE]
     for name, (side, number) in sides.items():
         try:
             with precision(number, device):
@@ -918,6 +924,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.batches:
         batches = [int(size) for size in asked.batches.split(",")]
     run.raw["device"], run.raw["machine"] = machine(device)
+    gpus = torch.cuda.device_count() if on_gpu else 0
+    run.raw["processes"] = f"One process; torchrun over more was not measured (GPUs of this machine: {gpus})."
 
     def out_of_time() -> None:
         run.notes.append(f"the run was ended after {run.spent:.0f} s")
@@ -978,26 +986,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"CUDA graph, {what}, B {size:,}",
                     lambda w=what, b=size: other_forms(run, bed, w, ("M2M",), b, "bf16", "CUDA graph"),
                 )
-    run.part("forms of parts", lambda: tried(run, bed, large), 15)
-    run.part("losses", lambda: losses(run, bed, 300 if on_gpu else 4, min(large, 8192)), 25)
+    if on_gpu:
+        kinds, graph = ("M2M", "backbone", "plain PyTorch"), "compiled, CUDA graph"
+        run.part("compiled training", lambda: other_forms(run, bed, "training", kinds, large, "bf16", "compiled"), 80)
+        run.part("compiled scoring", lambda: other_forms(run, bed, "scoring", kinds, large, "bf16", "compiled"), 60)
+        run.part("compiled, graph", lambda: other_forms(run, bed, "scoring", ("M2M",), large, "bf16", graph), 10)
+        for what in GOALS:
+            part = partial(kernels, run, bed, what, large, "bf16", "compiled")
+            run.part(f"kernels of {what}, compiled", part, 10)
+    run.part("losses", lambda: losses(run, bed, 300 if on_gpu else 4, min(large, 8192)), 40)
     run.part("medians", lambda: agreement(run, bed, large), 5)
     if on_gpu:
-        run.part(
-            "compiled training", lambda: other_forms(run, bed, "training", ("M2M",), large, "bf16", "compiled"), 60
-        )
-        run.part("compiled scoring", lambda: other_forms(run, bed, "scoring", ("M2M",), large, "bf16", "compiled"), 40)
-        kinds, graph = ("M2M", "backbone", "plain PyTorch"), "compiled, CUDA graph"
-        run.part("compiled kernels", lambda: kernels(run, bed, "training", large, "bf16", "compiled"), 40)
-        run.part(
-            "compiled and CUDA graph", lambda: other_forms(run, bed, "scoring", ("M2M",), large, "bf16", graph), 40
-        )
-        run.part(
-            "compiled plain networks",
-            lambda: other_forms(run, bed, "training", kinds[1:], large, "bf16", "compiled"),
-            60,
-        )
-        run.part("compiled tf32", lambda: other_forms(run, bed, "training", ("M2M",), large, "tf32", "compiled"), 50)
-        run.part("where the time goes, fp32", lambda: shares(run, bed, large, "fp32"), 10)
+        run.part("compiled tf32", lambda: other_forms(run, bed, "training", ("M2M",), large, "tf32", "compiled"), 35)
+    run.part("forms of parts", lambda: tried(run, bed, large), 25)
+    if on_gpu:
+        run.part("where the time goes, fp32", lambda: shares(run, bed, large, "fp32"), 5)
     watchdog.cancel()
     run.write()
     print(run.page())

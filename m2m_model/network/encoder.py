@@ -1,10 +1,11 @@
 """Shared bottom embedding and the transformer layer over days (paper, "Backbone Network").
 
-B batch, L days, F features a day, C tokens (L / patch_days), D width, H heads.
+B batch, L days, F features a day, C tokens (L / patch_days), D width, H heads, E width of a head.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ from torch.nn import functional
 
 from m2m_model.data.features import NOT_REGISTERED
 
+FEW_TOKENS = 16  # so many attend in sums of one compiled kernel, more in matrix products
+
 
 class SummedEmbedding(torch.autograd.Function):
     """``nn.EmbeddingBag``'s sum, for a GPU: the weight's gradient is one product with the codes as zeros and ones.
 
-    EmbeddingBag sorts all rows of a batch for it, and adds up a code that most days share one after the other. X
+    EmbeddingBag sorts all rows of a batch for it, and adds up a code that most days share one after the other. Under
+    autocast the table is read in the lower precision, and a compiled step makes the sum itself such a product. X
     tokens, S slots of a token (each with codes of its own), V = S x codes rows.
     """
 
@@ -27,20 +31,34 @@ class SummedEmbedding(torch.autograd.Function):
         ctx.rows = len(weight_VD)
         autocast = torch.is_autocast_enabled(code_XS.device.type)
         ctx.dtype = torch.get_autocast_dtype(code_XS.device.type) if autocast else weight_VD.dtype
-        row_XS = slot_rows(code_XS, ctx.rows // code_XS.shape[1])
-        return functional.embedding_bag(row_XS, weight_VD.detach(), mode="sum")
+        slots = code_XS.shape[1]
+        codes = ctx.rows // slots
+        weight_VD = weight_VD.detach()
+        if autocast and torch.compiler.is_compiling():
+            weight_SCD = functional.pad(weight_VD.view(slots, codes, -1), (0, 0, 0, -codes % 8))
+            return _hot(code_XS, codes, ctx.dtype) @ weight_SCD.flatten(0, 1).to(ctx.dtype)
+        return functional.embedding_bag(slot_rows(code_XS, codes), weight_VD.to(ctx.dtype), mode="sum")
 
     @staticmethod
     def backward(ctx: Any, grad_XD: Tensor) -> tuple[None, Tensor]:
         (code_XS,) = ctx.saved_tensors
         slots = code_XS.shape[1]
         codes = ctx.rows // slots
-        # Rows of whole 16 bytes: matrix units take nothing else at full speed.
-        code_C = torch.arange(-(-codes // 8) * 8, dtype=code_XS.dtype, device=code_XS.device)
-        hot_XSC = (code_XS.unsqueeze(2) == code_C).to(ctx.dtype)
-        grad_YD = hot_XSC.flatten(1).T @ grad_XD.to(ctx.dtype)
-        grad_VD = grad_YD.view(slots, len(code_C), -1)[:, :codes].reshape(ctx.rows, -1)
-        return None, grad_VD.to(grad_XD.dtype)
+        # A long sum into a small matrix keeps few of a GPU's units busy: it is cut in parts.
+        parts = math.gcd(len(code_XS), 64)
+        hot_PYW, grad_PYD = (
+            tensor_XY.reshape(parts, -1, tensor_XY.shape[1])
+            for tensor_XY in (_hot(code_XS, codes, ctx.dtype), grad_XD.to(ctx.dtype))
+        )
+        grad_WD = (hot_PYW.transpose(1, 2) @ grad_PYD).sum(0, dtype=torch.float32)
+        return None, grad_WD.view(slots, -1, grad_WD.shape[1])[:, :codes].reshape(ctx.rows, -1)
+
+
+def _hot(code_XS: Tensor, codes: int, dtype: torch.dtype) -> Tensor:
+    """A row of zeros and ones for each token, a block of columns for each slot: codes, made up to whole 16 bytes, for
+    matrix units take nothing else at full speed."""
+    code_C = torch.arange(codes + -codes % 8, dtype=code_XS.dtype, device=code_XS.device)
+    return (code_XS.unsqueeze(2) == code_C).to(dtype).flatten(1)
 
 
 def slot_rows(code_XS: Tensor, codes: int) -> Tensor:
@@ -82,6 +100,23 @@ class PatchEmbedding(nn.Module):
         return value_BCD + self.position(back_C), present_BC
 
 
+def attend(query_BHCE: Tensor, key_BHCE: Tensor, value_BHCE: Tensor, present_BC: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(E)) V over the tokens that are present, (B, H, C, E).
+
+    Written out: ``scaled_dot_product_attention`` is made for long sequences. For eight tokens it takes four times as
+    long on a GPU (docs/gpu.md), no less on a CPU, and cuDNN's fails on the gradients of large batches in bfloat16.
+    """
+    absent_B11C = torch.zeros_like(present_BC, dtype=torch.float32).masked_fill(~present_BC, -torch.inf)[:, None, None]
+    scale = query_BHCE.shape[-1] ** -0.5
+    if torch.compiler.is_compiling() and query_BHCE.shape[2] <= FEW_TOKENS:
+        score_BHCC = (query_BHCE.unsqueeze(3) * key_BHCE.unsqueeze(2)).sum(-1) * scale + absent_B11C
+        mixed: Tensor = (score_BHCC.softmax(-1).unsqueeze(-1) * value_BHCE.unsqueeze(2)).sum(3)
+        return mixed
+    score_BHCC = (query_BHCE * scale) @ key_BHCE.transpose(2, 3) + absent_B11C
+    mixed = score_BHCC.softmax(-1) @ value_BHCE
+    return mixed
+
+
 class TransformerLayer(nn.Module):
     """MH(X) = concat(head_1 .. head_H) W^H over the day axis, padding masked; residuals, norms and feed-forward."""
 
@@ -95,10 +130,11 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, token_BCD: Tensor, present_BC: Tensor) -> Tensor:
+        """Every row of ``present_BC`` has a True: there is no softmax over nothing."""
         batch, tokens, width = token_BCD.shape
         split = self.query_key_value(self.norm_attention(token_BCD)).view(batch, tokens, 3, self.heads, -1)
         query, key, value = split.permute(2, 0, 3, 1, 4)
-        mixed_BHCE = functional.scaled_dot_product_attention(query, key, value, attn_mask=present_BC[:, None, None, :])
+        mixed_BHCE = attend(query, key, value, present_BC)
         token_BCD = token_BCD + self.dropout(self.join_heads(mixed_BHCE.transpose(1, 2).reshape(batch, tokens, width)))
         fed_BCD: Tensor = self.dropout(self.feed(self.norm_feed(token_BCD)))
         return token_BCD + fed_BCD

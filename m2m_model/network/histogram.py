@@ -63,7 +63,7 @@ class Histogram(nn.Module):
     def distribution(self, output_BMQ: Tensor, level_BM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (B, M), zero mass (B, M) and quantiles (G, B, M)."""
         p_BMC = (output_BMQ.double() + self.mask_MC).softmax(-1)
-        cdf_BMC = p_BMC.cumsum(-1)
+        cdf_BMC = _cumulative(p_BMC)
         level_G = self.level_G
         wanted_BMG = level_G.expand(*cdf_BMC.shape[:2], -1).contiguous()
         class_BMG = torch.searchsorted(cdf_BMC, wanted_BMG - 1e-9).clamp_max(self.outputs - 1)
@@ -92,6 +92,13 @@ class Histogram(nn.Module):
             )
             means.append((p_BMC[:, m, 1 : 1 + bins] * middle_K).sum(-1) * level_B1[:, 0])
         return torch.stack(means, 1), p_BMC[..., 0], torch.stack(levels).permute(2, 1, 0)
+
+
+def _cumulative(p_BMC: Tensor) -> Tensor:
+    """Sums over the classes. A GPU scans across rows far faster than along them."""
+    if p_BMC.is_cuda and not torch.compiler.is_compiling():
+        return p_BMC.permute(2, 0, 1).contiguous().cumsum(0).permute(1, 2, 0).contiguous()
+    return p_BMC.cumsum(-1)
 
 
 def histogram_edges(ratios: Sequence[Floats], bins: int) -> Floats:

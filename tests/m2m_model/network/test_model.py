@@ -3,11 +3,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from m2m_model.config import ModelConfig
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
-from m2m_model.network.encoder import PatchEmbedding, SequenceEncoder, SummedEmbedding, TransformerLayer, slot_rows
+from m2m_model.network.encoder import (
+    PatchEmbedding,
+    SequenceEncoder,
+    SummedEmbedding,
+    TransformerLayer,
+    attend,
+    slot_rows,
+)
 from m2m_model.network.model import M2M, Batch
 
 SMALL = ModelConfig(width=16, experts=3)
@@ -120,6 +128,34 @@ def test_attention_is_over_days_not_over_the_batch() -> None:
     assert (difference[1:] == 0).all()
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("tokens", [1, 8, 56])
+def test_attention_is_that_of_the_library(tokens: int, compiled: bool) -> None:
+    torch.manual_seed(tokens)
+    present_BC = torch.rand(20, tokens) < 0.5
+    present_BC[:, -1] = True  # as the encoder sees to
+    present_BC[0, :-1] = False
+    split_BC3HE = torch.randn(20, tokens, 3, 4, 16, requires_grad=True)
+    down_BHCE = torch.randn(20, 4, tokens, 16)
+    form = torch.compile(attend, backend="eager") if compiled else attend
+    query, key, value = split_BC3HE.permute(2, 0, 3, 1, 4)
+    library = functional.scaled_dot_product_attention(query, key, value, attn_mask=present_BC[:, None, None])
+    found = form(query, key, value, present_BC)
+    torch.testing.assert_close(found, library, atol=1e-5, rtol=1e-5)
+    gradients = [torch.autograd.grad(mixed, split_BC3HE, down_BHCE, retain_graph=True) for mixed in (found, library)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("patch_days", [1, 7])
+def test_a_window_trains_whatever_days_are_padding(patch_days: int) -> None:
+    """None, some, all but the newest, and all of them."""
+    torch.manual_seed(0)
+    encoder = SequenceEncoder(2, 10, 56, patch_days, 16, 4, 2, 0.0)
+    registered_BL = torch.arange(56) >= torch.tensor([0, 20, 55, 56]).unsqueeze(1)
+    encoder(torch.randint(1, 10, (4, 56, 2)), registered_BL).square().sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in encoder.parameters())
+
+
 def test_a_summed_embedding_is_an_embedding_bag_with_the_same_gradient() -> None:
     """What a GPU uses in its place."""
     torch.manual_seed(0)
@@ -133,3 +169,23 @@ def test_a_summed_embedding_is_an_embedding_bag_with_the_same_gradient() -> None
         results.append((sum_XD, torch.autograd.grad(sum_XD, bag.weight, direction_XD)[0]))
     assert torch.equal(results[0][0], results[1][0])
     torch.testing.assert_close(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_summed_embedding_in_bfloat16_is_near_the_whole_one(compiled: bool) -> None:
+    torch.manual_seed(0)
+    codes, slots = 11, 6
+    bag = torch.nn.EmbeddingBag(slots * codes, 8, mode="sum")
+    code_XS = torch.randint(0, codes, (640, slots), dtype=torch.uint8)
+    direction_XD = torch.randn(640, 8)
+    form = torch.compile(SummedEmbedding.apply, backend="aot_eager") if compiled else SummedEmbedding.apply
+    with torch.autocast("cpu", torch.bfloat16):
+        sum_XD = form(code_XS, bag.weight)
+    assert sum_XD.dtype == torch.bfloat16
+    whole_XD = bag(slot_rows(code_XS, codes))
+    torch.testing.assert_close(sum_XD.float(), whole_XD, atol=0.05, rtol=0.02)
+    found, expected = (
+        torch.autograd.grad(side, bag.weight, direction_XD.to(side.dtype))[0] for side in (sum_XD, whole_XD)
+    )
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.1, rtol=0.02)
