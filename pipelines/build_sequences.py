@@ -186,13 +186,13 @@ def series_of(days: pl.DataFrame, first: date, advertiser: pl.DataFrame | None, 
     cut = days.filter(oldest).explode("day").filter(pl.col("day") >= start)
     rest = days.filter(~oldest).with_columns(pl.col("day").list.first())
     series = pl.concat([cut, rest]).group_by(SERIES).agg(pl.col("day").min()).sort(SERIES)
-    series = series.with_columns(first_row=pl.from_epoch("day", time_unit="d").cast(pl.Date)).drop("day")
+    series = series.with_columns(_first_row=pl.from_epoch("day", time_unit="d").cast(pl.Date)).drop("day")
     if advertiser is None:
         series = series.with_columns(registered_on=pl.lit(None, pl.Date))
     else:
         series = series.join(advertiser.drop("ds", "bucket"), on="advertiser_id", how="left", maintain_order="left")
     series = series.join(scenario, on="scenario_id", how="left", maintain_order="left")
-    return series.with_columns(registered_on=pl.min_horizontal("registered_on", "first_row")).drop("first_row")
+    return series.with_columns(registered_on=pl.min_horizontal("registered_on", "_first_row")).drop("_first_row")
 
 
 def plan_weeks(config: Config, warehouse: Warehouse, ends: list[date]) -> dict[int, list[Week]]:

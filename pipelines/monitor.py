@@ -17,6 +17,7 @@ import polars as pl
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from m2m_model.config import ACTIVE
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.errors import DataError
 from pipelines.spark.session import spark_session
@@ -26,6 +27,7 @@ from pipelines.warehouse.days import days_between
 from pipelines.warehouse.files import DataFile
 
 TABLE = "marts.forecast_quality"
+_ACTIVE = "_active"  # beside metrics of any name
 
 
 def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame:
@@ -51,7 +53,7 @@ def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame
     performance = _view(spark, warehouse, "staged.performance_daily", files)
     metrics = [F.col(name) for name in config.metric_names]
     active = F.greatest(*metrics) if len(metrics) > 1 else metrics[0]
-    performance.withColumn("active", active).createOrReplaceTempView("performance_daily")
+    performance.withColumn(_ACTIVE, active).createOrReplaceTempView("performance_daily")
     _actual_total(run, spark, as_of).createOrReplaceTempView("actual_total")
     judged = run_sql(spark, SHARED / "marts" / "forecast_quality.sql", as_of=as_of, horizon_days=horizon)
     rows = pl.from_arrow(judged.toArrow())  # one row per method x scenario x task
@@ -77,7 +79,7 @@ def _actual_total(run: Run, spark: SparkSession, as_of: date) -> DataFrame:
             spark,
             SHARED / "intermediate" / f"actual_{task.aggregate}.sql",
             task=task.name,
-            metric=task.metric,
+            metric=_ACTIVE if task.metric == ACTIVE else task.metric,
             as_of=as_of,
             horizon_days=horizon,
         )

@@ -195,7 +195,7 @@ def counters_frame(report: pl.DataFrame, checks: Sequence[Check]) -> pd.DataFram
     frame = summed.select("ds", "scenario_id").unique().sort("ds", "scenario_id")
     for counter, lower in {check.counter: check.max_value is None for check in checks}.items():
         one = summed.filter(counter=counter).select(
-            "ds", "scenario_id", pl.col("value").alias(counter), pl.col("example").alias(f"{counter}_example")
+            "ds", "scenario_id", pl.col("value").alias(counter), pl.col("example").alias(f"{counter}!example")
         )
         frame = frame.join(one, on=["ds", "scenario_id"], how="left", nulls_equal=True)
         if not lower:

@@ -98,28 +98,28 @@ def put_together(
     A behavior without a scenario counts for every scenario of its advertiser.
     """
     # Ids are looked up once, and lists are moved as little as can be: that is what takes the time here.
-    places = series.select(*SERIES).with_row_index("place")
-    place_of = weeks.select(SERIES).join(places, on=SERIES, how="left", maintain_order="left")["place"]
+    places = series.select(*SERIES).with_row_index("_place")
+    place_of = weeks.select(SERIES).join(places, on=SERIES, how="left", maintain_order="left")["_place"]
     placed = weeks.with_columns(place_of)
-    acted = placed.select("place", "behavior_day", *behaviors).explode("behavior_day", *behaviors)
+    acted = placed.select("_place", "behavior_day", *behaviors).explode("behavior_day", *behaviors)
     shared = weeks.select(*SERIES, "behavior_day", *behaviors).filter(pl.col("scenario_id").is_null())
     if shared.height:
         everywhere = _lists(shared.drop("scenario_id"), "advertiser_id", "behavior_day")
-        everywhere = places.select("advertiser_id", "place").join(everywhere, on="advertiser_id")
+        everywhere = places.select("advertiser_id", "_place").join(everywhere, on="advertiser_id")
         acted = pl.concat([acted, everywhere.select(acted.columns).explode("behavior_day", *behaviors)])
         # One key of both: days of all series, one series after the other.
-        key = (pl.col("place").cast(pl.Int64) * 2**32 + pl.col("behavior_day")).alias("key")
-        acted = acted.select(key, *behaviors).group_by("key").sum().sort("key")
-        place, day = (pl.col("key") // 2**32).cast(pl.UInt32), (pl.col("key") % 2**32).cast(pl.Int32)
-        acted = acted.select(place.alias("place"), day.alias("behavior_day"), *behaviors)
-    found = places.select("place")
-    achieved = _lists(placed.select("place", "day", *metrics), "place", "day")
-    for lists in (achieved, acted.group_by("place").agg("behavior_day", *behaviors)):
-        found = found.join(lists, on="place", how="left", maintain_order="left")
+        key = (pl.col("_place").cast(pl.Int64) * 2**32 + pl.col("behavior_day")).alias("_key")
+        acted = acted.select(key, *behaviors).group_by("_key").sum().sort("_key")
+        place, day = (pl.col("_key") // 2**32).cast(pl.UInt32), (pl.col("_key") % 2**32).cast(pl.Int32)
+        acted = acted.select(place.alias("_place"), day.alias("behavior_day"), *behaviors)
+    found = places.select("_place")
+    achieved = _lists(placed.select("_place", "day", *metrics), "_place", "day")
+    for lists in (achieved, acted.group_by("_place").agg("behavior_day", *behaviors)):
+        found = found.join(lists, on="_place", how="left", maintain_order="left")
     found = found.with_columns(pl.col("day", *metrics, "behavior_day", *behaviors).fill_null([]))
     keys, attributes = [*SERIES, "registered_on"], [name for name in series.columns if name not in SERIES]
     attributes.remove("registered_on")
-    return pl.concat([series.select(keys), found.drop("place"), series.select(attributes)], how="horizontal")
+    return pl.concat([series.select(keys), found.drop("_place"), series.select(attributes)], how="horizontal")
 
 
 def _lists(weeks: pl.DataFrame, by: str, day: str) -> pl.DataFrame:
