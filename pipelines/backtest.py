@@ -80,18 +80,16 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
 
     mean = mean_nmae(sums)
     overall = found.filter(pl.col("cutoff").is_null())
-    metrics = {f"backtest_nmae/{name}": value for name, value in mean.items()}
+    metrics: dict[tuple[str, ...], float] = {("backtest_nmae", name): value for name, value in mean.items()}
     for forecaster, scenario, task, nmae, coverage in overall.select(
         "forecaster", "scenario_id", "task", "nmae", "coverage_90"
     ).iter_rows():
-        scenario = "all" if scenario == "*" else scenario
-        metrics[f"backtest_nmae/{forecaster}/{scenario}/{task}"] = nmae if nmae is not None else float("nan")
+        metrics["backtest_nmae", forecaster, scenario, task] = nmae if nmae is not None else float("nan")
         if coverage is not None:
-            metrics[f"backtest_coverage_90/{forecaster}/{scenario}/{task}"] = coverage
+            metrics["backtest_coverage_90", forecaster, scenario, task] = coverage
     logged = value.filter(pl.col("figure").is_in(_LOGGED_VALUE)).drop_nulls("value")
-    parts = ("figure", "forecaster", pl.col("scenario_id").replace(ALL_SCENARIOS, "all"), "task")
-    names = pl.concat_str(*parts, separator="/")
-    metrics |= {f"backtest_{name}": number for name, number in logged.select(names, "value").iter_rows()}
+    for figure, *parts, number in logged.select("figure", "forecaster", "scenario_id", "task", "value").iter_rows():
+        metrics[f"backtest_{figure}", *parts] = number
     registry.log_metrics(challenger.run_id, metrics)
     pairs = sample_pairs(spark, sequences, cutoffs[0], challenger.folder)
     folder = config.home / "runs" / run.run_id

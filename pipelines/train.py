@@ -86,7 +86,7 @@ def _log(run: Run, sequences: SequenceFiles, result: TrainResult, folder: Path, 
         "best_epoch": result.best_epoch,
         "steps": result.steps,
     }
-    for part in (config.model, config.training, config.distributor, config.history, config.backtest):
+    for part in (config.dataset, config.model, config.training, config.distributor, config.history, config.backtest):
         params |= {f"{type(part).__name__}.{key}": value for key, value in dataclasses.asdict(part).items()}
     tags = {
         "m2m.run-id": run.run_id,
@@ -100,14 +100,14 @@ def _log(run: Run, sequences: SequenceFiles, result: TrainResult, folder: Path, 
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     with registry.new_run(f"train {run.ds}", params, tags) as run_id:
         for epoch in result.epochs:
-            metrics = {
-                "train_loss": epoch.train_loss,
-                "validation_loss": epoch.validation_loss,
-                "validation_nmae": epoch.nmae,
+            metrics: dict[tuple[str, ...], float] = {
+                ("train_loss",): epoch.train_loss,
+                ("validation_loss",): epoch.validation_loss,
+                ("validation_nmae",): epoch.nmae,
             }
-            metrics |= {f"validation_nmae/{cell.scenario_id}/{cell.task}": cell.nmae for cell in epoch.cells}
+            metrics |= {("validation_nmae", cell.scenario_id, cell.task): cell.nmae for cell in epoch.cells}
             registry.log_metrics(run_id, metrics, step=epoch.epoch, timestamp_ms=now_ms)
-        registry.log_metrics(run_id, {"rows_per_second": result.rows_per_second}, timestamp_ms=now_ms)
+        registry.log_metrics(run_id, {("rows_per_second",): result.rows_per_second}, timestamp_ms=now_ms)
         registry.client.log_artifact(run_id, str(config.path), "config")
         for figure in plots.training_plots(result.epochs, folder / "plots"):
             registry.client.log_artifact(run_id, str(figure), "plots")
