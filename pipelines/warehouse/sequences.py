@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Protocol
 
 import polars as pl
 import pyarrow as pa
@@ -18,9 +19,9 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
-from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between
 from pipelines.warehouse.files import DataFile, read_files
+from pipelines.warehouse.pins import INPUT, Pin
 
 TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"
 SERIES = ["advertiser_id", "scenario_id"]
@@ -128,34 +129,41 @@ def _lists(weeks: pl.DataFrame, by: str, day: str) -> pl.DataFrame:
     return weeks.explode(day, *values).group_by(by).agg(day, *values)
 
 
-def open_sequences(config: Config, warehouse: Warehouse, as_of: date, snapshot_id: int | None = None) -> SequenceFiles:
+class Tables(Protocol):
+    """Where tables are read from: the warehouse as it is now, or what a run has pinned."""
+
+    def pin(self, name: str, snapshot_id: int | None = None) -> Pin: ...
+
+
+def open_sequences(config: Config, tables: Tables, as_of: date, snapshot_id: int | None = None) -> SequenceFiles:
     """Plan the sequences as of a day, as they were built; ``snapshot_id``: as an earlier snapshot of the table saw it.
 
     Raises:
         DataError: they were never built.
         ConfigError: there is no such snapshot.
     """
-    if snapshot_id is not None and not warehouse.has_snapshot(TABLE, snapshot_id):
+    if snapshot_id is not None and not tables.pin(TABLE).knows(snapshot_id):
         raise ConfigError(f"{TABLE}: there is no snapshot {snapshot_id}; it may have expired")
+    series = tables.pin(TABLE, snapshot_id)
     files, weeks = defaultdict(list), defaultdict(list)
-    for file in warehouse.files(TABLE, as_of, as_of, snapshot_id):
+    for file in series.files(as_of):
         files[file.bucket].append(file)
-    snapshot_id = snapshot_id or warehouse.snapshot_id(TABLE)
-    if not files or snapshot_id is None:
+    if not files or series.snapshot_id is None:
         raise DataError(
             f"{TABLE} ds={as_of}: no sequences; expected at least one series. Build them with: "
             f"python -m pipelines.build_sequences --config {config.path} --date {as_of}"
         )
     # The weeks that this day was built from; once that snapshot has expired, the newest.
-    made_from = int(warehouse.lineage(TABLE, snapshot_id).get(as_of, {}).get(f"m2m.input.{WEEK_TABLE}", 0))
-    known = made_from if warehouse.has_snapshot(WEEK_TABLE, made_from) else None
+    made_from = int(series.lineage().get(as_of, {}).get(INPUT + WEEK_TABLE, 0))
+    known = tables.pin(WEEK_TABLE).knows(made_from)
+    parts = tables.pin(WEEK_TABLE, made_from if known else None)
     first = history_start(config, as_of)
     ends = week_ends(first, as_of)
-    for file in warehouse.files(WEEK_TABLE, ends[0], as_of, known):
+    for file in parts.files(ends[0], as_of):
         if file.ds in ends:
             weeks[file.bucket].append(file)
-    schemas = warehouse.arrow_schema(TABLE), warehouse.arrow_schema(WEEK_TABLE)
-    return SequenceFiles(as_of, first, snapshot_id, dict(files), dict(weeks), *schemas, config.sequence_spec)
+    schemas = series.schema, parts.schema
+    return SequenceFiles(as_of, first, series.snapshot_id, dict(files), dict(weeks), *schemas, config.sequence_spec)
 
 
 def history_start(config: Config, as_of: date) -> date:
