@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from deployment import FIRST_DAY, SQL, TOML, Deployment, rows_of_day
+from pyspark.sql import SparkSession
 
 from m2m_model.data.panel import Panel
 from m2m_model.data.targets import targets_Nm
@@ -42,7 +43,7 @@ AWAY = {
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def chain(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Iterator[Deployment]:
     """Seventy days staged, sequences built, baseline forecasts made, a model trained, measured and promoted."""
     folder = tmp_path_factory.mktemp("chain") / "tiny"
     folder.mkdir()
@@ -53,7 +54,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     (folder / "performance_daily.sql").write_text(SQL)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("M2M_HOME", str(folder.parent / "home"))
-        deployment = Deployment(folder, str)
+        deployment = Deployment(folder, str, lambda: spark)
         for number in range(DAYS + 7):
             day = FIRST_DAY + timedelta(days=number)
             away = [who for who, days in AWAY.items() if number in days]
