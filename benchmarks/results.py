@@ -32,18 +32,18 @@ import pyarrow.compute as pc
 from m2m_model.config import ModelConfig, Task, TrainConfig
 from m2m_model.data.features import fit_inputs
 from m2m_model.data.panel import Panel
-from m2m_model.data.served_by import eligible
+from m2m_model.data.served_by import COLD_START, eligible, served_by
 from m2m_model.data.spec import daily_totals
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import BASELINES
-from m2m_model.forecasts.calibration import CELL_ROWS, LevelCalibration
+from m2m_model.forecasts.calibration import LevelCalibration
+from m2m_model.forecasts.cells import CELL_ROWS
 from m2m_model.forecasts.distribution import Distribution, pool
 from m2m_model.forecasts.forecaster import Forecaster
-from m2m_model.forecasts.forecasts import COLD_START_METHOD, Forecasts, forecast_baseline
+from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
 from m2m_model.forecasts.metrics import cell_sums, finish, mean_over_tasks
 from m2m_model.forecasts.value import churn, ranking, reliability, size_deciles
-from m2m_model.levels import LEVELS
 from m2m_model.rivals.boosted import (
     CUTOFFS,
     EVERY_DAYS,
@@ -163,10 +163,10 @@ def subset(panel: Panel, kept_N: np.ndarray, tasks: tuple[Task, ...]) -> Panel:
 
 
 def judged(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Table:
-    """Error sums; the rows of the cold-start rule are judged apart, as ``NAME, cold start``."""
+    """Error sums; series with under 7 days of history are judged apart too, as ``NAME, cold start``."""
     tasks = [task.name for task in panel.spec.tasks]
     actual_NM = targets_Nm(panel, panel.index_of(cutoff), forecasts.series_N)
-    young_N = forecasts.method_N == COLD_START_METHOD
+    young_N = served_by(panel, panel.index_of(cutoff))[forecasts.series_N] == COLD_START
     parts = [
         cell_sums(forecasts.distribution[rows], actual_NM[rows], forecasts.scenario_N[rows], tasks, cutoff, label)
         for rows, label in ((np.ones(len(actual_NM), bool), name), (young_N, f"{name}, cold start"))
@@ -254,8 +254,7 @@ def run_block(
                 parts.append(oracle(panel, later, cutoffs, forecaster.inputs.scenarios))
     if quick or number:
         return parts, values
-    unmoved = LevelCalibration((tuple(LEVELS.tolist()),) * len(spec.tasks), (1.0,) * len(spec.tasks), {})
-    judge("without level calibration", replace(trained[0], levels=unmoved))
+    judge("without level calibration", replace(trained[0], levels=LevelCalibration.identity(len(spec.tasks))))
     for cutoff in cutoffs:
         each = [forecaster.predict(panel, cutoff) for forecaster in trained]
         spread = [forecasts.distribution for forecasts in each]

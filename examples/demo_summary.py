@@ -95,9 +95,8 @@ def gate(warehouse: Warehouse, day: date) -> str:
 
 def forecasts(config: Config, warehouse: Warehouse, day: date) -> str:
     rows = rows_of(warehouse, "marts.forecast_daily", day, limit=None)
-    methods = ", ".join(
-        f"{count:,} by {method}" for method, count in rows.group_by("method").len().sort("len").iter_rows()
-    )
+    by_method = rows.group_by(pl.col("method").str.split("@").list.first()).len().sort("len", "method")
+    methods = ", ".join(f"{count:,} by {method}" for method, count in by_method.iter_rows())
     key, first_task = ["advertiser_id", "scenario_id"], config.task[0].name
     largest = rows.filter(task=first_task).sort("point", *key, descending=[True, False, False]).select(key)
     chosen = largest.head(SERIES_SHOWN).with_row_index("rank").join(rows, on=key).sort("rank", "task")
@@ -108,7 +107,8 @@ def forecasts(config: Config, warehouse: Warehouse, day: date) -> str:
         ).iter_rows()
     ]
     table = aligned([["advertiser", "scenario", "task", "forecast", "90 % interval", "method"], *body])
-    return f"{len(rows):,} forecasts: {methods}. The series with the largest {first_task}:\n{table}"
+    weights = "; after @ the network's weight" if rows["method"].str.contains("@").any() else ""
+    return f"{len(rows):,} forecasts: {methods}{weights}. The series with the largest {first_task}:\n{table}"
 
 
 def look_further(config_file: Path, day: date) -> str:

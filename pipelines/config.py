@@ -301,6 +301,7 @@ class Config:
             horizon_days=self.dataset.horizon_days,
             window_days=self.history.window_days,
             eligible_days=self.dataset.eligible_days,
+            not_above=self.checks.not_above,
         )
 
     @property

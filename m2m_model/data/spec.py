@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import reduce
 from typing import Any
 
@@ -18,7 +18,11 @@ WEEKS = 8  # weekly totals among the dense features
 
 @dataclass(frozen=True)
 class SequenceSpec:
-    """The names and lengths that a data set declares; ``eligible_days`` is how recent a row makes a series eligible."""
+    """The names and lengths that a data set declares; ``eligible_days`` is how recent a row makes a series eligible.
+
+    ``not_above`` are pairs (small, large) of metrics: no day has more of the one than of the other. They bind what is
+    published and nothing that is learned, so specs that differ in them alone are equal: the panel's, today's, count.
+    """
 
     metrics: tuple[str, ...]
     behaviors: tuple[str, ...]
@@ -28,11 +32,15 @@ class SequenceSpec:
     horizon_days: int
     window_days: int
     eligible_days: int = 28
+    not_above: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for task in self.tasks:
             if task.metric != ACTIVE and task.metric not in self.metrics:
                 raise ValueError(f'task {task.name}: metric "{task.metric}" is not one of {", ".join(self.metrics)}')
+        for name in {name for pair in self.not_above for name in pair}:
+            if name not in self.metrics:
+                raise ValueError(f'not_above: "{name}" is not one of {", ".join(self.metrics)}')
         for name in ("horizon_days", "window_days", "eligible_days"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
@@ -49,7 +57,8 @@ class SequenceSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> SequenceSpec:
         tasks = tuple(Task(**task) for task in values["tasks"])
         names = {key: tuple(value) for key, value in values.items() if isinstance(value, list | tuple)}
-        return cls(**{**values, **names, "tasks": tasks})
+        pairs = tuple((small, large) for small, large in values.get("not_above", ()))
+        return cls(**{**values, **names, "tasks": tasks, "not_above": pairs})
 
 
 def daily_totals(performance_xP: Floats, spec: SequenceSpec) -> Floats:

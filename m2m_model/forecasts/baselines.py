@@ -10,6 +10,7 @@ from m2m_model.arrays import Floats, Ints
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import history_days
 from m2m_model.data.spec import daily_totals
+from m2m_model.forecasts.methods import COLD_START, SILENT
 
 Baseline = Callable[[Panel, int, Ints], Floats]
 
@@ -57,7 +58,8 @@ def tsb(panel: Panel, cutoff: int, series: Ints) -> Floats:
 
 
 def cold_start(panel: Panel, cutoff: int, series: Ints) -> Floats:
-    """A series younger than COLD_START_DAYS: its mean per registered day x horizon_days."""
+    """A series younger than COLD_START_DAYS: its mean per registered day x horizon_days. Few go on as they begin: what
+    is published is made unbiased (``forecasts.around``)."""
     return mean_28(panel, cutoff, series)
 
 
@@ -82,3 +84,4 @@ BASELINES: Mapping[str, Baseline] = {
     "same_weekdays": same_weekdays,
     "tsb": tsb,
 }
+RULES: Mapping[str, Baseline] = {COLD_START: cold_start, SILENT: silent}

@@ -9,15 +9,16 @@ N rows, M tasks, W candidate weights, D cutoffs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from m2m_model.arrays import Bools, Floats, Ints, Strings
-from m2m_model.forecasts.calibration import CELL_ROWS
+from m2m_model.forecasts.cells import CELL_ROWS
 from m2m_model.forecasts.distribution import Distribution, pool
+from m2m_model.forecasts.methods import M2M, blended, own_method
 from m2m_model.forecasts.metrics import symmetric_error
 
 WEIGHTS: Floats = np.arange(11) / 10  # of the network; the anchor has the rest
@@ -31,6 +32,13 @@ class Share:
 
     anchor: str
     network: float
+
+    @property
+    def method(self) -> str:
+        """Who makes the figures: the network, the anchor, or both."""
+        if self.network in (0, 1):
+            return M2M if self.network else own_method(self.anchor)
+        return blended(self.anchor, self.network)
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,12 @@ class Blend:
         actual_NM: Floats,
         scenario_N: Strings,
         cutoff_N: Ints,
+        whole_M: Sequence[bool] = (),
     ) -> Blend:
-        """Learn from the points of the network and the simple forecasts on N validation rows."""
+        """Learn from the points of the network and the simple forecasts on N validation rows.
+
+        ``whole_M``: tasks whose points are published as whole numbers, and judged as such.
+        """
 
         def shares(rows: Bools) -> tuple[Share, ...]:
             return tuple(
@@ -58,6 +70,7 @@ class Blend:
                     {name: forecast_NM[rows, m] for name, forecast_NM in simple.items()},
                     actual_NM[rows, m],
                     cutoff_N[rows],
+                    m < len(whole_M) and whole_M[m],
                 )
                 for m in range(actual_NM.shape[1])
             )
@@ -76,15 +89,26 @@ class Blend:
         """The pooled distributions of N rows; ``simple`` holds at least ``anchors``."""
         names = self.anchors
         weight_PNM = np.zeros((1 + len(names), *network.mean_NM.shape))
-        codes, code_N = np.unique(scenario_N.astype(str), return_inverse=True)
-        for code, scenario in enumerate(codes):
-            rows = code_N == code
-            for m, share in enumerate(self.scenarios.get(str(scenario), self.tasks)):
-                weight_PNM[0, rows, m] = share.network
-                if share.network < 1:
-                    weight_PNM[1 + names.index(share.anchor), rows, m] = 1 - share.network
+        for rows, m, share in self.each(scenario_N):
+            weight_PNM[0, rows, m] = share.network
+            if share.network < 1:
+                weight_PNM[1 + names.index(share.anchor), rows, m] = 1 - share.network
         pooled = pool([network, *(simple[name] for name in names)], weight_PNM)
         return replace(pooled, point_NM=keep_zeros(network.point_NM, pooled.point_NM, weight_PNM[0]))
+
+    def methods(self, scenario_N: Strings) -> Strings:
+        """Who makes each figure of N rows, (N, M)."""
+        method_NM = np.empty((len(scenario_N), len(self.tasks)), object)
+        for rows, m, share in self.each(scenario_N):
+            method_NM[rows, m] = share.method
+        return method_NM
+
+    def each(self, scenario_N: Strings) -> Iterator[tuple[Bools, int, Share]]:
+        """The rows of each scenario, each task, its share."""
+        codes, code_N = np.unique(scenario_N.astype(str), return_inverse=True)
+        for code, scenario in enumerate(codes):
+            for m, share in enumerate(self.scenarios.get(str(scenario), self.tasks)):
+                yield code_N == code, m, share
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -100,13 +124,14 @@ class Blend:
         return cls(read(values["tasks"]), {name: read(cell) for name, cell in values["scenarios"].items()})
 
 
-def _share(network_X: Floats, simple: Mapping[str, Floats], actual_X: Floats, cutoff_X: Ints) -> Share:
+def _share(network_X: Floats, simple: Mapping[str, Floats], actual_X: Floats, cutoff_X: Ints, whole: bool) -> Share:
     """The anchor with the least absolute error; of the weights that surely do not lose to it there, the one with the
     least of both errors, absolute and SMAPE, each over the anchor's."""
     cutoffs = np.unique(cutoff_X)
     anchor = min(simple, key=lambda name: float(np.abs(actual_X - simple[name]).sum()))
     weight_W1 = WEIGHTS[:, None]
     mixed_WX = keep_zeros(network_X, weight_W1 * network_X + (1 - weight_W1) * simple[anchor], weight_W1)
+    mixed_WX = np.round(mixed_WX) if whole else mixed_WX
 
     def gain(error_WX: Floats) -> Floats:
         """Over the anchor's error on a mean cutoff: a cutoff counts by what happened on it."""

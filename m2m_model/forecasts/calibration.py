@@ -6,19 +6,20 @@ N rows (series x cutoff), M tasks, Q quantiles, J forecast levels of a cell.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from m2m_model.arrays import Bools, Floats, Ints, Strings
 from m2m_model.config import Task
+from m2m_model.data.activity import GROUPS
+from m2m_model.forecasts.cells import Cells, ungrouped
 from m2m_model.forecasts.distribution import Distribution, decode, levels_of
 from m2m_model.levels import LEVELS, MEDIAN
 
 FORECAST_LEVELS = 10  # at most this many per cell
 LEVEL_ROWS = (30, 200)  # rows that one level is made from: a third of the cell's, within these; levels overlap
-CELL_ROWS = 480  # a scenario with fewer rows uses its task's pooled cell
 FLOOR = 0.2  # of the task's mean: keeps the ratio to a forecast of zero finite
 SHIFT_KEPT = 0.5  # of the rise or fall that all series of a task shared on the few validation dates: half is chance
 
@@ -36,16 +37,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class ResidualQuantiles:
-    """Empirical quantiles of the actual given the forecast, per scenario x task x forecast level; JSON-serialisable.
-
-    A scenario with few rows uses the task's pooled cell; so does one that was never seen.
-    """
+    """Empirical quantiles of the actual given the forecast, per task, activity group, scenario and forecast level;
+    JSON-serialisable. The mean is without bias on the rows that it was learned from."""
 
     tasks: tuple[Task, ...]
     horizon_days: int
     floor_M: tuple[float, ...]
-    pooled: tuple[Cell | None, ...]  # per task; None = no rows
-    scenarios: Mapping[str, tuple[Cell, ...]]
+    mean_scale_M: tuple[float, ...]
+    cells: Cells[Cell] | None  # None = no rows
 
     @classmethod
     def fit(
@@ -53,40 +52,46 @@ class ResidualQuantiles:
         forecast_NM: Floats,
         actual_NM: Floats,
         scenario_N: Strings,
+        group_NM: Ints,
         tasks: Sequence[Task],
         horizon_days: int,
+        shift_kept: float = SHIFT_KEPT,
     ) -> ResidualQuantiles:
-        """Learn from N (forecast, actual) pairs of validation cutoffs. N = 0 gives the point forecast back."""
-        columns = range(len(tasks))
+        """Learn from N (forecast, actual) pairs of validation cutoffs. N = 0 gives the point forecast back.
+
+        ``shift_kept``: how much of what actuals have more, or less, than forecasts all together is believed to last; 1
+        where it is a rule's bias and no drift.
+        """
+        ones = (1.0,) * len(tasks)
         if len(forecast_NM) == 0:
-            return cls(tuple(tasks), horizon_days, (1.0,) * len(tasks), (None,) * len(tasks), {})
+            return cls(tuple(tasks), horizon_days, ones, ones, None)
+        forecast_NM = np.maximum(forecast_NM.astype(np.float64), 0)
         size_M = np.maximum(forecast_NM, actual_NM).mean(0)
         floor_M = tuple(float(FLOOR * size) if size > 0 else 1.0 for size in size_M)
+        steady_NM = actual_NM / _shared_shift(forecast_NM.sum(0), actual_NM.sum(0)) ** (1 - shift_kept)
 
-        steady_NM = actual_NM / _shared_shift(forecast_NM.sum(0), actual_NM.sum(0)) ** (1 - SHIFT_KEPT)
+        def learn(rows: Bools, m: int, coarser: Cell | None) -> Cell:
+            return _fit_cell(forecast_NM[rows, m], steady_NM[rows, m], floor_M[m])
 
-        def cells(rows: Bools) -> tuple[Cell, ...]:
-            return tuple(_fit_cell(forecast_NM[rows, m], steady_NM[rows, m], floor_M[m]) for m in columns)
+        found = cls(tuple(tasks), horizon_days, floor_M, ones, Cells.fit(scenario_N, group_NM, learn))
+        mean_M, steady_M = found.apply(forecast_NM, scenario_N, group_NM).mean_NM.sum(0), steady_NM.sum(0)
+        scale_M = np.divide(steady_M, mean_M, out=np.ones_like(mean_M), where=(mean_M > 0) & (steady_M > 0))
+        return replace(found, mean_scale_M=tuple(map(float, scale_M)))
 
-        names, code_N, count = np.unique(scenario_N.astype(str), return_inverse=True, return_counts=True)
-        large = {str(name): cells(code_N == code) for code, name in enumerate(names) if count[code] >= CELL_ROWS}
-        return cls(tuple(tasks), horizon_days, floor_M, cells(np.ones(len(forecast_NM), bool)), large)
-
-    def apply(self, forecast_NM: Floats, scenario_N: Strings) -> Distribution:
-        """The distribution behind each point forecast; ``days`` tasks stay within 0..horizon_days."""
-        names, code_N = np.unique(scenario_N.astype(str), return_inverse=True)
+    def apply(self, forecast_NM: Floats, scenario_N: Strings, group_NM: Ints) -> Distribution:
+        """The distribution behind each forecast, its median as the point."""
+        forecast_NM = np.maximum(forecast_NM.astype(np.float64), 0)
+        if self.cells is None:
+            return Distribution.point(forecast_NM)
         result_GNM = np.zeros((2 + len(LEVELS), *forecast_NM.shape))
+        for rows, m, cell in self.cells.each(scenario_N, group_NM):
+            result_GNM[:, rows, m] = _apply_cell(cell, forecast_NM[rows, m], self.floor_M[m])
+        result_GNM[0] *= np.asarray(self.mean_scale_M)
         for m, task in enumerate(self.tasks):
-            for code, name in enumerate(names):
-                rows = code_N == code
-                cell = self.scenarios[name][m] if name in self.scenarios else self.pooled[m]
-                forecast_X = np.maximum(forecast_NM[rows, m].astype(np.float64), 0)
-                result_GNM[:, rows, m] = _apply_cell(cell, forecast_X, self.floor_M[m])
             if task.aggregate == "days":
                 result_GNM[2:, :, m] = np.round(np.clip(result_GNM[2:, :, m], 0, self.horizon_days))
                 result_GNM[0, :, m] = np.clip(result_GNM[0, :, m], 0, self.horizon_days)
-        median_NM = result_GNM[2 + MEDIAN]
-        return Distribution(median_NM, result_GNM[0], result_GNM[1], result_GNM[2:])
+        return Distribution(result_GNM[2 + MEDIAN], result_GNM[0], result_GNM[1], result_GNM[2:])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -94,13 +99,16 @@ class ResidualQuantiles:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ResidualQuantiles:
-        """The inverse of ``to_dict``."""
+        """The inverse of ``to_dict``; reads what format 2 wrote, too."""
+        tasks = tuple(Task(**task) for task in values["tasks"])
+        stored = values["cells"] if "cells" in values else ungrouped(values["pooled"], values["scenarios"])
+        nothing = stored is None or None in stored["pooled_MK"][0]
         return cls(
-            tuple(Task(**task) for task in values["tasks"]),
+            tasks,
             values["horizon_days"],
             tuple(values["floor_M"]),
-            tuple(cell and Cell(**cell) for cell in values["pooled"]),
-            {name: tuple(Cell(**cell) for cell in cells) for name, cells in values["scenarios"].items()},
+            tuple(values.get("mean_scale_M", (1.0,) * len(tasks))),
+            None if nothing else Cells.read(stored, lambda cell: Cell(**cell)),
         )
 
 
@@ -111,7 +119,6 @@ def _shared_shift(forecast_M: Floats, actual_M: Floats) -> Floats:
 
 
 def _fit_cell(forecast_X: Floats, actual_X: Floats, floor: float) -> Cell:
-    forecast_X = np.maximum(forecast_X.astype(np.float64), 0)
     order_X = np.argsort(forecast_X, kind="stable")
     ratio_X = actual_X / (forecast_X + floor)
     log_X = np.log(forecast_X + floor)
@@ -133,10 +140,8 @@ def _levels(order_X: Ints) -> list[Ints]:
     return [order_X[start : start + size] for start in starts]
 
 
-def _apply_cell(cell: Cell | None, forecast_X: Floats, floor: float) -> Floats:
+def _apply_cell(cell: Cell, forecast_X: Floats, floor: float) -> Floats:
     """Mean, zero mass and levels, (2 + G, X): ratios interpolated over the logarithm of the forecast."""
-    if cell is None:
-        return np.stack([forecast_X, forecast_X == 0, *np.tile(forecast_X, (len(LEVELS), 1))])
     log_X = np.log(forecast_X + floor)
     ratios = [np.interp(log_X, cell.log_level_J, ratio_J) for ratio_J in (cell.mean_ratio_J, *cell.ratio_GJ)]
     mean_X, *level_GX = np.stack(ratios) * (forecast_X + floor)
@@ -153,47 +158,44 @@ class LevelCalibration:
     move only as far as the cutoffs agree: what they share by chance is shrunk away.
     """
 
-    pooled_MG: tuple[tuple[float, ...], ...]  # per task: the level to read for each of ``LEVELS``
+    cells: Cells[tuple[float, ...]]  # the level to read for each of ``LEVELS``
     mean_ratio_M: tuple[float, ...]
-    scenarios: Mapping[str, tuple[tuple[float, ...], ...]]
 
     @classmethod
-    def fit(cls, forecast: Distribution, actual_NM: Floats, scenario_N: Strings, cutoff_N: Ints) -> LevelCalibration:
+    def fit(
+        cls, forecast: Distribution, actual_NM: Floats, scenario_N: Strings, group_NM: Ints, cutoff_N: Ints
+    ) -> LevelCalibration:
         """Learn from N rows of several cutoffs. N = 0 changes nothing."""
         tasks = actual_NM.shape[1]
-        identity_MG = tuple(tuple(LEVELS.tolist()) for _ in range(tasks))
         if len(actual_NM) == 0:
-            return cls(identity_MG, (1.0,) * tasks, {})
+            return cls.identity(tasks)
         share_M = np.sqrt(_shared_shift(forecast.mean_NM.sum(0), actual_NM.sum(0)))
         low_NM, high_NM = levels_of(forecast, actual_NM)
-        columns, names = range(tasks), scenario_N.astype(str)
-        pooled = tuple(_shrunk_levels(low_NM[:, m], high_NM[:, m], cutoff_N, LEVELS) for m in columns)
-        scenarios = {}
-        for name in np.unique(names):
-            rows = names == name
-            if rows.sum() >= CELL_ROWS:
-                scenarios[str(name)] = tuple(
-                    tuple(_shrunk_levels(low_NM[rows, m], high_NM[rows, m], cutoff_N[rows], pooled[m]).tolist())
-                    for m in columns
-                )
-        return cls(tuple(tuple(row.tolist()) for row in pooled), tuple(map(float, share_M)), scenarios)
 
-    def apply(self, forecast: Distribution, scenario_N: Strings) -> Distribution:
+        def learn(rows: Bools, m: int, coarser: tuple[float, ...] | None) -> tuple[float, ...]:
+            prior_G = LEVELS if coarser is None else np.asarray(coarser)
+            return tuple(_shrunk_levels(low_NM[rows, m], high_NM[rows, m], cutoff_N[rows], prior_G).tolist())
+
+        return cls(Cells.fit(scenario_N, group_NM, learn), tuple(map(float, share_M)))
+
+    @classmethod
+    def identity(cls, tasks: int) -> LevelCalibration:
+        """Leaves every forecast as it is."""
+        return cls(Cells(((tuple(LEVELS.tolist()),) * GROUPS,) * tasks, {}), (1.0,) * tasks)
+
+    def apply(self, forecast: Distribution, scenario_N: Strings, group_NM: Ints) -> Distribution:
         """The forecast with its levels moved, and the point that follows from them."""
         level_GNM, p_zero_NM = np.empty_like(forecast.level_GNM), np.empty_like(forecast.p_zero_NM)
-        names, code_N = np.unique(scenario_N.astype(str), return_inverse=True)
-        for code, name in enumerate(names):
-            rows = code_N == code
-            for m, level_G in enumerate(self.scenarios.get(str(name), self.pooled_MG)):
-                read_G = np.asarray(level_G)
-                zero_X = np.interp(forecast.p_zero_NM[rows, m], [0, *read_G, 1], [0, *LEVELS, 1])
-                position_G = np.interp(read_G, LEVELS, np.arange(len(LEVELS)))
-                below_G = np.minimum(position_G.astype(int), len(LEVELS) - 2)
-                share_G1 = (position_G - below_G)[:, None]
-                level_GX = forecast.level_GNM[:, rows, m]
-                moved_GX = (1 - share_G1) * level_GX[below_G] + share_G1 * level_GX[below_G + 1]
-                level_GNM[:, rows, m] = np.where(LEVELS[:, None] <= zero_X + 1e-9, 0.0, moved_GX)
-                p_zero_NM[rows, m] = zero_X
+        for rows, m, level_G in self.cells.each(scenario_N, group_NM):
+            read_G = np.asarray(level_G)
+            zero_X = np.interp(forecast.p_zero_NM[rows, m], [0, *read_G, 1], [0, *LEVELS, 1])
+            position_G = np.interp(read_G, LEVELS, np.arange(len(LEVELS)))
+            below_G = np.minimum(position_G.astype(int), len(LEVELS) - 2)
+            share_G1 = (position_G - below_G)[:, None]
+            level_GX = forecast.level_GNM[:, rows, m]
+            moved_GX = (1 - share_G1) * level_GX[below_G] + share_G1 * level_GX[below_G + 1]
+            level_GNM[:, rows, m] = np.where(LEVELS[:, None] <= zero_X + 1e-9, 0.0, moved_GX)
+            p_zero_NM[rows, m] = zero_X
         mean_NM = forecast.mean_NM * np.asarray(self.mean_ratio_M)
         return decode(Distribution(forecast.point_NM, mean_NM, p_zero_NM, level_GNM))
 
@@ -203,14 +205,13 @@ class LevelCalibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LevelCalibration:
-        """The inverse of ``to_dict``."""
-        scenarios = {name: tuple(map(tuple, levels)) for name, levels in values["scenarios"].items()}
-        return cls(tuple(map(tuple, values["pooled_MG"])), tuple(values["mean_ratio_M"]), scenarios)
+        """The inverse of ``to_dict``; reads what format 2 wrote, too."""
+        stored = values["cells"] if "cells" in values else ungrouped(values["pooled_MG"], values["scenarios"])
+        return cls(Cells.read(stored, tuple), tuple(values["mean_ratio_M"]))
 
 
-def _shrunk_levels(low_X: Floats, high_X: Floats, cutoff_X: Ints, prior_G: Floats | Sequence[float]) -> Floats:
+def _shrunk_levels(low_X: Floats, high_X: Floats, cutoff_X: Ints, prior_G: Floats) -> Floats:
     """For each of ``LEVELS``, the level to read: learned over the cutoffs, drawn to ``prior_G`` where they disagree."""
-    prior_G = np.asarray(prior_G)
     cutoffs = np.unique(cutoff_X)
     found_DG = np.stack([_quantiles_of(low_X[cutoff_X == day], high_X[cutoff_X == day]) for day in cutoffs])
     move_DG = found_DG - prior_G

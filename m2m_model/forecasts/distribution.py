@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from m2m_model.arrays import Floats, Rows
-from m2m_model.levels import LEVELS, MEDIAN, PUBLISHED
+from m2m_model.levels import LEVELS, PUBLISHED
 
 _SAMPLES = slice(2, -2)  # levels at even distances: together a sample of the distribution
 _CANDIDATES: tuple[int, ...] = tuple(int(np.argmin(np.abs(LEVELS - level))) for level in np.arange(8, 17) / 20)
@@ -81,14 +81,6 @@ class Distribution:
     @property
     def p95_NM(self) -> Floats:
         return self.quantiles[4]
-
-    def around(self, point_NM: Floats) -> Distribution:
-        """The same with ``point_NM`` as point and median; levels that it would cross move with it."""
-        below = (LEVELS < 0.5)[:, None, None]
-        level_GNM = np.where(below, np.minimum(self.level_GNM, point_NM), np.maximum(self.level_GNM, point_NM))
-        level_GNM[MEDIAN] = point_NM
-        p_zero_NM = np.where(point_NM > 0, np.minimum(self.p_zero_NM, 0.499), np.maximum(self.p_zero_NM, 0.5))
-        return Distribution(point_NM, self.mean_NM, p_zero_NM, level_GNM)
 
 
 def decode(distribution: Distribution) -> Distribution:

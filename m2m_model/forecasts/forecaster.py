@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from m2m_model.arrays import Ints
+from m2m_model.arrays import Ints, Strings
 from m2m_model.config import ModelConfig, from_dict, to_dict
+from m2m_model.data.activity import activity_NM
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
@@ -25,11 +26,13 @@ from m2m_model.forecasts.blend import Blend
 from m2m_model.forecasts.calibration import LevelCalibration, ResidualQuantiles
 from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
-from m2m_model.forecasts.forecasts import M2M_METHOD, Forecasts, baseline_distribution, forecast_each
+from m2m_model.forecasts.forecasts import Forecast, Forecasts, forecast_each, simple_distribution
 from m2m_model.forecasts.forward import BATCH_SIZE, choose_device, network_distribution
+from m2m_model.forecasts.methods import M2M as M2M_METHOD
 from m2m_model.network.model import M2M
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE = (2, FORMAT_VERSION)  # 2: calibration without activity groups, no blend of young series
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Forecaster:
     inputs: Inputs
     calibrations: Mapping[str, ResidualQuantiles]
     levels: LevelCalibration
-    blend: Blend | None
+    blend: Blend | None  # None: the network alone
+    young_blend: Blend | None  # the same for series with less than COLD_START_DAYS of history
     metadata: Mapping[str, Any]  # versions, held_out_from, validation cutoffs, best epoch
     device: torch.device
 
@@ -62,9 +66,9 @@ class Forecaster:
         """
         folder = Path(folder)
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if stored.get("format_version") != FORMAT_VERSION:
+        if stored.get("format_version") not in READABLE:
             found = stored.get("format_version")
-            raise ValueError(f"{folder}: format_version {found}; this code reads {FORMAT_VERSION}")
+            raise ValueError(f"{folder}: format_version {found}; this code reads {' and '.join(map(str, READABLE))}")
         device = device or choose_device()
         inputs = Inputs.from_dict(stored["inputs"])
         config = from_dict(ModelConfig, stored["model_config"])
@@ -74,11 +78,12 @@ class Forecaster:
         except RuntimeError as error:
             raise ValueError(f"{folder}: weights.safetensors does not fit config.json: {error}") from error
         calibrations = {name: ResidualQuantiles.from_dict(cells) for name, cells in stored["calibrations"].items()}
-        levels, blend = (
-            LevelCalibration.from_dict(stored["levels"]),
-            stored["blend"] and Blend.from_dict(stored["blend"]),
+        levels = LevelCalibration.from_dict(stored["levels"])
+        blend, young_blend = (
+            blend and Blend.from_dict(blend) for blend in (stored["blend"], stored.get("young_blend"))
         )
-        return cls(model.to(device).eval(), config, inputs, calibrations, levels, blend, stored["metadata"], device)
+        model = model.to(device).eval()
+        return cls(model, config, inputs, calibrations, levels, blend, young_blend, stored["metadata"], device)
 
     def save(self, folder: Path | str) -> Path:
         """Write the model folder; it appears whole or not at all, and replaces an older one."""
@@ -91,6 +96,7 @@ class Forecaster:
             "calibrations": {name: calibration.to_dict() for name, calibration in self.calibrations.items()},
             "levels": self.levels.to_dict(),
             "blend": self.blend and self.blend.to_dict(),
+            "young_blend": self.young_blend and self.young_blend.to_dict(),
             "metadata": dict(self.metadata),
             "versions": {"python": platform.python_version()}
             | {name: packages.version(name) for name in ("torch", "numpy", "pyarrow", "safetensors")},
@@ -104,7 +110,7 @@ class Forecaster:
     def predict(
         self, panel: Panel, cutoff: date, *, all_series: bool = False, batch_size: int = BATCH_SIZE
     ) -> Forecasts:
-        """Forecasts of the eligible series (a row in eligible_days): m2m, or cold_start when younger than 7 days.
+        """Forecasts of the eligible series (a row in eligible_days), by the network, the blend or its anchor.
 
         With ``all_series`` also the silent ones (registered, no row in eligible_days). Each row is independent of the
         rest of its batch and panel. A panel without such a series gives zero rows.
@@ -116,23 +122,30 @@ class Forecaster:
             raise ValueError("the panel's metrics, attributes, tasks or lengths are not those the model was trained on")
         profile = self.inputs.profile(panel)
 
-        def network(day: int, series: Ints) -> Distribution:
-            cutoffs = np.full(len(series), day)
-            raw = network_distribution(
-                self.model, self.inputs, panel, profile, series, cutoffs, self.device, batch_size
-            )
-            return self.serve(raw, panel, day, series)
+        def by_network(blend: Blend | None) -> Forecast:
+            def forecast(day: int, series: Ints) -> tuple[Distribution, Strings]:
+                cutoffs = np.full(len(series), day)
+                raw = network_distribution(
+                    self.model, self.inputs, panel, profile, series, cutoffs, self.device, batch_size
+                )
+                return self.serve(raw, panel, day, series, blend)
 
-        return forecast_each(panel, cutoff, M2M_METHOD, network, self.calibrations, all_series=all_series)
+            return forecast
 
-    def serve(self, raw: Distribution, panel: Panel, day: int, series: Ints) -> Distribution:
-        """The network's own distribution of some series, calibrated, blended and made coherent."""
+        network, young = by_network(self.blend), by_network(self.young_blend)
+        return forecast_each(panel, cutoff, network, self.calibrations, young=young, all_series=all_series)
+
+    def serve(
+        self, raw: Distribution, panel: Panel, day: int, series: Ints, blend: Blend | None
+    ) -> tuple[Distribution, Strings]:
+        """The network's own distribution of some series, calibrated, blended and made coherent; and who made what."""
         scenario_N = panel.scenario_N[series]
-        served = self.levels.apply(raw, scenario_N)
-        if self.blend is not None:
+        served = self.levels.apply(raw, scenario_N, activity_NM(panel, day, series))
+        method_NM = np.full(served.mean_NM.shape, M2M_METHOD, object)
+        if blend is not None:
             simple = {
-                name: baseline_distribution(name, panel, day, series, self.calibrations.get(name))
-                for name in self.blend.anchors
+                name: simple_distribution(name, panel, day, series, self.calibrations.get(name))
+                for name in blend.anchors
             }
-            served = self.blend.apply(served, simple, scenario_N)
-        return coherent(served, self.spec.tasks, self.spec.horizon_days)
+            served, method_NM = blend.apply(served, simple, scenario_N), blend.methods(scenario_N)
+        return coherent(served, panel.spec), method_NM

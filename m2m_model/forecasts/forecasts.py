@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from m2m_model.arrays import Floats, Ints, Strings
+from m2m_model.data.activity import activity_NM
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import COLD_START, NETWORK, SILENT, served_by
 from m2m_model.data.spec import SequenceSpec
-from m2m_model.forecasts import baselines
+from m2m_model.forecasts import baselines, methods
 from m2m_model.forecasts.calibration import ResidualQuantiles
 from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
 
-M2M_METHOD, COLD_START_METHOD, SILENT_METHOD = "m2m", "cold_start", "silent"
 FIGURES = ("point", "mean", "p_zero", "median", "p05", "p25", "p75", "p95")
 FORECAST_SCHEMA = pa.schema(
     [("advertiser_id", pa.string()), ("scenario_id", pa.string()), ("task", pa.string()), ("horizon_days", pa.int32())]
@@ -27,21 +27,22 @@ FORECAST_SCHEMA = pa.schema(
     + [("method", pa.string())]
 )
 
-Forecast = Callable[[int, Ints], Distribution]  # of some series (row indices) as of a day (an index in T)
+# Of some series (row indices) as of a day (an index in T): what is forecast, and who made each figure, (N, M).
+Forecast = Callable[[int, Ints], tuple[Distribution, Strings]]
 
 
 @dataclass(frozen=True)
 class Forecasts:
     """Forecasts of N series of a panel as of the end of ``cutoff``, in panel order.
 
-    ``series_N`` are row indices of the panel; ``method_N`` is m2m, cold_start, silent or baseline:<name>.
+    ``series_N`` are row indices of the panel; ``method_NM`` names who made each figure (``forecasts.methods``).
     """
 
     cutoff: date
     series_N: Ints
     advertiser_N: Strings
     scenario_N: Strings
-    method_N: Strings
+    method_NM: Strings
     distribution: Distribution
 
     def to_table(self, spec: SequenceSpec) -> pa.Table:
@@ -56,7 +57,7 @@ class Forecasts:
         for name in FIGURES:
             figure_NM = getattr(self.distribution, f"{name}_NM")
             columns[name] = figure_NM.astype(np.float64).ravel()
-        columns["method"] = np.repeat(self.method_N, tasks).tolist()
+        columns["method"] = self.method_NM.ravel().tolist()
         return pa.table(columns, FORECAST_SCHEMA)
 
 
@@ -68,69 +69,75 @@ def forecast_baseline(
     *,
     all_series: bool = False,
 ) -> Forecasts:
-    """``Forecaster.predict`` for a baseline: its own forecast stays the median, ``calibrations`` add the interval.
+    """``Forecaster.predict`` for a baseline: its own forecast is the point, ``calibrations`` say how far off it may be.
 
     Raises:
         KeyError: no such baseline.
     """
     known = dict(calibrations or {})
-
-    def forecast(day: int, series: Ints) -> Distribution:
-        own = baseline_distribution(name, panel, day, series, known.get(name))
-        return coherent(own, panel.spec.tasks, panel.spec.horizon_days)
-
-    return forecast_each(panel, cutoff, f"baseline:{name}", forecast, known, all_series=all_series)
+    return forecast_each(panel, cutoff, by_simple(name, panel, known), known, all_series=all_series)
 
 
-def baseline_distribution(
+def simple_distribution(
     name: str, panel: Panel, day: int, series: Ints, calibration: ResidualQuantiles | None
 ) -> Distribution:
-    """A baseline's own forecast as the median, its residuals around it."""
-    own_NM = baselines.BASELINES[name](panel, day, series)
-    return _around(own_NM, panel.scenario_N[series], calibration).around(own_NM)
+    """What is published of a baseline or rule: ``around`` its own forecast."""
+    own_NM = {**baselines.BASELINES, **baselines.RULES}[name](panel, day, series)
+    return around(name, own_NM, panel.scenario_N[series], activity_NM(panel, day, series), calibration, panel.spec)
 
 
-def _around(point_NM: Floats, scenario_N: Strings, calibration: ResidualQuantiles | None) -> Distribution:
-    return calibration.apply(point_NM, scenario_N) if calibration else Distribution.point(point_NM)
+def around(
+    name: str,
+    own_NM: Floats,
+    scenario_N: Strings,
+    group_NM: Ints,
+    calibration: ResidualQuantiles | None,
+    spec: SequenceSpec,
+) -> Distribution:
+    """The forecast as the point, and around it what followed such forecasts. Only the cold-start rule's point is moved:
+    to what followed on average, for the rule alone takes a first day for a habit."""
+    if calibration is None:
+        return coherent(Distribution.point(own_NM), spec)
+    spread = calibration.apply(own_NM, scenario_N, group_NM)
+    return coherent(replace(spread, point_NM=spread.mean_NM if name == methods.COLD_START else own_NM), spec)
+
+
+def by_simple(name: str, panel: Panel, calibrations: Mapping[str, ResidualQuantiles]) -> Forecast:
+    """A baseline or rule as the one who forecasts."""
+
+    def forecast(day: int, series: Ints) -> tuple[Distribution, Strings]:
+        made = simple_distribution(name, panel, day, series, calibrations.get(name))
+        return made, np.full(made.mean_NM.shape, methods.own_method(name), object)
+
+    return forecast
 
 
 def forecast_each(
     panel: Panel,
     cutoff: date,
-    method: str,
-    forecast: Forecast,
+    network: Forecast,
     calibrations: Mapping[str, ResidualQuantiles],
     *,
+    young: Forecast | None = None,
     all_series: bool = False,
 ) -> Forecasts:
-    """Each series by what serves it (``data.served_by``), put together in panel order; ``forecast`` stands where the
-    network would, and its rows are called ``method``."""
-    day, scenario_N = panel.index_of(cutoff), panel.scenario_N
-
-    def by_rule(name: str, rule: baselines.Baseline) -> Forecast:
-        def own(day: int, series: Ints) -> Distribution:
-            spread = _around(rule(panel, day, series), scenario_N[series], calibrations.get(name))
-            return coherent(spread, panel.spec.tasks, panel.spec.horizon_days)
-
-        return own
-
-    methods: list[tuple[int, str, Forecast]] = [
-        (NETWORK, method, forecast),
-        (COLD_START, COLD_START_METHOD, by_rule(COLD_START_METHOD, baselines.cold_start)),
-    ]
+    """Each series by what serves it (``data.served_by``), put together in panel order; ``network`` is the network or
+    what stands in for it, ``young`` serves where the cold-start rule would."""
+    day = panel.index_of(cutoff)
+    makers = {NETWORK: network, COLD_START: young or by_simple(methods.COLD_START, panel, calibrations)}
     if all_series:
-        methods.append((SILENT, SILENT_METHOD, by_rule(SILENT_METHOD, baselines.silent)))
+        makers[SILENT] = by_simple(methods.SILENT, panel, calibrations)
     served_N = served_by(panel, day)
-    parts, rows, names = [], [], []
-    for code, name, forecast_of in methods:
-        series = np.flatnonzero(served_N == code)
-        parts.append(forecast_of(day, series))
-        rows.append(series)
-        names.append(np.full(len(series), name, object))
+    rows = [np.flatnonzero(served_N == code) for code in makers]
+    made = [forecast(day, series) for forecast, series in zip(makers.values(), rows, strict=True)]
     series_N = np.concatenate(rows)
     order = np.argsort(series_N, kind="stable")
-    distribution = Distribution.concatenate(parts)[order]
     series_N = series_N[order]
     return Forecasts(
-        cutoff, series_N, panel.advertiser_N[series_N], scenario_N[series_N], np.concatenate(names)[order], distribution
+        cutoff,
+        series_N,
+        panel.advertiser_N[series_N],
+        panel.scenario_N[series_N],
+        np.concatenate([method_NM for _, method_NM in made])[order],
+        Distribution.concatenate([distribution for distribution, _ in made])[order],
     )

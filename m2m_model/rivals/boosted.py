@@ -17,7 +17,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 
-from m2m_model.arrays import Floats, Ints
+from m2m_model.arrays import Floats, Ints, Strings
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import eligible, history_days
@@ -68,10 +68,11 @@ class Boosted:
     def forecasts(self, panel: Panel, cutoff: date, calibrations: Mapping[str, ResidualQuantiles]) -> Forecasts:
         """``Forecaster.predict`` for a rival: points without a distribution, on the same series."""
 
-        def forecast(day: int, series: Ints) -> Distribution:
-            return Distribution.point(self(panel, day, series))
+        def forecast(day: int, series: Ints) -> tuple[Distribution, Strings]:
+            own_NM = self(panel, day, series)
+            return Distribution.point(own_NM), np.full(own_NM.shape, "baseline:lightgbm", object)
 
-        return forecast_each(panel, cutoff, "baseline:lightgbm", forecast, calibrations)
+        return forecast_each(panel, cutoff, forecast, calibrations)
 
 
 def save_boosted(found: Mapping[str, Boosted], folder: Path) -> Path:

@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from m2m_model.arrays import Floats
 from m2m_model.config import ModelConfig, TrainConfig, to_dict
 from m2m_model.data.features import Inputs
+from m2m_model.data.served_by import COLD_START, NETWORK
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forward import choose_device, network_outputs, to_distribution
@@ -86,8 +87,8 @@ def train_rank(
     model.load_state_dict(state.best_weights)
     raw, _ = trainer.forecast()
     if ranks.rank == 0:
-        levels, blend = fit_serving(data, validation, raw, trainer.actual_VM, train_config.blend)
         calibrations = residual_quantiles(data, cutoffs, train_config.validation_windows)
+        served = fit_serving(data, validation, raw, trainer.actual_VM, calibrations, train_config.blend)
         metadata = {
             "held_out_from": str(held_out_from),
             "validation_cutoffs": [str(cutoff) for cutoff in cutoffs],
@@ -97,7 +98,7 @@ def train_rank(
             "steps": state.step,
             "training_windows": len(pool),
         }
-        forecaster = Forecaster(model, model_config, inputs, calibrations, levels, blend, metadata, device)
+        forecaster = Forecaster(model, model_config, inputs, calibrations, *served, metadata, device)
         forecaster.save(run_dir / "model")
     ranks.wait()
     rows = (state.step - resumed_from) * plan.batch_size
@@ -122,7 +123,7 @@ def windows_of(data: Shards, cutoffs: Sequence[date], config: TrainConfig) -> tu
     spec = data.inputs.spec
     last_cutoff = cutoffs[-1] - timedelta(days=spec.horizon_days)
     pool = data.training_windows(last_cutoff, config.min_history_days, config.max_windows)
-    validation = data.windows_at(cutoffs, config.validation_windows)
+    validation = data.windows_at(cutoffs, config.validation_windows, (NETWORK, COLD_START))
     if not len(pool):
         raise ValueError(
             f"nothing to train on: no series with {config.min_history_days} registered days and a row in "

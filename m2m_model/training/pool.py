@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 
-from m2m_model.arrays import Bools, Floats, Ints, Rows, Strings
+from m2m_model.arrays import Bools, Floats, Ints, Numbers, Rows, Strings
+from m2m_model.data.activity import activity_NM
 from m2m_model.data.features import Inputs, Windows
 from m2m_model.data.panel import Panel
-from m2m_model.data.served_by import NETWORK, served_by, trainable_NT
+from m2m_model.data.served_by import COLD_START_DAYS, served_by, trainable_NT
 from m2m_model.data.targets import targets_at
-from m2m_model.forecasts.baselines import Baseline
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ class Shards:
             before += count
         return WindowIndex.concatenate(parts)
 
-    def windows_at(self, cutoffs: Sequence[date], limit: int, served: int = NETWORK) -> WindowIndex:
-        """Windows at ``cutoffs`` of the series that are served so (``data.served_by``), at most ``limit``."""
+    def windows_at(self, cutoffs: Sequence[date], limit: int, served: Sequence[int]) -> WindowIndex:
+        """Windows at ``cutoffs`` of the series that are served so (codes of ``data.served_by``), at most ``limit``."""
         parts = []
         for shard, panel in enumerate(self.panels):
             for cutoff in cutoffs:
                 if panel.first_day <= cutoff <= panel.last_day - timedelta(days=self.inputs.spec.horizon_days):
                     day = panel.index_of(cutoff)
-                    series = np.flatnonzero(served_by(panel, day) == served)
+                    series = np.flatnonzero(np.isin(served_by(panel, day), served))
                     parts.append(WindowIndex.of(shard, series, np.full(len(series), day)))
         found = WindowIndex.concatenate(parts)
         return found[evenly(len(found), limit)]
@@ -114,14 +114,26 @@ class Shards:
             target_XM[rows] = targets_at(self.panels[shard], index.series_X[rows], index.cutoff_X[rows])
         return target_XM
 
-    def baseline(self, forecast: Baseline, index: WindowIndex) -> Floats:
-        """A baseline's totals (X, M), in the index's order."""
-        forecast_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
+    def by_day(self, of: Callable[[Panel, int, Ints], Numbers], index: WindowIndex) -> Floats:
+        """What a function of (panel, day, series) says of each window, (X, M), in the index's order."""
+        found_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
         for shard, rows in self.by_shard(index):
             for day in np.unique(index.cutoff_X[rows]):
                 at_day = rows[index.cutoff_X[rows] == day]
-                forecast_XM[at_day] = forecast(self.panels[shard], int(day), index.series_X[at_day])
-        return forecast_XM
+                found_XM[at_day] = of(self.panels[shard], int(day), index.series_X[at_day])
+        return found_XM
+
+    def groups(self, index: WindowIndex) -> Ints:
+        """The activity group (X, M) of each window."""
+        return self.by_day(activity_NM, index).astype(np.int64)
+
+    def is_young(self, index: WindowIndex) -> Bools:
+        """Which windows have less than COLD_START_DAYS of history."""
+        young_X = np.zeros(len(index), bool)
+        for shard, rows in self.by_shard(index):
+            registered_X = self.panels[shard].registered_N[index.series_X[rows]].astype(np.int64)
+            young_X[rows] = index.cutoff_X[rows] + 1 - registered_X < COLD_START_DAYS
+        return young_X
 
     def scenario_of(self, index: WindowIndex) -> Strings:
         scenario_X = np.empty(len(index), object)

@@ -1,8 +1,8 @@
 -- marts.forecast_quality: the forecasts of one as-of date against what happened, per method x scenario x task, with * for
--- all methods or scenarios together. The formulas are those of m2m_model/forecasts/metrics.py; a test holds them equal.
+-- all methods or scenarios together. Blends that differ in the weight alone are one method. The formulas are those of m2m_model/forecasts/metrics.py; a test holds them equal.
 with judged as (
     select
-        f.method,
+        split_part(f.method, '@', 1) as method,
         f.scenario_id,
         f.task,
         f.point,

@@ -20,6 +20,7 @@ from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.forecasts.methods import without_weight
 from m2m_model.forecasts.metrics import cell_sums, finish
 from m2m_model.forecasts.value import churn, ranking, reliability, size_deciles, value_sums
 from m2m_model.levels import LEVELS, QUANTILES
@@ -222,7 +223,9 @@ def test_5_a_dry_run_only_records_and_a_promotion_moves_the_alias(chain: Deploym
 def test_6_the_champion_serves_and_twice_gives_the_same_rows(chain: Deployment) -> None:
     assert chain.run("score", "--date", AS_OF)[0] == 0
     rows = _forecasts(chain)
-    assert set(rows["method"]) == {"m2m"}
+    assert rows["method"].str.contains(r"^(m2m|blend:\w+@0\.\d|baseline:\w+)$").all()
+    # The task's share of the blend is that of every row of a scenario.
+    assert rows.group_by("scenario_id", "task").agg(pl.n_unique("method"))["method"].to_list() == [1] * 4
     assert set(rows["model_version"]) == {Registry(chain.config).get("champion").version}  # type: ignore[union-attr]
     assert (rows.filter(task="active_days")["p95"] <= 7).all()
     assert chain.run("score", "--date", AS_OF)[0] == 0
@@ -252,6 +255,7 @@ def test_8_matured_forecasts_are_judged_as_the_model_package_defines_it(chain: D
     assert set(rows["ds"]) == {AS_OF}
     assert set(rows["matured_on"]) == {MATURED}
     expected = _judged_by_hand(chain)
+    assert set(rows["method"]) == {"*", *(without_weight(method) for method in _forecasts(chain)["method"])}
     overall = rows.filter(method="*", scenario_id="*").sort("task")
     for column in ("n", "nmae", "smape", "pinball", "coverage_50", "coverage_90", "bias"):
         assert overall[column].to_list() == pytest.approx(expected[column].to_pylist()), column

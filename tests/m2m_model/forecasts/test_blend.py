@@ -2,8 +2,9 @@ import json
 
 import numpy as np
 
-from m2m_model.forecasts.blend import Blend
+from m2m_model.forecasts.blend import Blend, Share
 from m2m_model.forecasts.distribution import Distribution
+from m2m_model.forecasts.methods import without_weight
 
 RNG = np.random.default_rng(0)
 ROWS, CUTOFFS = 1200, 4
@@ -61,7 +62,7 @@ def test_each_large_scenario_has_its_own_share() -> None:
 
 
 def test_without_the_network_the_anchor_comes_back_whole() -> None:
-    anchor = Distribution.point(noisy(1.0)).around(noisy(1.0))
+    anchor = Distribution.point(noisy(1.0))
     found = Blend.fit(noisy(20.0), {"x": anchor.point_NM}, ACTUAL_NM, SCENARIO_N, CUTOFF_N)
     served = found.apply(Distribution.point(np.zeros((ROWS, 1))), {"x": anchor}, SCENARIO_N)
     np.testing.assert_allclose(served.point_NM, anchor.point_NM)
@@ -71,3 +72,21 @@ def test_without_the_network_the_anchor_comes_back_whole() -> None:
 def test_survives_json() -> None:
     found = Blend.fit(noisy(3.0), {"x": noisy(3.0)}, ACTUAL_NM, SCENARIO_N, CUTOFF_N)
     assert Blend.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_a_row_is_named_after_who_makes_it() -> None:
+    cells = {"a": (Share("last_h_days", 0.0), Share("tsb", 1.0), Share("cold_start", 0.0))}
+    found = Blend((Share("mean_28", 0.4), Share("mean_28", 0.7), Share("cold_start", 0.5)), cells)
+    method_NM = found.methods(np.array(["a", "b", "unseen"], object))
+    others = ["blend:mean_28@0.4", "blend:mean_28@0.7", "blend:cold_start@0.5"]
+    assert method_NM.tolist() == [["baseline:last_h_days", "m2m", "cold_start"], others, others]
+    assert [without_weight(name) for name in method_NM[0]] == method_NM[0].tolist()
+    assert [without_weight(name) for name in others] == ["blend:mean_28", "blend:mean_28", "blend:cold_start"]
+
+
+def test_days_are_judged_as_they_are_published() -> None:
+    """Of 3 by the network and 2 by the anchor a part of 0.6 is published as 3, and is right where the actual is 3."""
+    network, anchor, actual = np.full((ROWS, 1), 3.0), np.full((ROWS, 1), 2.0), np.full((ROWS, 1), 3.0)
+    rounded = Blend.fit(network, {"x": anchor}, actual, SCENARIO_N, CUTOFF_N, [True])
+    assert rounded.tasks[0].network == 0.6
+    assert Blend.fit(network, {"x": anchor}, actual, SCENARIO_N, CUTOFF_N).tasks[0].network == 1

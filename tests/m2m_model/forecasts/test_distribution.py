@@ -1,14 +1,7 @@
 import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from m2m_model.config import Task
-from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution, decode, levels_of, pool
 from m2m_model.levels import LEVELS, MEDIAN, QUANTILES
-
-TASKS = (Task("spend", "spend", "sum"), Task("clicks", "clicks", "sum"), Task("active_days", "active", "days"))
 
 
 def some(seed: int, rows: int = 40) -> Distribution:
@@ -25,26 +18,6 @@ def test_published_quantiles_are_levels_of_the_grid() -> None:
     spread = some(0)
     np.testing.assert_array_equal(spread.median_NM, spread.level_GNM[MEDIAN])
     assert (np.diff(np.stack(spread.quantiles), axis=0) >= 0).all()
-
-
-@given(st.integers(0, 10_000))
-def test_coherence_holds_in_whatever_comes(seed: int) -> None:
-    found = coherent(decode(some(seed)), TASKS, 7)
-    days_GN, idle_N = found.level_GNM[:, :, 2], found.point_NM[:, 2] == 0
-    assert ((days_GN >= 0) & (days_GN <= 7) & (days_GN == np.round(days_GN))).all()
-    assert (found.level_GNM[:, :, :2][days_GN == 0] == 0).all()
-    assert (found.point_NM[idle_N] == 0).all()
-    assert (found.p_zero_NM[:, :2] >= found.p_zero_NM[:, 2:] - 1e-12).all()
-    assert (np.diff(found.level_GNM, axis=0) >= 0).all()
-    assert (found.level_GNM >= 0).all()
-
-
-def test_without_active_days_each_days_task_binds_its_own_metric() -> None:
-    tasks = (Task("spend", "spend", "sum"), Task("clicks", "clicks", "sum"), Task("spend_days", "spend", "days"))
-    before = some(3)
-    found = coherent(before, tasks, 7)
-    assert (found.level_GNM[:, :, 0][found.level_GNM[:, :, 2] == 0] == 0).all()
-    np.testing.assert_array_equal(found.level_GNM[:, :, 1], before.level_GNM[:, :, 1])
 
 
 def test_decoding_calls_a_likely_zero_zero_and_gives_little_absolute_error_away() -> None:
@@ -87,12 +60,3 @@ def test_levels_of_actuals_on_a_literal_distribution() -> None:
     low, high = levels_of(spread, np.array([[11.0]]))
     assert low[0, 0] >= 0.99
     assert high[0, 0] == 1.0
-
-
-def test_a_point_moves_the_levels_that_it_would_cross() -> None:
-    spread = some(4)
-    point_NM = np.full((40, 3), 2.0)
-    moved = spread.around(point_NM)
-    np.testing.assert_array_equal(moved.median_NM, point_NM)
-    assert (np.diff(moved.level_GNM, axis=0) >= 0).all()
-    assert pool([moved], np.ones((1, 40, 3))).median_NM == pytest.approx(point_NM)

@@ -1,0 +1,55 @@
+import json
+from dataclasses import asdict
+
+import numpy as np
+
+from m2m_model.data.activity import GROUPS
+from m2m_model.forecasts.cells import CELL_ROWS, GROUP_ROWS, Cells
+
+ROWS = 4000
+RNG = np.random.default_rng(0)
+SCENARIO_N = RNG.choice(["big", "small"], ROWS, p=[0.95, 0.05]).astype(object)
+GROUP_NM = np.stack([RNG.choice(GROUPS, ROWS, p=[0.5, 0.3, 0.185, 0.01, 0.005]), np.zeros(ROWS, int)], 1)
+
+
+def counted() -> Cells[list[int]]:
+    """A cell is how many rows it was learned from, and those of the coarser one."""
+    return Cells.fit(SCENARIO_N, GROUP_NM, lambda rows, m, coarser: [int(rows.sum()), coarser[0] if coarser else 0])
+
+
+def test_a_group_with_few_rows_takes_its_neighbours_in() -> None:
+    size_K = np.bincount(GROUP_NM[:, 0], minlength=GROUPS)
+    assert size_K[3] + size_K[4] < GROUP_ROWS < size_K[2]
+    pooled = [cell[0] for cell in counted().pooled_MK[0]]
+    assert pooled == [size_K[0], size_K[1], size_K[2], size_K[2:].sum(), size_K[2:].sum()]
+    assert [cell[1] for cell in counted().pooled_MK[0]] == [ROWS] * GROUPS
+    # All rows are in one group: the farthest group has nothing nearer.
+    assert [cell[0] for cell in counted().pooled_MK[1]] == [ROWS] * GROUPS
+
+
+def test_a_scenario_has_a_cell_of_its_own_where_it_has_rows_enough() -> None:
+    found = counted()
+    assert set(found.scenarios) == {"big"}
+    own = found.scenarios["big"][0]
+    big_K = np.bincount(GROUP_NM[SCENARIO_N == "big", 0], minlength=GROUPS)
+    assert [cell is not None for cell in own] == (big_K >= CELL_ROWS).tolist() == [True, True, True, False, False]
+    assert own[0] == [big_K[0], found.pooled_MK[0][0][0]]
+
+
+def test_every_row_and_task_gets_its_cell_once() -> None:
+    found, seen_NM = counted(), np.zeros((ROWS, 2), int)
+    for rows, m, cell in found.each(SCENARIO_N, GROUP_NM):
+        seen_NM[rows, m] += 1
+        for name in set(SCENARIO_N[rows]):
+            own = found.scenarios.get(name, ((None,) * GROUPS,) * 2)[m][GROUP_NM[rows[0], m]]
+            assert cell == (own or found.pooled_MK[m][GROUP_NM[rows[0], m]])
+    assert (seen_NM == 1).all()
+    assert list(found.each(SCENARIO_N[:0], GROUP_NM[:0])) == []
+    assert [cell for _, _, cell in found.each(np.array(["new"], object), np.array([[0, 0]]))] == [
+        found.pooled_MK[0][0],
+        found.pooled_MK[1][0],
+    ]
+
+
+def test_survives_json() -> None:
+    assert Cells.read(json.loads(json.dumps(asdict(counted()))), list) == counted()
