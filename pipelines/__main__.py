@@ -1,32 +1,33 @@
-"""``python -m pipelines STAGE ...`` is ``python -m pipelines.STAGE ...``; spark-submit needs a file to start."""
+"""``m2m STAGE ...``, ``python -m pipelines STAGE ...`` and ``python -m pipelines.STAGE ...`` are the same.
 
+spark-submit needs a file to start, which is this one.
+"""
+
+import difflib
 import runpy
 import sys
 from pathlib import Path
 
-STAGES = (
-    "stage_sources",
-    "build_sequences",
-    "train",
-    "backtest",
-    "promote",
-    "score",
-    "monitor",
-    "show",
-    "status",
-    "restatements",
-    "maintain",
-)
+USAGE = "usage: m2m COMMAND ...    (m2m COMMAND --help says what it reads and writes, and when it fails)"
 
 
 def main() -> None:
-    # spark-submit puts this folder first on sys.path, where `show` or `tables` would hide other packages.
+    # spark-submit puts this folder first on sys.path, where `show` or `status` would hide other packages.
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [path for path in sys.path if str(Path(path or ".").resolve()) != here]
-    if len(sys.argv) < 2 or sys.argv[1] not in STAGES:
-        sys.exit(f"usage: python -m pipelines STAGE ...; stages: {', '.join(STAGES)}")
-    stage = sys.argv.pop(1)
-    runpy.run_module(f"pipelines.{stage}", run_name="__main__", alter_sys=True)
+    from pipelines.chain import STAGES, commands
+
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
+    if asked in ("-h", "--help", "help"):
+        print(f"{USAGE}\n\n{commands()}")
+        return
+    if asked not in STAGES:
+        nearest = difflib.get_close_matches(asked, STAGES, n=1)
+        hint = f'; did you mean "{nearest[0]}"?' if nearest else ""
+        print(f'{USAGE}\nno command "{asked}"{hint}\n\n{commands()}', file=sys.stderr)
+        sys.exit(2)
+    del sys.argv[1]
+    runpy.run_module(f"pipelines.{asked}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

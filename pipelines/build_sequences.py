@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
 
@@ -21,15 +21,16 @@ from pyspark.sql import SparkSession
 
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
-from pipelines.quality import ledger
 from pipelines.quality.judge import Check
-from pipelines.quality.rules import Rule, count_rows, critical_rules, day_counters, day_rules, repeated
+from pipelines.quality.publish import Draft, Target, publish
+from pipelines.quality.rules import Rule, critical_rules, repeated
 from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
 from pipelines.spark.session import spark_session
-from pipelines.warehouse.commits import Warehouse, on_day
+from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between
-from pipelines.warehouse.files import DataFile, fingerprint, read_files, write_file
+from pipelines.warehouse.files import DataFile, fingerprint, read_files
+from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import SERIES, TABLE, WEEK_TABLE, history_start, week_days, week_ends
 
 _EPOCH = date(1970, 1, 1)
@@ -50,98 +51,90 @@ class Week:
     inputs: dict[str, list[DataFile]]
 
 
+@dataclass(frozen=True)
+class Build:
+    """One build, as every bucket needs it. ``profiles`` are the newest ones by bucket; ``schemas`` those of the tables
+    that are read."""
+
+    ds: date
+    first: date
+    weeks: dict[int, list[Week]]
+    profiles: dict[int, DataFile]
+    scenarios: pl.DataFrame
+    metrics: tuple[str, ...]
+    behaviors: tuple[str, ...]
+    schemas: dict[str, pa.Schema]
+    week: Target
+    series: Target
+
+
 def build_sequences(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     """Build, check and commit the sequences as of ``run.ds``."""
     config, ds = run.config, run.ds
+    reads = Reads(run.stage, warehouse)
     first = history_start(config, ds)
     ends = week_ends(first, ds)
-    weeks = plan_weeks(config, warehouse, ends)
-    profiles = _profiles(config, warehouse, ds)
+    weeks = plan_weeks(config, reads, ends)
     week_rules, rules = rules_of_week(config), rules_of_series(ds)
-    kernel = partial(
-        build_bucket,
-        ds=ds,
-        first=first,
-        weeks=weeks,
-        profiles=profiles,
-        scenarios=_scenarios(config, warehouse, ds),
-        names=(config.metric_names, config.behavior_names),
-        schemas={name: warehouse.arrow_schema(name) for name in (*_daily(config), *profiles, WEEK_TABLE, TABLE)},
-        folders={name: warehouse.folder(name, run.run_id) for name in (WEEK_TABLE, TABLE)},
-        rules=(week_rules, rules),
-        keys=(warehouse.declared(WEEK_TABLE).key, warehouse.declared(TABLE).key),
+    job = Build(
+        ds,
+        first,
+        weeks,
+        profiles=_profiles(config, reads, ds),
+        scenarios=_scenarios(config, reads, ds),
+        metrics=config.metric_names,
+        behaviors=config.behavior_names,
+        schemas={name: reads.pin(name).schema for name in reads.tables},
+        week=Target.of(run, warehouse, WEEK_TABLE, week_rules),
+        series=Target.of(run, warehouse, TABLE, rules),
     )
-    found = buckets.map_buckets(spark, sorted(weeks), kernel) if weeks else pl.DataFrame(schema=REPORT)
+    found = (
+        buckets.map_buckets(spark, sorted(weeks), partial(build_bucket, job)) if weeks else pl.DataFrame(schema=REPORT)
+    )
     report, week_report = buckets.split(found, _WEEK)
-    series = int(report.filter(counter="rows")["value"].sum())
-    earlier = warehouse.days(TABLE, ds - timedelta(days=28), ds - timedelta(days=1))
-    planned = warehouse.days("staged.performance_daily", week_days(ends[0])[0], ds)
+    planned = reads.pin("staged.performance_daily").days(week_days(ends[0])[0], ds)
     staged = {day: rows for day, rows in planned.items() if day >= first}
-    report = buckets.concat(
-        [report, _completeness(config, staged, first, ds), day_counters(earlier | {ds: series}, [ds])]
-    )
-    checks = [*(rule.check for rule in rules), *_history_checks(config), *day_rules(config, daily=True)]
-    judged = {WEEK_TABLE: (week_report, [rule.check for rule in week_rules]), TABLE: (report, checks)}
-    ledger.check(run, warehouse, judged)
-
-    inputs: dict[str, int | str | None] = {name: warehouse.snapshot_id(name) for name in (*_daily(config), *profiles)}
-    made = buckets.files_in(week_report)
-    changed = _changed(warehouse, ends, weeks)
-    if changed:
-        there = [week.there for parts in weeks.values() for week in parts if week.there and week.end in changed]
-        inputs[WEEK_TABLE] = warehouse.commit(WEEK_TABLE, changed, [*there, *made], run.lineage(**inputs))
-    else:
-        inputs[WEEK_TABLE] = warehouse.snapshot_id(WEEK_TABLE)
-    warehouse.commit(TABLE, [ds], buckets.files_in(report), run.lineage(**inputs))
-    parts = sum(map(len, weeks.values()))
-    run.say(f"{TABLE}: {series:,} series from {first}..{ds} ({sum(staged.values()):,} rows)")
-    run.say(f"{WEEK_TABLE}: {len(made):,} of {parts:,} parts made (week x bucket), the others were there")
+    report = buckets.concat([report, _completeness(config, staged, first, ds)])
+    checks = [*(rule.check for rule in rules), *_history_checks(config)]
+    sequences = Draft.counted(TABLE, [ds], report, checks, volume="critical")
+    parts = Draft.counted(WEEK_TABLE, _changed(reads, ends, weeks), week_report, [rule.check for rule in week_rules])
+    there = [week.there for of_bucket in weeks.values() for week in of_bucket if week.there and week.end in parts.days]
+    drafts = [replace(parts, files=[*there, *parts.files]), sequences] if parts.days else [sequences]
+    publish(run, warehouse, reads, drafts)
+    run.say(f"{TABLE}: {sequences.rows:,} series from {first}..{ds} ({sum(staged.values()):,} rows)")
+    count = sum(map(len, weeks.values()))
+    run.say(f"{WEEK_TABLE}: {len(parts.files):,} of {count:,} parts made (week x bucket), the others were there")
 
 
-def build_bucket(
-    bucket: int,
-    ds: date,
-    first: date,
-    weeks: dict[int, list[Week]],
-    profiles: dict[str, dict[int, DataFile]],
-    scenarios: pl.DataFrame,
-    names: tuple[tuple[str, ...], tuple[str, ...]],
-    schemas: dict[str, pa.Schema],
-    folders: dict[str, str],
-    rules: tuple[list[Rule], list[Rule]],
-    keys: tuple[tuple[str, ...], tuple[str, ...]],
-) -> pl.DataFrame:
+def build_bucket(job: Build, bucket: int) -> pl.DataFrame:
     """Kernel of one bucket: make the parts that are not there, then list the series of all of them."""
-    metrics, behaviors = names
-    known = read_files(
-        (week.there for week in weeks[bucket] if week.there), schemas[WEEK_TABLE], ["ds", *SERIES, "day"]
-    )
+    weeks, schemas = job.weeks[bucket], job.schemas
+    known = read_files((week.there for week in weeks if week.there), schemas[WEEK_TABLE], ["ds", *SERIES, "day"])
     parts, reports = [known], []
-    for week in weeks[bucket]:
+    for week in weeks:
         if week.there:
             continue
         staged = {name: read_files(files, schemas[name]) for name, files in week.inputs.items()}
-        rows = week_of(staged["staged.performance_daily"], staged.get("staged.behavior_daily"), metrics, behaviors)
+        performance, behavior = staged["staged.performance_daily"], staged.get("staged.behavior_daily")
+        rows = week_of(performance, behavior, job.metrics, job.behaviors)
         rows = rows.with_columns(ds=pl.lit(week.end), bucket=pl.lit(bucket, pl.Int32))
-        written = write_file(rows, schemas[WEEK_TABLE], folders[WEEK_TABLE], week.end, bucket, week.made_from)
-        counted = [count_rows(bucket, rows, rules[0], keys[0]), buckets.file_row(written)]
+        counted = [job.week.count(bucket, rows), job.week.write(bucket, rows, week.end, week.made_from)]
         reports += [buckets.prefixed(_WEEK, part) for part in counted]
         parts.append(rows.select(known.columns))
-    profile = {
-        name: read_files([files[bucket]] if bucket in files else [], schemas[name]) for name, files in profiles.items()
-    }
-    series = series_of(pl.concat(parts), first, profile.get("staged.advertiser"), scenarios)
-    series = series.with_columns(ds=pl.lit(ds), bucket=pl.lit(bucket, pl.Int32))
-    reports.append(count_rows(bucket, series, rules[1], keys[1]))
+    profile = [job.profiles[bucket]] if bucket in job.profiles else []
+    profiles = read_files(profile, schemas["staged.advertiser"]) if "staged.advertiser" in schemas else None
+    series = series_of(pl.concat(parts), job.first, profiles, job.scenarios)
+    series = series.with_columns(ds=pl.lit(job.ds), bucket=pl.lit(bucket, pl.Int32))
+    reports.append(job.series.count(bucket, series))
     if series.height:
         made_from = fingerprint(
-            str(first),
-            *(week.made_from for week in weeks[bucket]),
-            *(files[bucket].fingerprint for files in profiles.values() if bucket in files),
-            scenarios.write_json(),
-            *schemas[TABLE].names,
+            str(job.first),
+            *(week.made_from for week in weeks),
+            *(file.fingerprint for file in profile),
+            job.scenarios.write_json(),
+            *job.series.schema.names,
         )
-        reports.append(buckets.file_row(write_file(series, schemas[TABLE], folders[TABLE], ds, bucket, made_from)))
+        reports.append(job.series.write(bucket, series, job.ds, made_from))
     return buckets.concat(reports)
 
 
@@ -186,41 +179,41 @@ def series_of(days: pl.DataFrame, first: date, advertiser: pl.DataFrame | None, 
     cut = days.filter(oldest).explode("day").filter(pl.col("day") >= start)
     rest = days.filter(~oldest).with_columns(pl.col("day").list.first())
     series = pl.concat([cut, rest]).group_by(SERIES).agg(pl.col("day").min()).sort(SERIES)
-    series = series.with_columns(first_row=pl.from_epoch("day", time_unit="d").cast(pl.Date)).drop("day")
+    series = series.with_columns(_first_row=pl.from_epoch("day", time_unit="d").cast(pl.Date)).drop("day")
     if advertiser is None:
         series = series.with_columns(registered_on=pl.lit(None, pl.Date))
     else:
         series = series.join(advertiser.drop("ds", "bucket"), on="advertiser_id", how="left", maintain_order="left")
     series = series.join(scenario, on="scenario_id", how="left", maintain_order="left")
-    return series.with_columns(registered_on=pl.min_horizontal("registered_on", "first_row")).drop("first_row")
+    return series.with_columns(registered_on=pl.min_horizontal("registered_on", "_first_row")).drop("_first_row")
 
 
-def plan_weeks(config: Config, warehouse: Warehouse, ends: list[date]) -> dict[int, list[Week]]:
+def plan_weeks(config: Config, reads: Reads, ends: list[date]) -> dict[int, list[Week]]:
     """The parts that make up the history, by bucket, oldest first; a part without a staged row does not exist."""
     end_of = {day: end for end in ends for day in week_days(end)}
     inputs: dict[tuple[int, date], dict[str, list[DataFile]]] = defaultdict(lambda: defaultdict(list))
     for name in _daily(config):
-        for file in warehouse.files(name, min(end_of), ends[-1]):
+        for file in reads.pin(name).files(min(end_of), ends[-1]):
             inputs[file.bucket, end_of[file.ds]][name].append(file)
-    there = {file.identity: file for file in warehouse.files(WEEK_TABLE, ends[0], ends[-1])}
-    columns = [column.name for column in warehouse.declared(WEEK_TABLE).columns]
+    stored = reads.pin(WEEK_TABLE)
+    there = {file.identity: file for file in stored.files(ends[0], ends[-1])}
     weeks: dict[int, list[Week]] = defaultdict(list)
     for (bucket, end), files in sorted(inputs.items(), key=lambda item: item[0]):
         of_files = (f"{name} {file.ds} {file.fingerprint}" for name in files for file in files[name])
-        made_from = fingerprint(*columns, *of_files)
+        made_from = fingerprint(*stored.schema.names, *of_files)
         # A bucket may have acted in a week in which nothing was achieved.
         of_table = {name: files.get(name, []) for name in _daily(config)}
         weeks[bucket].append(Week(end, made_from, there.get((end, bucket, made_from)), of_table))
     return dict(weeks)
 
 
-def _changed(warehouse: Warehouse, ends: list[date], weeks: dict[int, list[Week]]) -> list[date]:
+def _changed(reads: Reads, ends: list[date], weeks: dict[int, list[Week]]) -> list[date]:
     """Partitions of features.sequence_week that are not yet what the staged rows make them."""
     wanted, stored = defaultdict(set), defaultdict(set)
     for bucket, parts in weeks.items():
         for week in parts:
             wanted[week.end].add((week.end, bucket, week.made_from))
-    for file in warehouse.files(WEEK_TABLE, ends[0], ends[-1]):
+    for file in reads.pin(WEEK_TABLE).files(ends[0], ends[-1]):
         stored[file.ds].add(file.identity)
     return [end for end in ends if wanted[end] != stored[end]]
 
@@ -298,26 +291,25 @@ def _daily(config: Config) -> list[str]:
     return ["staged.performance_daily", *(["staged.behavior_daily"] if config.staging.behavior_daily else [])]
 
 
-def _profiles(config: Config, warehouse: Warehouse, ds: date) -> dict[str, dict[int, DataFile]]:
+def _profiles(config: Config, reads: Reads, ds: date) -> dict[int, DataFile]:
     """The newest profiles up to the date: a file a bucket, if the data set has any."""
-    if not config.staging.advertiser:
-        return {}
-    newest = _newest(warehouse, "staged.advertiser", ds)
-    return {"staged.advertiser": {file.bucket: file for file in newest}}
+    newest = _newest(config, reads, "staged.advertiser", ds) if config.staging.advertiser else []
+    return {file.bucket: file for file in newest}
 
 
-def _scenarios(config: Config, warehouse: Warehouse, ds: date) -> pl.DataFrame:
+def _scenarios(config: Config, reads: Reads, ds: date) -> pl.DataFrame:
     """Scenario attributes, a row per scenario; without scenario.sql there is none and nothing to join."""
     columns = ["scenario_id", *config.attributes.scenario]
-    newest = _newest(warehouse, "staged.scenario", ds) if config.staging.scenario else []
+    newest = _newest(config, reads, "staged.scenario", ds) if config.staging.scenario else []
     if not newest:
         return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
-    return warehouse.scan("staged.scenario", on_day(newest[0].ds), tuple(columns))
+    return read_files(newest, reads.pin("staged.scenario").schema, columns)
 
 
-def _newest(warehouse: Warehouse, name: str, ds: date) -> list[DataFile]:
+def _newest(config: Config, reads: Reads, name: str, ds: date) -> list[DataFile]:
     """Files of the newest day up to ``ds``, which is mostly itself: all days are planned only when it is not."""
-    files = warehouse.files(name, ds) or warehouse.files(name, warehouse.config.dataset.first_day, ds)
+    pin = reads.pin(name)
+    files = pin.files(ds) or pin.files(config.dataset.first_day, ds)
     return [file for file in files if file.ds == files[-1].ds]
 
 

@@ -25,10 +25,9 @@ from pyiceberg.table.snapshots import Snapshot
 from pipelines.cli import config_of, exit_status, stage_parser
 from pipelines.config import Config
 from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
-from pipelines.warehouse.commits import Warehouse, properties_of
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.pins import INPUT, properties_of
 from pipelines.warehouse.tables import DECLARATIONS
-
-INPUT = "m2m.input."
 
 
 @dataclass(frozen=True)

@@ -17,48 +17,53 @@ import polars as pl
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from m2m_model.config import ACTIVE
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.errors import DataError
+from pipelines.quality.publish import Draft, publish
 from pipelines.spark.session import spark_session
 from pipelines.spark.sql_files import SHARED, run_sql
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between
 from pipelines.warehouse.files import DataFile
+from pipelines.warehouse.pins import Pin, Reads
 
 TABLE = "marts.forecast_quality"
+_ACTIVE = "_active"  # beside metrics of any name
 
 
 def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame:
     """Judge the forecasts that matured on ``run.ds``; returns the rows written (none if nothing matured)."""
     config, horizon, wait = run.config, run.config.dataset.horizon_days, run.config.dataset.label_days
     as_of = run.ds - timedelta(days=wait)
-    forecasts = warehouse.files("marts.forecast_daily", as_of, as_of)
+    reads = Reads(run.stage, warehouse)
+    published, performed = reads.pin("marts.forecast_daily"), reads.pin("staged.performance_daily")
+    forecasts = published.files(as_of)
     if not forecasts:
-        oldest = min(warehouse.days("marts.forecast_daily"), default=None)
+        oldest = min(published.days(), default=None)
         first = f"; the first forecasts mature on {oldest + timedelta(days=wait)}" if oldest and oldest > as_of else ""
         run.say(f"no forecast was made as of {as_of}: nothing to judge{first}")
         return pl.DataFrame()
     days = days_between(as_of + timedelta(days=1), as_of + timedelta(days=horizon))
-    staged = warehouse.days("staged.performance_daily", days[0], days[-1])
+    staged = performed.days(days[0], days[-1])
     if missing := [day for day in days if day not in staged]:
         raise DataError(
             f"staged.performance_daily: {len(missing)} of the {horizon} days after {as_of} were never staged; "
             f"expected 0. First: {missing[0]}. Stage them with: python -m pipelines.stage_sources "
             f"--config {config.path} --from {missing[0]} --to {missing[-1]}"
         )
-    _view(spark, warehouse, "marts.forecast_daily", forecasts).createOrReplaceTempView("forecast_daily")
-    files = warehouse.files("staged.performance_daily", days[0], days[-1])
-    performance = _view(spark, warehouse, "staged.performance_daily", files)
+    _view(spark, forecasts, published).createOrReplaceTempView("forecast_daily")
+    performance = _view(spark, performed.files(days[0], days[-1]), performed)
     metrics = [F.col(name) for name in config.metric_names]
     active = F.greatest(*metrics) if len(metrics) > 1 else metrics[0]
-    performance.withColumn("active", active).createOrReplaceTempView("performance_daily")
+    performance.withColumn(_ACTIVE, active).createOrReplaceTempView("performance_daily")
     _actual_total(run, spark, as_of).createOrReplaceTempView("actual_total")
     judged = run_sql(spark, SHARED / "marts" / "forecast_quality.sql", as_of=as_of, horizon_days=horizon)
     rows = pl.from_arrow(judged.toArrow())  # one row per method x scenario x task
     assert isinstance(rows, pl.DataFrame)
     rows = rows.with_columns(run_id=pl.lit(run.run_id))
-    inputs = {name: warehouse.snapshot_id(name) for name in ("marts.forecast_daily", "staged.performance_daily")}
-    warehouse.write_rows(TABLE, as_of, as_of, rows, run.lineage(**inputs))
+    files = warehouse.write_rows(TABLE, rows, run.run_id)
+    publish(run, warehouse, reads, [Draft.uncounted(TABLE, [as_of], files)])
     for task, n, nmae, coverage in (
         rows.filter(method="*", scenario_id="*").sort("task").select("task", "n", "nmae", "coverage_90").iter_rows()
     ):
@@ -77,7 +82,7 @@ def _actual_total(run: Run, spark: SparkSession, as_of: date) -> DataFrame:
             spark,
             SHARED / "intermediate" / f"actual_{task.aggregate}.sql",
             task=task.name,
-            metric=task.metric,
+            metric=_ACTIVE if task.metric == ACTIVE else task.metric,
             as_of=as_of,
             horizon_days=horizon,
         )
@@ -86,11 +91,11 @@ def _actual_total(run: Run, spark: SparkSession, as_of: date) -> DataFrame:
     return reduce(DataFrame.unionByName, parts)
 
 
-def _view(spark: SparkSession, warehouse: Warehouse, name: str, files: list[DataFile]) -> DataFrame:
+def _view(spark: SparkSession, files: list[DataFile], of: Pin) -> DataFrame:
     """The planned files as a Spark frame; with no file, no rows."""
     if files:
         return spark.read.parquet(*(file.path for file in files))
-    return spark.createDataFrame(warehouse.arrow_schema(name).empty_table())
+    return spark.createDataFrame(of.schema.empty_table())
 
 
 def main(argv: list[str] | None = None) -> None:

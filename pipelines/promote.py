@@ -20,7 +20,8 @@ from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import ALL_SCENARIOS, Gate
 from pipelines.errors import DataError
 from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
-from pipelines.warehouse.commits import Warehouse, on_day
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.pins import Reads, on_day
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,14 @@ def decide(mean_nmae: dict[str, float], gate: Gate) -> Decision:
 def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = False) -> Decision:
     """Decide, record, and move the alias."""
     ds = run.ds
-    rows = warehouse.scan("marts.backtest", on_day(ds))
+    reads = Reads(run.stage, warehouse)
+    rows = reads.pin("marts.backtest").scan(on_day(ds))
     overall = rows.filter(pl.col("cutoff").is_null(), scenario_id=ALL_SCENARIOS)
     if overall.is_empty():
         raise DataError(f"marts.backtest ds={ds}: no rows; run backtest for that date first")
     challenger, champion = registry.get(CHALLENGER), registry.get(CHAMPION)
+    for alias, version in ((CHALLENGER, challenger), (CHAMPION, champion)):
+        reads.model(alias, version.version if version else None)
     judged = overall.filter(forecaster=CHALLENGER)["model_version"].unique().to_list()
     if challenger is None or judged != [challenger.version]:
         now = challenger.version if challenger else "none"
@@ -96,7 +100,7 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
         schema_overrides={"champion": pl.String, "champion_nmae": pl.Float64},
     )
     # The ledger first: an alias that moved without a line would have no story.
-    warehouse.append("ops.promotion", ledger.to_arrow(), run.lineage(challenger=challenger.version))
+    warehouse.append("ops.promotion", ledger.to_arrow(), run.lineage(**reads.recorded))
     if decision.promoted and not dry_run:
         registry.promote(challenger.version)
     verb = "promoted" if decision.promoted else "not promoted"

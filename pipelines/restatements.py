@@ -104,10 +104,10 @@ def restated_in(bucket: int, looks: list[Version], schema: pa.Schema, spec: Sequ
         sums = [
             both.group_by("scenario_id").agg(
                 pl.lit(task.name).alias("task"),
-                (pl.col(task.name) - pl.col(f"{task.name}_then")).abs().sum().alias("restated"),
-                pl.col(task.name).sum().alias("total"),
+                (pl.col(f"_{m}") - pl.col(f"_{m}_then")).abs().sum().alias("restated"),
+                pl.col(f"_{m}").sum().alias("total"),
             )
-            for task in spec.tasks
+            for m, task in enumerate(spec.tasks)
         ]
         ages = pl.DataFrame({"age": range(look.age, following.age)}, schema={"age": pl.Int32})
         parts.append(pl.concat(sums).join(ages, how="cross").select(RESTATED.names()))
@@ -115,10 +115,10 @@ def restated_in(bucket: int, looks: list[Version], schema: pa.Schema, spec: Sequ
 
 
 def values_of(file: DataFile | None, schema: pa.Schema, spec: SequenceSpec) -> pl.DataFrame:
-    """What each row of a day adds to each task."""
+    """What each row of a day adds to each task, in the columns _0, _1, ...: a task may be named as a key."""
     rows = read_files([file] if file else [], schema, [*SERIES, *spec.metrics])
     total_NM = daily_totals(rows.select(spec.metrics).to_numpy(), spec)
-    return rows.select(*SERIES, *(pl.Series(task.name, total_NM[:, m]) for m, task in enumerate(spec.tasks)))
+    return rows.select(*SERIES, *(pl.Series(f"_{m}", total_NM[:, m]) for m in range(len(spec.tasks))))
 
 
 def mature_from(found: pl.DataFrame) -> int | None:

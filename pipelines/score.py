@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import itertools
 import sys
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import polars as pl
-import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from m2m_model.config import ACTIVE
@@ -27,50 +27,47 @@ from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
 from pipelines.life.evaluation import active_task, fallback, load_forecaster
 from pipelines.life.registry import CHAMPION, ModelVersion, Registry
-from pipelines.quality import ledger
 from pipelines.quality.judge import Check
-from pipelines.quality.rules import Rule, count_rows, critical_rules, day_counters, day_rules, repeated
+from pipelines.quality.publish import Draft, Target, publish
+from pipelines.quality.rules import Rule, critical_rules, repeated
 from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
 from pipelines.spark.session import spark_session
 from pipelines.spark.sql_files import SHARED, run_sql
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import DataFile, write_file
+from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import SequenceFiles, open_sequences
 
 TABLE, RISK_TABLE = "marts.forecast_daily", "marts.churn_risk"
 _QUANTILES = ("p05", "p25", "median", "p75", "p95")
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """One scoring, as every bucket needs it: a champion, or a baseline's name with the calibrations of all."""
+
+    sequences: SequenceFiles
+    champion: ModelVersion | None
+    baseline: tuple[str, dict[str, ResidualQuantiles]] | None
+    run_id: str
+    target: Target
+
+
 def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registry) -> None:
     """Forecast, check and commit."""
     config, ds = run.config, run.ds
-    sequences = open_sequences(config, warehouse, ds)
+    reads = Reads(run.stage, warehouse)
+    sequences = open_sequences(config, reads, ds)
     champion = usable_champion(run, registry, sequences)
-    baseline: tuple[str, dict[str, ResidualQuantiles]] | None = None
-    if champion is None:
-        baseline = fallback(run, spark, sequences)
+    reads.model(CHAMPION, champion.version if champion else None)
+    baseline = fallback(run, spark, sequences) if champion is None else None
     rules = forecast_rules(config)
-    declared = warehouse.declared(TABLE)
-    kernel = partial(
-        score_bucket,
-        sequences=sequences,
-        champion=champion,
-        baseline=baseline,
-        run_id=run.run_id,
-        rules=rules,
-        key=declared.key,
-        schema=warehouse.arrow_schema(TABLE),
-        folder=warehouse.folder(TABLE, run.run_id),
-    )
-    report = buckets.map_buckets(spark, sequences.buckets, kernel)
+    job = Scoring(sequences, champion, baseline, run.run_id, Target.of(run, warehouse, TABLE, rules))
+    report = buckets.map_buckets(spark, sequences.buckets, partial(score_bucket, job))
     rows = int(report.filter(counter="rows")["value"].sum())
     expected = sequences.series * len(config.task)
-    earlier = warehouse.days(TABLE, ds - timedelta(days=28), ds - timedelta(days=1))
     unscored = [(None, ds, None, "unscored", float(expected - rows), f"{rows} rows for {expected} series x tasks")]
-    report = buckets.concat(
-        [report, pl.DataFrame(unscored, schema=REPORT, orient="row"), day_counters(earlier | {ds: rows}, [ds])]
-    )
     complete = Check(
         name="unscored",
         column=None,
@@ -79,26 +76,19 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
         severity="critical",
         expected="a forecast for every series and task",
     )
-    checks = [*(rule.check for rule in rules), complete, *day_rules(config, daily=True)]
-    ledger.check(run, warehouse, {TABLE: (report, checks)})
-    lineage = run.lineage(
-        **{
-            "features.advertiser_sequence": sequences.snapshot_id,
-            "model-version": champion.version if champion else None,
-        }
-    )
-    files = buckets.files_in(report)
-    snapshot_id = warehouse.commit(TABLE, [ds], files, lineage)
-    by = f"version {champion.version}" if champion else f"baseline {baseline[0]}" if baseline else ""
-    run.say(f"{TABLE}: {rows:,} forecasts for {sequences.series:,} series by {by}")
+    report = buckets.concat([report, pl.DataFrame(unscored, schema=REPORT, orient="row")])
+    checks = [*(rule.check for rule in rules), complete]
+    forecasts = Draft.counted(TABLE, [ds], report, checks, volume="critical")
     active = active_task(sequences.spec)
     # Without such a task the day is replaced all the same: an earlier run may have had one.
-    risk = churn_risk(run, spark, warehouse, files, active) if active else []
-    warehouse.commit(RISK_TABLE, [ds], risk, run.lineage(**{TABLE: snapshot_id}))
+    risk = churn_risk(run, spark, warehouse, forecasts.files, active) if active and forecasts.files else []
+    publish(run, warehouse, reads, [forecasts, Draft.uncounted(RISK_TABLE, [ds], risk)])
+    by = f"version {champion.version}" if champion else f"baseline {baseline[0]}" if baseline else ""
+    run.say(f"{TABLE}: {rows:,} forecasts for {sequences.series:,} series by {by}")
 
 
 def churn_risk(
-    run: Run, spark: SparkSession, warehouse: Warehouse, forecasts: list[DataFile], active: str
+    run: Run, spark: SparkSession, warehouse: Warehouse, forecasts: Sequence[DataFile], active: str
 ) -> list[DataFile]:
     """Files of who may leave, from those of the forecasts; ``active`` is the task whose zero means leaving."""
     spark.read.parquet(*(file.path for file in forecasts)).createOrReplaceTempView("forecast_daily")
@@ -130,25 +120,16 @@ def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> M
     return champion
 
 
-def score_bucket(
-    bucket: int,
-    sequences: SequenceFiles,
-    champion: ModelVersion | None,
-    baseline: tuple[str, dict[str, ResidualQuantiles]] | None,
-    run_id: str,
-    rules: list[Rule],
-    key: tuple[str, ...],
-    schema: pa.Schema,
-    folder: str,
-) -> pl.DataFrame:
+def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
     """Kernel of one bucket: forecast its series, write one file, count for the checks."""
+    sequences, champion = job.sequences, job.champion
     spec, ds = sequences.spec, sequences.as_of
     panel = sequences.panel(bucket, spec.lookback_days)
     if champion:
         forecasts = load_forecaster(champion.folder).predict(panel, ds, all_series=True)
     else:
-        assert baseline is not None
-        name, calibrations = baseline
+        assert job.baseline is not None
+        name, calibrations = job.baseline
         forecasts = forecast_baseline(name, panel, ds, calibrations, all_series=True)
     rows = pl.from_arrow(forecasts.to_table(spec))
     assert isinstance(rows, pl.DataFrame)
@@ -157,11 +138,11 @@ def score_bucket(
         bucket=pl.lit(bucket, pl.Int32),
         model_version=pl.lit(champion.version if champion else None, pl.String),
         sequence_snapshot_id=pl.lit(sequences.snapshot_id),
-        run_id=pl.lit(run_id),
-    ).sort(*key)
-    reports = [count_rows(bucket, rows, rules, key)]
+        run_id=pl.lit(job.run_id),
+    ).sort(*job.target.key)
+    reports = [job.target.count(bucket, rows)]
     if rows.height:
-        reports.append(buckets.file_row(write_file(rows, schema, folder, ds, bucket)))
+        reports.append(job.target.write(bucket, rows, ds))
     return buckets.concat(reports)
 
 

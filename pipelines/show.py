@@ -14,11 +14,13 @@ from typing import Any
 
 import polars as pl
 
+from pipelines import chain
 from pipelines.cli import config_of, count, exit_status, snapshot, stage_parser
 from pipelines.errors import ConfigError, plain
-from pipelines.warehouse.commits import Warehouse, on_day
+from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import in_words
 from pipelines.warehouse.files import NO_DAY
+from pipelines.warehouse.pins import on_day
 from pipelines.warehouse.tables import DECLARATIONS
 
 
@@ -32,7 +34,7 @@ def rows_of(
         days = then if snapshot_id else warehouse.days(name)
         if ds not in days:
             known = f"it has {in_words(days, 5)}" if days else "nothing was written to it yet"
-            raise ConfigError(f"{name}: no day {ds}; {known}. It is written by: {warehouse.declared(name).writer}")
+            raise ConfigError(f"{name}: no day {ds}; {known}. It is written by: {chain.writer(name)}")
     where = on_day(ds) if ds else None
     frame = warehouse.scan(name, where, limit=limit, snapshot_id=snapshot_id)
     return frame.sort(*warehouse.declared(name).key, nulls_last=True)

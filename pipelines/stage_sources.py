@@ -12,95 +12,81 @@ counted in ops.validation.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 
 import polars as pl
-import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from pipelines import chain
 from pipelines.cli import Run, day, exit_status, run_of, stage_parser
 from pipelines.errors import ConfigError
 from pipelines.quality import ledger
-from pipelines.quality.judge import Check
-from pipelines.quality.rules import Rule, count_rows, day_counters, day_rules, row_rules
+from pipelines.quality.publish import Draft, Target, publish
+from pipelines.quality.rules import row_rules
 from pipelines.spark import buckets, sql_files
 from pipelines.spark.buckets import REPORT
 from pipelines.spark.session import spark_session
 from pipelines.spark.sources import explain_failure, register_sources
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between, in_words
-from pipelines.warehouse.files import DataFile, write_file
-
-
-@dataclass(frozen=True)
-class Staged:
-    """One staged table, written but not yet checked or committed."""
-
-    table: str
-    report: pl.DataFrame
-    checks: list[Check]
-    daily: bool
-
-    @property
-    def rows(self) -> int:
-        return int(self.report.filter(counter="rows")["value"].sum())
-
-    @property
-    def dirt(self) -> dict[str, int]:
-        """Source rows per dirt rule."""
-        dirt = self.report.filter(pl.col("counter").str.starts_with("dirt:"))
-        counts = dirt.group_by("counter").agg(pl.sum("value")).sort("value", descending=True)
-        return {counter.removeprefix("dirt:"): int(value) for counter, value in counts.iter_rows()}
+from pipelines.warehouse.files import DataFile
+from pipelines.warehouse.pins import Reads
 
 
 def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse, daily: bool) -> None:
     """Stage the days of ``run``; every table is checked before the first is committed. Nobody can wait for the rest of
     a day long past: its volume stops a ``daily`` run alone."""
     config, first, last = run.config, run.first, run.last
+    reads = Reads(run.stage, warehouse)
     try:
         findings = register_sources(spark, config, first, last)
         scenarios = None
-        staged = []
+        drafts = []
         if config.staging.scenario:
-            staged.append(_stage(run, spark, warehouse, "staged.scenario", config.staging.scenario, {}))
+            drafts.append(_stage(run, spark, warehouse, "staged.scenario", config.staging.scenario, {}))
             scenarios = frozenset(
                 row.scenario_id for row in spark.table("dataset_scenario").select("scenario_id").collect()
             )
         if config.staging.advertiser:
-            staged.append(_stage(run, spark, warehouse, "staged.advertiser", config.staging.advertiser, {}))
+            drafts.append(_stage(run, spark, warehouse, "staged.advertiser", config.staging.advertiser, {}))
         if config.staging.behavior_daily:
             amounts = dict.fromkeys(config.behavior_names, "count")
             sql = config.staging.behavior_daily
-            staged.append(_stage(run, spark, warehouse, "staged.behavior_daily", sql, amounts, scenarios))
+            drafts.append(_stage(run, spark, warehouse, "staged.behavior_daily", sql, amounts, scenarios))
         amounts = {metric.name: str(metric.kind) for metric in config.performance}
         sql = config.staging.performance_daily
-        usual = day_rules(config, daily)
-        staged.append(_stage(run, spark, warehouse, "staged.performance_daily", sql, amounts, scenarios, usual))
+        performance = _stage(run, spark, warehouse, "staged.performance_daily", sql, amounts, scenarios)
+        drafts.append(replace(performance, volume="critical" if daily else "warning"))
     except (PySparkException, Py4JJavaError) as error:
         reason = explain_failure(spark, config, first, last, error)
         raise reason or error from error
 
-    noticed = [ledger.new_column(run, finding) for finding in findings]
-    ledger.check(run, warehouse, {table.table: (table.report, table.checks) for table in staged}, noticed)
-    for table in staged:
-        files, start = buckets.files_in(table.report), first if table.daily else last
-        changed = restated(warehouse.files(table.table, start, last), files) if table.daily else ""
-        warehouse.commit(table.table, days_between(start, last), files, run.lineage())
-        dirt = ", ".join(f"{rule} {count:,}" for rule, count in table.dirt.items())
-        run.say(f"{table.table}: {table.rows:,} rows of {first}..{last}" + (f"; dirt: {dirt}" if dirt else ""))
-        if changed:
-            run.say(f"{table.table}: restated since: {changed}")
+    changed = {draft.table: restated(warehouse.files(draft.table, first, last), draft) for draft in drafts}
+    publish(run, warehouse, reads, drafts, [ledger.new_column(run, finding) for finding in findings])
+    for draft in drafts:
+        counted = ", ".join(f"{rule} {count:,}" for rule, count in dirt(draft.report).items())
+        run.say(f"{draft.table}: {draft.rows:,} rows of {first}..{last}" + (f"; dirt: {counted}" if counted else ""))
+        if changed[draft.table]:
+            run.say(f"{draft.table}: restated since: {changed[draft.table]}")
 
 
-def restated(before: list[DataFile], after: list[DataFile]) -> str:
-    """Days that were there with other rows, for people; empty if there is none."""
+def dirt(report: pl.DataFrame) -> dict[str, int]:
+    """Source rows per dirt rule, most first."""
+    found = report.filter(pl.col("counter").str.starts_with("dirt:"))
+    counts = found.group_by("counter").agg(pl.sum("value")).sort("value", descending=True)
+    return {counter.removeprefix("dirt:"): int(value) for counter, value in counts.iter_rows()}
+
+
+def restated(before: list[DataFile], draft: Draft) -> str:
+    """Days of a daily table that were there with other rows, for people; empty if there is none."""
+    if draft.table not in chain.STAGES["stage_sources"].daily:
+        return ""
     there = {file.ds for file in before}
-    old, new = ({(file.ds, file.bucket): file.fingerprint for file in files} for files in (before, after))
+    old, new = ({(file.ds, file.bucket): file.fingerprint for file in files} for files in (before, draft.files))
     keys = {key for key in old.keys() | new.keys() if key[0] in there and old.get(key) != new.get(key)}
     if not keys:
         return ""
@@ -125,12 +111,10 @@ def _stage(
     sql: str,
     amounts: dict[str, str],
     scenarios: frozenset[str] | None = None,
-    day_checks: Sequence[Check] = (),
-) -> Staged:
-    """Run the data set's SQL for one table, write its files by bucket and count what the checks need; ``day_checks``
-    judge its days as a whole."""
+) -> Draft:
+    """Run the data set's SQL for one table, write its files by bucket and count what the checks need."""
     config = run.config
-    daily = name.endswith("_daily")
+    daily = name in chain.STAGES[run.stage].daily
     short = name.removeprefix("staged.")
     own = sql_files.run_sql(spark, config.path.parent / sql, from_ds=run.first, to_ds=run.last)
     declared = warehouse.declared(name)
@@ -154,26 +138,13 @@ def _stage(
         null_scenario=short == "behavior_daily",
         attributes={"advertiser": config.attributes.advertiser, "scenario": config.attributes.scenario}.get(short, ()),
     )
-    kernel = partial(
-        write_staged,
-        rules=rules,
-        key=declared.key,
-        schema=warehouse.arrow_schema(name),
-        folder=warehouse.folder(name, run.run_id),
-    )
-    report = buckets.map_frame(frame, config.dataset.buckets, kernel)
-    checks = [*(rule.check for rule in rules), *day_checks]
-    if day_checks:
-        written = report.filter(counter="rows").group_by("ds").agg(pl.sum("value"))
-        rows = {ds: int(value) for ds, value in written.iter_rows() if ds is not None}
-        known = warehouse.days(name, run.first - timedelta(days=28), run.first - timedelta(days=1)) | rows
-        report = buckets.concat([report, day_counters(known, days_between(run.first, run.last))])
-    return Staged(name, report, checks, daily)
+    target = Target.of(run, warehouse, name, rules)
+    report = buckets.map_frame(frame, config.dataset.buckets, partial(write_staged, target))
+    days = days_between(run.first if daily else run.last, run.last)
+    return Draft.counted(name, days, report, [rule.check for rule in rules])
 
 
-def write_staged(
-    bucket: int, rows: pl.DataFrame, rules: list[Rule], key: tuple[str, ...], schema: pa.Schema, folder: str
-) -> pl.DataFrame:
+def write_staged(target: Target, bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
     """Kernel of one bucket: count the dirt, drop what the SQL marked, count for the checks, write a file a day.
 
     A bucket in which a critical rule is broken is not written: the run stops anyway.
@@ -184,13 +155,15 @@ def write_staged(
         rows = rows.with_columns(source_rows=pl.lit(1))
     if "scenario_id" not in rows.columns:
         rows = rows.with_columns(scenario_id=pl.lit(None, pl.String))
-    kept = rows.filter(pl.col("dirt").is_null() | ~pl.col("dirt").str.starts_with("drop:")).sort(*key, nulls_last=True)
-    counted = count_rows(bucket, kept, rules, key)
-    reports = [count_dirt(bucket, rows, key), counted]
-    critical = [rule.check.counter for rule in rules if rule.check.severity == "critical"]
+    kept = rows.filter(pl.col("dirt").is_null() | ~pl.col("dirt").str.starts_with("drop:")).sort(
+        *target.key, nulls_last=True
+    )
+    counted = target.count(bucket, kept)
+    reports = [count_dirt(bucket, rows, target.key), counted]
+    critical = [rule.check.counter for rule in target.rules if rule.check.severity == "critical"]
     if counted.filter(pl.col("counter").is_in(critical)).is_empty():
         for (ds,), part in kept.group_by("ds", maintain_order=True):
-            reports.append(buckets.file_row(write_file(part, schema, folder, ds, bucket)))
+            reports.append(target.write(bucket, part, ds))
     return buckets.concat(reports)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 
-from m2m_model.config import ACTIVE
+from pipelines import chain
 from pipelines.cli import config_of, count, exit_status, stage_parser
 from pipelines.config import Config
 from pipelines.errors import EXIT_HOLES
@@ -23,23 +23,12 @@ from pipelines.warehouse.days import days_between, in_words, ranges
 
 
 @dataclass(frozen=True)
-class Link:
-    """One table of the chain: its stage, and which days of which tables a day of it is made from.
-
-    ``lag_days``: its day D is written by the stage's run of D + lag_days.
-    """
-
-    table: str
-    stage: str
-    inputs: dict[str, tuple[int, int]]  # table -> first and last day read, relative to the day written
-    lag_days: int = 0
-
-
-@dataclass(frozen=True)
 class TableStatus:
     """What is wrong with one table within the days looked at."""
 
-    link: Link
+    table: str
+    stage: chain.Stage
+    lag: int
     present: list[date]
     missing: list[date]
     stale: dict[date, str]  # day -> why
@@ -47,27 +36,8 @@ class TableStatus:
     @property
     def to_run(self) -> list[date]:
         """Dates that the stage has to run for, in order."""
-        late = timedelta(days=self.link.lag_days)
+        late = timedelta(days=self.lag)
         return sorted(day + late for day in {*self.missing, *self.stale})
-
-
-def chain(config: Config) -> list[Link]:
-    """The daily tables in the order in which they are made."""
-    horizon, history = config.dataset.horizon_days, (1 - config.history.keep_days, 0)
-    active = any(task.metric == ACTIVE for task in config.task)  # without one there is no churn_risk
-    daily = ["staged.performance_daily", *(["staged.behavior_daily"] if config.staging.behavior_daily else [])]
-    return [
-        *(Link(name, "stage_sources", {}) for name in daily),
-        Link("features.advertiser_sequence", "build_sequences", dict.fromkeys(daily, history)),
-        Link("marts.forecast_daily", "score", {"features.advertiser_sequence": (0, 0)}),
-        *([Link("marts.churn_risk", "score", {"marts.forecast_daily": (0, 0)})] if active else []),
-        Link(
-            "marts.forecast_quality",
-            "monitor",
-            {"marts.forecast_daily": (0, 0), "staged.performance_daily": (1, horizon)},
-            lag_days=config.dataset.label_days,
-        ),
-    ]
 
 
 class Lineage:
@@ -98,28 +68,29 @@ class Lineage:
 
 def status(warehouse: Warehouse, first: date, last: date) -> list[TableStatus]:
     """Every table of the chain within ``first``..``last``; what a mended input would make stale is stale as well."""
-    links = chain(warehouse.config)
-    lineages = {link.table: Lineage(warehouse, link.table) for link in links}
+    config = warehouse.config
+    daily = [(stage, table) for stage in chain.CHAIN for table in stage.daily if chain.has(config, table)]
+    lineages = {table: Lineage(warehouse, table) for _, table in daily}
     found: dict[str, TableStatus] = {}
-    for link in links:
-        written = warehouse.days(link.table)
-        due = last - timedelta(days=link.lag_days)
+    for stage, name in daily:
+        written, lag = warehouse.days(name), stage.lag(config)
+        due = last - timedelta(days=lag)
         begun = max(first, min(written, default=due + timedelta(days=1)))
         present = [day for day in written if begun <= day <= due]
         missing = [day for day in days_between(begun, due) if day not in written]
         stale = {}
         for day in present:
-            for name, (start, end) in link.inputs.items():
-                read = days_between(day + timedelta(days=start), day + timedelta(days=end))
-                upstream = found[name]
+            for source in (source for source in stage.reads if source in found):
+                read = stage.reads[source].of(config, day, ())
+                upstream = found[source]
                 mending = [d for d in read if d in upstream.missing or d in upstream.stale]
-                changed = mending or _changed(lineages[link.table], lineages[name], day, read)
+                changed = mending or _changed(lineages[name], lineages[source], day, read)
                 if changed:
                     word = "is to be mended" if mending else "was written since"
                     more = f" and {len(changed) - 1} more days" if len(changed) > 1 else ""
-                    stale[day] = f"{name} {changed[0]}{more} {word}"
+                    stale[day] = f"{source} {changed[0]}{more} {word}"
                     break
-        found[link.table] = TableStatus(link, present, missing, stale)
+        found[name] = TableStatus(name, stage, lag, present, missing, stale)
     return list(found.values())
 
 
@@ -136,7 +107,7 @@ def commands(config: Config, tables: list[TableStatus]) -> list[str]:
     """What to run, in order: staging by range, the other stages day by day."""
     days: dict[str, set[date]] = {}
     for table in tables:
-        days.setdefault(table.link.stage, set()).update(table.to_run)
+        days.setdefault(table.stage.name, set()).update(table.to_run)
     module, lines = "python -m pipelines", []
     for stage, to_run in days.items():
         if stage == "stage_sources":
@@ -153,7 +124,7 @@ def report(config: Config, tables: list[TableStatus], first: date, last: date) -
     for table in tables:
         ends = f"{table.present[0]}..{table.present[-1]}" if table.present else "nothing yet"
         counts = f"{len(table.present)} present, {len(table.missing)} missing, {len(table.stale)} stale"
-        lines.append(f"  {table.link.table:30} {counts}; {ends}")
+        lines.append(f"  {table.table:30} {counts}; {ends}")
         if table.missing:
             lines.append(f"    missing: {in_words(table.missing)}")
         if table.stale:

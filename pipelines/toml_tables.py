@@ -67,8 +67,8 @@ class Text:
         """Whether the environment has a say."""
         return any(reference[1] for reference in _REFERENCE.finditer(self.template))
 
-    def resolve(self) -> str:
-        """The text with the values of now.
+    def resolve(self, hidden: bool = True) -> str:
+        """The text with the values of now; ``hidden``: they are not to be printed.
 
         Raises:
             ConfigError: a variable is not set.
@@ -80,7 +80,8 @@ class Text:
             found = os.environ.get(reference[1])
             if found is None:
                 raise ConfigError(f"{self.key}: the environment variable {reference[1]} is not set")
-            hide(found, reference[0])
+            if hidden:
+                hide(found, reference[0])
             return found
 
         return _REFERENCE.sub(value, self.template)
@@ -176,7 +177,7 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
     if hint is Text:
         return _text(_of_type(str, raw, where), where)
     if origin is Literal:
-        value = Text(_of_type(str, raw, where), where).resolve()
+        value = Text(_of_type(str, raw, where), where).resolve(hidden=False)
         if value not in args:
             raise ConfigError(f"{where} = {shown(where, value)}: {nearest(value, args)}")
         return value
@@ -192,7 +193,7 @@ def _value(hint: Any, raw: Any, where: str) -> Any:
     if origin is dict:
         return {key: _value(args[1], item, f"{where} {key}") for key, item in _of_type(dict, raw, where).items()}
     value = _of_type(hint, raw, where)
-    return Text(value, where).resolve() if hint is str else value
+    return Text(value, where).resolve(hidden=False) if hint is str else value
 
 
 def _numbered(where: str, number: int, item: Any) -> str:

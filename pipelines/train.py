@@ -31,6 +31,7 @@ from pipelines.spark.ranks import train_on_ranks
 from pipelines.spark.session import spark_session
 from pipelines.spark.shards import write_shards
 from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import TABLE, SequenceFiles, held_out_cutoffs, open_sequences
 
 
@@ -39,7 +40,8 @@ def train(
 ) -> ModelVersion:
     """Train, log and register; returns the new version. ``snapshot_id``: on the sequences as that snapshot has them."""
     config, ds = run.config, run.ds
-    sequences = open_sequences(config, warehouse, ds, snapshot_id)
+    reads = Reads(run.stage, warehouse)
+    sequences = open_sequences(config, reads, ds, snapshot_id)
     held_out_from = held_out_cutoffs(config, ds)[-1]
     horizon, most = config.dataset.horizon_days, config.training.validation_cutoffs
     last_label = train_end(sequences.first, held_out_from, horizon, most)
@@ -68,7 +70,7 @@ def train(
 
         run.say("fitting LightGBM, the baseline to beat")
         rivals = train_boosted(shards, inputs, held_out_from, folder / "rivals")
-    version = _log(run, sequences, result, folder, rivals)
+    version = _log(run, reads, sequences, result, folder, rivals)
     shutil.rmtree(folder)  # what is left behind is a run to resume
     run.say(
         f"version {version.version} of {Registry(config).name} in {time.monotonic() - started:.0f} s: "
@@ -77,7 +79,9 @@ def train(
     return version
 
 
-def _log(run: Run, sequences: SequenceFiles, result: TrainResult, folder: Path, rivals: Path | None) -> ModelVersion:
+def _log(
+    run: Run, reads: Reads, sequences: SequenceFiles, result: TrainResult, folder: Path, rivals: Path | None
+) -> ModelVersion:
     """Everything about the run to MLflow."""
     config = run.config
     params: dict[str, Any] = {
@@ -86,28 +90,22 @@ def _log(run: Run, sequences: SequenceFiles, result: TrainResult, folder: Path, 
         "best_epoch": result.best_epoch,
         "steps": result.steps,
     }
-    for part in (config.model, config.training, config.distributor, config.history, config.backtest):
+    for part in (config.dataset, config.model, config.training, config.distributor, config.history, config.backtest):
         params |= {f"{type(part).__name__}.{key}": value for key, value in dataclasses.asdict(part).items()}
-    tags = {
-        "m2m.run-id": run.run_id,
-        "m2m.ds": str(run.ds),
-        "m2m.config-hash": config.hash,
-        "m2m.code-version": run.lineage()["code-version"],
-        "m2m.input.features.advertiser_sequence": str(sequences.snapshot_id),
-        "m2m.validation-cutoffs": ", ".join(map(str, result.validation_cutoffs)),
-    }
+    tags = {f"m2m.{key}": value for key, value in run.lineage(**reads.recorded).items()}
+    tags |= {"m2m.ds": str(run.ds), "m2m.validation-cutoffs": ", ".join(map(str, result.validation_cutoffs))}
     registry = Registry(config)
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     with registry.new_run(f"train {run.ds}", params, tags) as run_id:
         for epoch in result.epochs:
-            metrics = {
-                "train_loss": epoch.train_loss,
-                "validation_loss": epoch.validation_loss,
-                "validation_nmae": epoch.nmae,
+            metrics: dict[tuple[str, ...], float] = {
+                ("train_loss",): epoch.train_loss,
+                ("validation_loss",): epoch.validation_loss,
+                ("validation_nmae",): epoch.nmae,
             }
-            metrics |= {f"validation_nmae/{cell.scenario_id}/{cell.task}": cell.nmae for cell in epoch.cells}
+            metrics |= {("validation_nmae", cell.scenario_id, cell.task): cell.nmae for cell in epoch.cells}
             registry.log_metrics(run_id, metrics, step=epoch.epoch, timestamp_ms=now_ms)
-        registry.log_metrics(run_id, {"rows_per_second": result.rows_per_second}, timestamp_ms=now_ms)
+        registry.log_metrics(run_id, {("rows_per_second",): result.rows_per_second}, timestamp_ms=now_ms)
         registry.client.log_artifact(run_id, str(config.path), "config")
         for figure in plots.training_plots(result.epochs, folder / "plots"):
             registry.client.log_artifact(run_id, str(figure), "plots")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.__main__ import STAGES
+from pipelines.chain import STAGES
 from pipelines.config import load_config
 from pipelines.warehouse.tables import data_dictionary
 

@@ -9,6 +9,7 @@ import matplotlib as mpl
 import polars as pl
 
 mpl.use("Agg")  # no screen where this runs
+mpl.rcParams["text.parse_math"] = False  # a scenario may be named $x$
 
 from matplotlib import pyplot as plt
 
@@ -31,7 +32,7 @@ def training_plots(epochs: Sequence[EpochMetrics], folder: Path) -> list[Path]:
     grid = [[cells.get((scenario, task), float("nan")) for task in tasks] for scenario in scenarios]
     axes.imshow(grid, aspect="auto", cmap="viridis_r")
     axes.set_xticks(range(len(tasks)), tasks)
-    axes.set_yticks(range(len(scenarios)), scenarios)
+    axes.set_yticks(range(len(scenarios)), [scenario[:40] for scenario in scenarios])
     for row, values in enumerate(grid):
         for column, value in enumerate(values):
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white")

@@ -6,8 +6,10 @@ A model is logged as code + safetensors + config.json. Nothing is unpickled: sta
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +32,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec
 
 import m2m_model
 from m2m_model.forecasts.forecasts import FIGURES
-from pipelines.config import Config, m2m_home
+from pipelines.config import ALL_SCENARIOS, Config, m2m_home
 from pipelines.warehouse.tables import sequence_columns
 
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -81,10 +83,12 @@ class Registry:
             self.client.log_text(run_id, "\n".join(installed) + "\n", "environment.txt")
             yield run_id
 
-    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0, timestamp_ms: int = 0) -> None:
-        """Many metrics in one call; NaN is left out."""
+    def log_metrics(
+        self, run_id: str, metrics: Mapping[tuple[str, ...], float], step: int = 0, timestamp_ms: int = 0
+    ) -> None:
+        """Many metrics in one call, each named by its parts; NaN is left out."""
         rows = [
-            Metric(_metric_name(key), value, timestamp_ms, step) for key, value in metrics.items() if value == value
+            Metric(metric_name(*parts), value, timestamp_ms, step) for parts, value in metrics.items() if value == value
         ]
         for start in range(0, len(rows), 1000):
             self.client.log_batch(run_id, metrics=rows[start : start + 1000])
@@ -155,6 +159,15 @@ def _signature(config: Config) -> ModelSignature:
     return ModelSignature(inputs, outputs, ParamSchema([ParamSpec("as_of", DataType.string, "")]))
 
 
-def _metric_name(key: str) -> str:
-    """MLflow allows letters, digits, _ - . / space and colon in a metric's name."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "_-./ :") else "_" for c in key)
+def metric_name(*parts: str) -> str:
+    """A name that MLflow takes, and no other parts have: what is not safe in a scenario's id is left out of it, and a
+    digest of the whole id stands in its place. All scenarios together are ``all``."""
+    return "/".join("all" if part == ALL_SCENARIOS else _safe(part) for part in parts)
+
+
+def _safe(text: str) -> str:
+    """The text itself, if it is a part of a path in letters, digits, _ - . : and blanks, and looks like no other's."""
+    if re.fullmatch(r"\w([\w.: -]{0,62}\w)?", text, re.ASCII) and not re.search(r"^all$|(^|-)[0-9a-f]{12}$", text):
+        return text
+    digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    return "-".join([*re.findall(r"\w+", text[:40], re.ASCII), digest])

@@ -1,7 +1,7 @@
 """Checks before a commit: Great Expectations rules on the counters that a build makes in its own pass.
 
 The counters are a small frame, one row per (ds, scenario_id), either of which may be null, with a column per
-counter and, beside it, ``<counter>_example``. Judging them costs the same whatever the table's size: no rule
+counter and, beside it, ``<counter>!example``. Judging them costs the same whatever the table's size: no rule
 reads the table. A null counter was not counted there and is not judged. Great Expectations decides whether a
 rule holds; what a failure does to the run depends on the check's severity and is decided here.
 """
@@ -133,7 +133,7 @@ def run_checks(
         )
         failing: dict[date | None, list[CheckResult]] = {}
         values = judged[check.counter].to_numpy()
-        examples = frame.get(f"{check.counter}_example")
+        examples = frame.get(f"{check.counter}!example")
         for row in rows:
             ds, found = days[row], float(values[row])
             shown = None if examples is None or pd.isna(examples.iat[row]) else str(examples.iat[row])

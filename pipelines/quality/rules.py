@@ -195,7 +195,7 @@ def counters_frame(report: pl.DataFrame, checks: Sequence[Check]) -> pd.DataFram
     frame = summed.select("ds", "scenario_id").unique().sort("ds", "scenario_id")
     for counter, lower in {check.counter: check.max_value is None for check in checks}.items():
         one = summed.filter(counter=counter).select(
-            "ds", "scenario_id", pl.col("value").alias(counter), pl.col("example").alias(f"{counter}_example")
+            "ds", "scenario_id", pl.col("value").alias(counter), pl.col("example").alias(f"{counter}!example")
         )
         frame = frame.join(one, on=["ds", "scenario_id"], how="left", nulls_equal=True)
         if not lower:
@@ -203,10 +203,9 @@ def counters_frame(report: pl.DataFrame, checks: Sequence[Check]) -> pd.DataFram
     return frame.to_pandas()
 
 
-def day_rules(config: Config, daily: bool) -> list[Check]:
-    """Checks on whole days. In a load of many past days nobody can wait for the rest of a day, so volume only warns."""
+def day_rules(config: Config, volume: Severity) -> list[Check]:
+    """Checks on whole days; ``volume`` is how bad a day far below the usual is, unless [checks] severity says."""
     severity = config.checks.severity
-    usual: Severity = "critical" if daily else "warning"
     return [
         Check(
             name="empty_day",
@@ -221,7 +220,7 @@ def day_rules(config: Config, daily: bool) -> list[Check]:
             column=None,
             counter="volume_ratio",
             min_value=config.checks.volume_min_ratio,
-            severity=severity.get("volume", usual),
+            severity=severity.get("volume", volume),
             expected=f"at least {config.checks.volume_min_ratio:.0%} of the usual rows",
         ),
     ]

@@ -4,7 +4,7 @@ Every stage writes new Parquet files first, checks them, and then calls ``Wareho
 that replaces the days it names. Until then readers see the old days; after it, the new ones. A file's name carries a
 fingerprint of its content, so a day that is written again with the same rows keeps its files, and what was made
 from them stays fresh. The calls into PyIceberg that are not its public API stand here alone and are held by
-tests/pipelines/test_warehouse.py.
+tests/pipelines/warehouse/test_commits.py.
 """
 
 from __future__ import annotations
@@ -26,24 +26,18 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
     ValidationException,
 )
-from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThanOrEqual, Or
+from pyiceberg.expressions import BooleanExpression, Or
 from pyiceberg.io.pyarrow import parquet_file_to_data_file, schema_to_pyarrow
 from pyiceberg.table import Table as IcebergTable
-from pyiceberg.table.snapshots import Snapshot
 
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
-from pipelines.warehouse.days import days_between, ranges
-from pipelines.warehouse.files import NO_DAY, DataFile, write_file
+from pipelines.warehouse.days import ranges
+from pipelines.warehouse.files import DataFile, write_file
+from pipelines.warehouse.pins import EMPTY_DAY, REPLACED, Pin, between, properties_of, replaced
 from pipelines.warehouse.tables import DECLARATIONS, Table
 
-EMPTY_DAY = "m2m.empty-day."  # table property: a day that was written and has no rows
-REPLACED = "m2m.replaced"  # snapshot property: the days that a commit replaced, folded to ranges
 COMMIT_ATTEMPTS = 6
-
-
-def _between(first: date, last: date) -> BooleanExpression:
-    return And(GreaterThanOrEqual("ds", first.isoformat()), LessThanOrEqual("ds", last.isoformat()))
 
 
 class Warehouse:
@@ -66,26 +60,32 @@ class Warehouse:
         return DECLARATIONS[name](self.config)
 
     def table(self, name: str) -> IcebergTable:
-        """The Iceberg table, created on first use.
+        """The Iceberg table, for a writer: created on first use.
 
         Raises:
             ConfigError: its columns are not those that the configuration declares now.
         """
+        if found := self._stored(name):
+            return found
+        declared = self.declared(name)
+        with contextlib.suppress(NamespaceAlreadyExistsError):
+            self.catalog.create_namespace(name.split(".")[0])
+        with contextlib.suppress(TableAlreadyExistsError):
+            return self.catalog.create_table(
+                name,
+                declared.schema(),
+                partition_spec=declared.partition_spec(),
+                properties={"comment": declared.doc, "write.metadata.delete-after-commit.enabled": "true"},
+            )
+        return self.table(name)
+
+    def _stored(self, name: str) -> IcebergTable | None:
+        """The Iceberg table as it is now; None if nobody has written to it."""
         declared = self.declared(name)
         try:
             table = self.catalog.load_table(name)
         except NoSuchTableError:
-            with contextlib.suppress(NamespaceAlreadyExistsError):
-                self.catalog.create_namespace(name.split(".")[0])
-            try:
-                table = self.catalog.create_table(
-                    name,
-                    declared.schema(),
-                    partition_spec=declared.partition_spec(),
-                    properties={"comment": declared.doc, "write.metadata.delete-after-commit.enabled": "true"},
-                )
-            except TableAlreadyExistsError:
-                table = self.catalog.load_table(name)
+            return None
         stored = [(field.name, str(field.field_type)) for field in table.schema().fields]
         wanted = [(field.name, str(field.field_type)) for field in declared.schema().fields]
         if stored != wanted:
@@ -98,13 +98,18 @@ class Warehouse:
         return table
 
     def exists(self, name: str) -> bool:
-        """Whether the table was ever written to or asked for."""
+        """Whether the table was ever written to."""
         return bool(self.catalog.table_exists(name))
+
+    def pin(self, name: str, snapshot_id: int | None = None) -> Pin:
+        """The table as it is now, or as a snapshot of it was; a reader never creates one."""
+        table = self._stored(name)
+        schema = schema_to_pyarrow(table.schema() if table else self.declared(name).schema())
+        return Pin(name, table, schema, snapshot_id or (table and table.metadata.current_snapshot_id), self._plans)
 
     def arrow_schema(self, name: str) -> pa.Schema:
         """Arrow schema that files of the table are written with: it carries Iceberg's field ids."""
-        schema: pa.Schema = schema_to_pyarrow(self.table(name).schema())
-        return schema
+        return self.pin(name).schema
 
     def folder(self, name: str, run_id: str) -> str:
         """A folder of the run's own for new data files, so that no path is ever written twice."""
@@ -113,52 +118,16 @@ class Warehouse:
     def files(
         self, name: str, first: date | None = None, last: date | None = None, snapshot_id: int | None = None
     ) -> list[DataFile]:
-        """Plan the data files of ``first``..``last`` (all days if not given), in a fixed order."""
-        table = self.table(name)
-        names = [field.name for field in table.spec().fields]
-        planned = []
-        for file in self._plan(table, name, first, last or first, snapshot_id):
-            partition = dict(zip(names, file.partition, strict=True))
-            planned.append(
-                DataFile(
-                    file.file_path,
-                    NO_DAY if partition["ds"] is None else date(1970, 1, 1) + timedelta(days=partition["ds"]),
-                    int(partition.get("bucket", 0)),
-                    file.record_count,
-                )
-            )
-        return sorted(planned, key=lambda file: (file.ds, file.bucket, file.path))
-
-    def _plan(
-        self, table: IcebergTable, name: str, first: date | None, last: date | None, snapshot_id: int | None = None
-    ) -> list[Any]:
-        """PyIceberg's plan. A snapshot never changes, so it is made once: half a millisecond per file, of which a day's
-        build would ask some three times."""
-        seen = snapshot_id or table.metadata.current_snapshot_id
-        key = (name, seen, first, last)
-        if key not in self._plans:
-            where = _between(first, last) if first and last else AlwaysTrue()
-            self._plans[key] = [task.file for task in table.scan(row_filter=where, snapshot_id=seen).plan_files()]
-        return self._plans[key]
+        """The data files of ``first``..``last`` (all days if not given), in a fixed order."""
+        return self.pin(name, snapshot_id).files(first, last)
 
     def days(self, name: str, first: date | None = None, last: date | None = None) -> dict[date, int]:
         """Rows of each written day, in order; a day that was written empty has 0, an unwritten day is absent."""
-        rows: dict[date, int] = {}
-        for key in self.table(name).properties:
-            if key.startswith(EMPTY_DAY):
-                rows[date.fromisoformat(key.removeprefix(EMPTY_DAY))] = 0
-        for file in self.files(name, first, last):
-            rows[file.ds] = rows.get(file.ds, 0) + file.rows
-        return {ds: rows[ds] for ds in sorted(rows) if (first is None or ds >= first) and (last is None or ds <= last)}
+        return self.pin(name).days(first, last)
 
     def snapshot_id(self, name: str) -> int | None:
         """Snapshot that readers see now; None before the first commit."""
-        snapshot = self.table(name).current_snapshot()
-        return int(snapshot.snapshot_id) if snapshot else None
-
-    def has_snapshot(self, name: str, snapshot_id: int) -> bool:
-        """Whether the table still knows a snapshot."""
-        return self.table(name).snapshot_by_id(snapshot_id) is not None
+        return self.pin(name).snapshot_id
 
     def snapshot_named(self, name: str, text: str) -> int:
         """A snapshot for time travel, by its own id or by that of the run that committed it.
@@ -166,7 +135,7 @@ class Warehouse:
         Raises:
             ConfigError: the table has no such snapshot.
         """
-        for snapshot in reversed(self.table(name).snapshots()):
+        for snapshot in reversed(self.pin(name).snapshots()):
             if text in (str(snapshot.snapshot_id), properties_of(snapshot).get("m2m.run-id")):
                 return int(snapshot.snapshot_id)
         raise ConfigError(
@@ -176,20 +145,11 @@ class Warehouse:
     def lineage(self, name: str, snapshot_id: int | None = None) -> dict[date, dict[str, str]]:
         """Properties of the newest commit that replaced each day, seen from a snapshot (default: now); days whose
         commit has expired are absent."""
-        found: dict[date, dict[str, str]] = {}
-        for snapshot in self._snapshots(name):
-            found |= dict.fromkeys(_replaced(snapshot), properties_of(snapshot))
-            if snapshot.snapshot_id == snapshot_id:
-                break
-        return found
+        return self.pin(name, snapshot_id).lineage()
 
     def commits(self, name: str) -> list[tuple[int, list[date]]]:
         """The snapshots that are kept, oldest first, each with the days that it replaced."""
-        return [(int(snapshot.snapshot_id), _replaced(snapshot)) for snapshot in self._snapshots(name)]
-
-    def _snapshots(self, name: str) -> list[Snapshot]:
-        """In the order of commits, not from parent to parent: between two that were kept, others may have expired."""
-        return sorted(self.table(name).snapshots(), key=lambda snapshot: snapshot.sequence_number or 0)
+        return [(int(snapshot.snapshot_id), replaced(snapshot)) for snapshot in self.pin(name).snapshots()]
 
     def commit(self, name: str, days: Iterable[date], files: Iterable[DataFile], properties: Mapping[str, str]) -> int:
         """Replace whole days of a table by ``files``, in one snapshot with ``properties`` as lineage.
@@ -207,14 +167,17 @@ class Warehouse:
         """
         files, days = list(files), list(days)
         folded = ranges(days)
-        where = reduce(Or, (_between(first, last) for first, last in folded))
+        where = reduce(Or, (between(first, last) for first, last in folded))
         filled = {file.ds for file in files if file.rows}
         empty = [ds for ds in days if ds not in filled]
         own = {f"m2m.{key}": value for key, value in properties.items()}
         own[REPLACED] = ", ".join(f"{first}..{last}" for first, last in folded)
         for attempt in range(1, COMMIT_ATTEMPTS + 1):
-            table = self.table(name)
-            there = {file.identity: file.path for first, last in folded for file in self.files(name, first, last)}
+            self.table(name)
+            pin = self.pin(name)
+            table = pin.table
+            assert table is not None
+            there = {file.identity: file.path for first, last in folded for file in pin.files(first, last)}
             kept = {path for file in files if (path := there.get(file.identity))}
             new = [self._data_file(table, name, file) for file in files if file.identity not in there]
             try:
@@ -222,7 +185,7 @@ class Warehouse:
                     with transaction.update_snapshot(snapshot_properties=own).overwrite() as overwrite:
                         overwrite.delete_by_predicate(where)  # whose files another run must not have changed meanwhile
                         for first, last in folded:
-                            for file in self._plan(table, name, first, last):
+                            for file in pin.plan(first, last):
                                 if file.file_path not in kept:
                                     overwrite.delete_data_file(file)
                         for data_file in new:
@@ -265,27 +228,13 @@ class Warehouse:
         snapshot_id: int | None = None,
     ) -> pl.DataFrame:
         """Rows of a small table, or the first ``limit`` of any, on the driver."""
-        scan = self.table(name).scan(
-            row_filter=where if where is not None else AlwaysTrue(),
-            selected_fields=columns,
-            limit=limit,
-            snapshot_id=snapshot_id,
-        )
-        frame = pl.from_arrow(scan.to_arrow())
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        return self.pin(name, snapshot_id).scan(where, columns, limit)
 
-    def write_rows(self, name: str, first: date, last: date, rows: pl.DataFrame, properties: Mapping[str, str]) -> int:
-        """Write a table that does not grow with advertisers (partitioned by ds alone) and commit it.
-
-        Returns:
-            The new snapshot's id.
-        """
-        files = [
-            write_file(part, self.arrow_schema(name), self.folder(name, properties["run-id"]), ds, 0)
-            for (ds,), part in rows.sort(*self.declared(name).key, nulls_last=True).group_by("ds", maintain_order=True)
-        ]
-        return self.commit(name, days_between(first, last), files, properties)
+    def write_rows(self, name: str, rows: pl.DataFrame, run_id: str) -> list[DataFile]:
+        """Write the files of a table that does not grow with advertisers (partitioned by ds alone), not committed."""
+        schema, folder = self.arrow_schema(name), self.folder(name, run_id)
+        by_day = rows.sort(*self.declared(name).key, nulls_last=True).group_by("ds", maintain_order=True)
+        return [write_file(part, schema, folder, ds, 0) for (ds,), part in by_day]
 
     def _data_file(self, table: IcebergTable, name: str, file: DataFile) -> Any:
         data_file = parquet_file_to_data_file(table.io, table.metadata, file.path)
@@ -305,19 +254,3 @@ def _mark_empty_days(transaction: Any, table: IcebergTable, empty: Iterable[date
         transaction.set_properties(new)
     if stale := [key for ds in filled if (key := f"{EMPTY_DAY}{ds}") in table.properties]:
         transaction.remove_properties(*stale)
-
-
-def properties_of(snapshot: Snapshot) -> dict[str, str]:
-    """What the commit said of itself; see ``Run.lineage``."""
-    return dict(snapshot.summary.additional_properties) if snapshot.summary else {}
-
-
-def _replaced(snapshot: Snapshot) -> list[date]:
-    """The days that a commit replaced."""
-    folded = filter(None, properties_of(snapshot).get(REPLACED, "").split(", "))
-    return [ds for part in folded for ds in days_between(*map(date.fromisoformat, part.split("..")))]
-
-
-def on_day(ds: date) -> BooleanExpression:
-    """Row filter: one partition."""
-    return EqualTo("ds", ds.isoformat())

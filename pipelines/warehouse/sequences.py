@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Protocol
 
 import polars as pl
 import pyarrow as pa
@@ -18,9 +19,9 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
-from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between
 from pipelines.warehouse.files import DataFile, read_files
+from pipelines.warehouse.pins import INPUT, Pin
 
 TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"
 SERIES = ["advertiser_id", "scenario_id"]
@@ -98,28 +99,28 @@ def put_together(
     A behavior without a scenario counts for every scenario of its advertiser.
     """
     # Ids are looked up once, and lists are moved as little as can be: that is what takes the time here.
-    places = series.select(*SERIES).with_row_index("place")
-    place_of = weeks.select(SERIES).join(places, on=SERIES, how="left", maintain_order="left")["place"]
+    places = series.select(*SERIES).with_row_index("_place")
+    place_of = weeks.select(SERIES).join(places, on=SERIES, how="left", maintain_order="left")["_place"]
     placed = weeks.with_columns(place_of)
-    acted = placed.select("place", "behavior_day", *behaviors).explode("behavior_day", *behaviors)
+    acted = placed.select("_place", "behavior_day", *behaviors).explode("behavior_day", *behaviors)
     shared = weeks.select(*SERIES, "behavior_day", *behaviors).filter(pl.col("scenario_id").is_null())
     if shared.height:
         everywhere = _lists(shared.drop("scenario_id"), "advertiser_id", "behavior_day")
-        everywhere = places.select("advertiser_id", "place").join(everywhere, on="advertiser_id")
+        everywhere = places.select("advertiser_id", "_place").join(everywhere, on="advertiser_id")
         acted = pl.concat([acted, everywhere.select(acted.columns).explode("behavior_day", *behaviors)])
         # One key of both: days of all series, one series after the other.
-        key = (pl.col("place").cast(pl.Int64) * 2**32 + pl.col("behavior_day")).alias("key")
-        acted = acted.select(key, *behaviors).group_by("key").sum().sort("key")
-        place, day = (pl.col("key") // 2**32).cast(pl.UInt32), (pl.col("key") % 2**32).cast(pl.Int32)
-        acted = acted.select(place.alias("place"), day.alias("behavior_day"), *behaviors)
-    found = places.select("place")
-    achieved = _lists(placed.select("place", "day", *metrics), "place", "day")
-    for lists in (achieved, acted.group_by("place").agg("behavior_day", *behaviors)):
-        found = found.join(lists, on="place", how="left", maintain_order="left")
+        key = (pl.col("_place").cast(pl.Int64) * 2**32 + pl.col("behavior_day")).alias("_key")
+        acted = acted.select(key, *behaviors).group_by("_key").sum().sort("_key")
+        place, day = (pl.col("_key") // 2**32).cast(pl.UInt32), (pl.col("_key") % 2**32).cast(pl.Int32)
+        acted = acted.select(place.alias("_place"), day.alias("behavior_day"), *behaviors)
+    found = places.select("_place")
+    achieved = _lists(placed.select("_place", "day", *metrics), "_place", "day")
+    for lists in (achieved, acted.group_by("_place").agg("behavior_day", *behaviors)):
+        found = found.join(lists, on="_place", how="left", maintain_order="left")
     found = found.with_columns(pl.col("day", *metrics, "behavior_day", *behaviors).fill_null([]))
     keys, attributes = [*SERIES, "registered_on"], [name for name in series.columns if name not in SERIES]
     attributes.remove("registered_on")
-    return pl.concat([series.select(keys), found.drop("place"), series.select(attributes)], how="horizontal")
+    return pl.concat([series.select(keys), found.drop("_place"), series.select(attributes)], how="horizontal")
 
 
 def _lists(weeks: pl.DataFrame, by: str, day: str) -> pl.DataFrame:
@@ -128,34 +129,41 @@ def _lists(weeks: pl.DataFrame, by: str, day: str) -> pl.DataFrame:
     return weeks.explode(day, *values).group_by(by).agg(day, *values)
 
 
-def open_sequences(config: Config, warehouse: Warehouse, as_of: date, snapshot_id: int | None = None) -> SequenceFiles:
+class Tables(Protocol):
+    """Where tables are read from: the warehouse as it is now, or what a run has pinned."""
+
+    def pin(self, name: str, snapshot_id: int | None = None) -> Pin: ...
+
+
+def open_sequences(config: Config, tables: Tables, as_of: date, snapshot_id: int | None = None) -> SequenceFiles:
     """Plan the sequences as of a day, as they were built; ``snapshot_id``: as an earlier snapshot of the table saw it.
 
     Raises:
         DataError: they were never built.
         ConfigError: there is no such snapshot.
     """
-    if snapshot_id is not None and not warehouse.has_snapshot(TABLE, snapshot_id):
+    if snapshot_id is not None and not tables.pin(TABLE).knows(snapshot_id):
         raise ConfigError(f"{TABLE}: there is no snapshot {snapshot_id}; it may have expired")
+    series = tables.pin(TABLE, snapshot_id)
     files, weeks = defaultdict(list), defaultdict(list)
-    for file in warehouse.files(TABLE, as_of, as_of, snapshot_id):
+    for file in series.files(as_of):
         files[file.bucket].append(file)
-    snapshot_id = snapshot_id or warehouse.snapshot_id(TABLE)
-    if not files or snapshot_id is None:
+    if not files or series.snapshot_id is None:
         raise DataError(
             f"{TABLE} ds={as_of}: no sequences; expected at least one series. Build them with: "
             f"python -m pipelines.build_sequences --config {config.path} --date {as_of}"
         )
     # The weeks that this day was built from; once that snapshot has expired, the newest.
-    made_from = int(warehouse.lineage(TABLE, snapshot_id).get(as_of, {}).get(f"m2m.input.{WEEK_TABLE}", 0))
-    known = made_from if warehouse.has_snapshot(WEEK_TABLE, made_from) else None
+    made_from = int(series.lineage().get(as_of, {}).get(INPUT + WEEK_TABLE, 0))
+    known = tables.pin(WEEK_TABLE).knows(made_from)
+    parts = tables.pin(WEEK_TABLE, made_from if known else None)
     first = history_start(config, as_of)
     ends = week_ends(first, as_of)
-    for file in warehouse.files(WEEK_TABLE, ends[0], as_of, known):
+    for file in parts.files(ends[0], as_of):
         if file.ds in ends:
             weeks[file.bucket].append(file)
-    schemas = warehouse.arrow_schema(TABLE), warehouse.arrow_schema(WEEK_TABLE)
-    return SequenceFiles(as_of, first, snapshot_id, dict(files), dict(weeks), *schemas, config.sequence_spec)
+    schemas = series.schema, parts.schema
+    return SequenceFiles(as_of, first, series.snapshot_id, dict(files), dict(weeks), *schemas, config.sequence_spec)
 
 
 def history_start(config: Config, as_of: date) -> date:

@@ -1,4 +1,4 @@
-"""Every table of the warehouse, declared once: columns, types, units, key, partitions, writer.
+"""Every table of the warehouse, declared once: columns, types, units, key, partitions; who writes it is the chain's.
 
 Writers, readers, ``pipelines.show`` and ``docs/data_dictionary.md`` all use these declarations. Columns that
 a data set brings (metrics, behaviors, attributes) come from its configuration, so a declaration is a function
@@ -26,6 +26,7 @@ from pyiceberg.types import (
     TimestampType,
 )
 
+from pipelines import chain
 from pipelines.config import Config
 
 _TYPES: dict[str, IcebergType] = {
@@ -55,7 +56,6 @@ class Table:
 
     name: str
     doc: str
-    writer: str
     key: tuple[str, ...]
     partition: tuple[str, ...]
     columns: tuple[Column, ...]
@@ -103,7 +103,6 @@ def performance_daily(config: Config) -> Table:
     return Table(
         "staged.performance_daily",
         "What each advertiser achieved in each scenario on each day. A day without a row is missing, not zero.",
-        "stage_sources",
         ("ds", "advertiser_id", "scenario_id"),
         _DAILY_PARTITION,
         (_DS, _BUCKET, _ADVERTISER, _SCENARIO, *metrics),
@@ -116,7 +115,6 @@ def behavior_daily(config: Config) -> Table:
     return Table(
         "staged.behavior_daily",
         "What each advertiser did on each day. Empty where the data set declares no behavior.",
-        "stage_sources",
         ("ds", "advertiser_id", "scenario_id"),
         _DAILY_PARTITION,
         (_DS, _BUCKET, _ADVERTISER, scenario, *behaviors),
@@ -127,7 +125,6 @@ def advertiser(config: Config) -> Table:
     return Table(
         "staged.advertiser",
         "Advertiser profiles as known at the end of each staged day.",
-        "stage_sources",
         ("ds", "advertiser_id"),
         _DAILY_PARTITION,
         (
@@ -144,7 +141,6 @@ def scenario(config: Config) -> Table:
     return Table(
         "staged.scenario",
         "Scenarios as known at the end of each staged day.",
-        "stage_sources",
         ("ds", "scenario_id"),
         ("ds",),
         (_AS_OF, _SCENARIO, *_attributes(config.attributes.scenario, "scenario")),
@@ -156,7 +152,6 @@ def advertiser_sequence(config: Config) -> Table:
         "features.advertiser_sequence",
         "Each advertiser in each scenario with a row in the [history] keep_days up to ds: since when, with which "
         "attributes. Its days are in features.sequence_week; `pipelines.warehouse.sequences` puts them together.",
-        "build_sequences",
         ("ds", "advertiser_id", "scenario_id"),
         _DAILY_PARTITION,
         (
@@ -195,7 +190,6 @@ def sequence_week(config: Config) -> Table:
         "What each advertiser did and achieved in each scenario from a Monday to ds. The history as of a day is that "
         "day's partition and those of the Sundays before it. Only days with a row are listed: a listed 0 is a zero, an "
         "unlisted day since registered_on is missing.",
-        "build_sequences",
         ("ds", "advertiser_id", "scenario_id"),
         _DAILY_PARTITION,
         (
@@ -215,7 +209,6 @@ def forecast_daily(config: Config) -> Table:
     return Table(
         "marts.forecast_daily",
         f"Forecast of each task's total over the {horizon} days after ds, for every advertiser and scenario.",
-        "score",
         ("ds", "advertiser_id", "scenario_id", "task"),
         _DAILY_PARTITION,
         (
@@ -258,7 +251,6 @@ def churn_risk(config: Config) -> Table:
     return Table(
         "marts.churn_risk",
         "Who may leave, and with how much: read from marts.forecast_daily. Empty where no task counts active days.",
-        "score",
         ("ds", "advertiser_id", "scenario_id"),
         _DAILY_PARTITION,
         (
@@ -294,7 +286,6 @@ def backtest(config: Config) -> Table:
     return Table(
         "marts.backtest",
         "Error of each forecaster at held-out cutoffs, on the same series: challenger, champion, baselines.",
-        "backtest",
         ("ds", "cutoff", "forecaster", "scenario_id", "task"),
         ("ds",),
         (
@@ -322,7 +313,6 @@ def backtest_value(config: Config) -> Table:
         "marts.backtest_value",
         "What each forecaster of marts.backtest is worth, all cutoffs together: does its mean rank advertisers by what "
         "they then spent, whom does it fail, did it know who would leave? One figure a row.",
-        "backtest",
         ("ds", "forecaster", "scenario_id", "task", "figure", "part"),
         ("ds",),
         (
@@ -357,7 +347,6 @@ def forecast_quality(config: Config) -> Table:
     return Table(
         "marts.forecast_quality",
         "Published forecasts against what happened, once their horizon has passed.",
-        "monitor",
         ("ds", "method", "scenario_id", "task"),
         ("ds",),
         (
@@ -376,7 +365,6 @@ def validation(config: Config) -> Table:
     return Table(
         "ops.validation",
         "Every check of every run, passed or not, and every count of dirt dropped, merged or repaired.",
-        "every stage that writes",
         ("run_id", "table", "ds", "check", "column", "scenario"),
         ("ds",),
         (
@@ -402,7 +390,6 @@ def promotion(config: Config) -> Table:
     return Table(
         "ops.promotion",
         "The ledger of the champion alias: every decision of the gate, with its figures.",
-        "promote",
         ("ds", "run_id"),
         ("ds",),
         (
@@ -440,12 +427,20 @@ DECLARATIONS: dict[str, Callable[[Config], Table]] = {
 
 
 def data_dictionary(config: Config) -> str:
-    """``docs/data_dictionary.md``: every table and column, in Markdown, for the given data set."""
+    """``docs/data_dictionary.md``: the chain, then every table and column, in Markdown, for the given data set."""
     lines = [
         "# Data dictionary",
         "",
-        f"Made from `pipelines/warehouse/tables.py` for the data set `{config.dataset.name}`; columns of metrics,",
-        "behaviors and attributes are those that its `pipeline.toml` declares. Re-make it with `make dictionary`.",
+        "Made from `pipelines/chain.py` and `pipelines/warehouse/tables.py` for the data set",
+        f"`{config.dataset.name}`; columns of metrics, behaviors and attributes are those that its `pipeline.toml`",
+        "declares. Re-make it with `make dictionary`.",
+        "",
+        "## The chain",
+        "",
+        "What each stage reads, of which days, and writes for a day; `model.*` are aliases of the registry. A stage",
+        "reads the snapshots of the moment when it planned, and records them with what it writes.",
+        "",
+        *chain.table_of_stages(),
     ]
     for declare in DECLARATIONS.values():
         table = declare(config)
@@ -455,7 +450,8 @@ def data_dictionary(config: Config) -> str:
             "",
             table.doc,
             "",
-            f"Written by: {table.writer}. Key: {', '.join(table.key)}. Partitions: {', '.join(table.partition)}.",
+            f"Written by: {chain.writer(table.name)}. Key: {', '.join(table.key)}. "
+            f"Partitions: {', '.join(table.partition)}.",
             "",
             "| column | type | meaning | null means |",
             "| --- | --- | --- | --- |",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from deployment import FIRST_DAY, SQL, TOML, Deployment, day
 from local_deployment import environment, prepare_airflow
+from pyspark.sql import SparkSession
 from ui import MARK, start, stop, wait_for
 
 LIMIT_S = 600
@@ -20,13 +21,13 @@ MISSING = [day(7), day(8)]
 
 
 def test_missed_days_are_filled_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int], spark: SparkSession
 ) -> None:
     folder = tmp_path / "tiny"
     folder.mkdir()
     (folder / "pipeline.toml").write_text(TOML)
     (folder / "performance_daily.sql").write_text(SQL)
-    deployment = Deployment(folder, str)
+    deployment = Deployment(folder, str, lambda: spark)
     monkeypatch.setenv("M2M_HOME", str(tmp_path / "home"))
     deployment.write_days(FIRST_DAY, 9)
     assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", day(6))[0] == 0

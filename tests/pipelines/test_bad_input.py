@@ -44,6 +44,7 @@ BAD_ROWS = {
     "empty id": (_set("who", "  "), ["empty_id", "advertiser_id", "search"]),
     "very long id": (_set("who", "x" * 300), ["long_id", "advertiser_id", "256", "xxx"]),
     "control characters in an id": (_set("who", "a\nb"), ["control_characters", "advertiser_id"]),
+    "a scenario named as all of them": (_set("place", "*"), ["reserved_id", "scenario_id", "not *"]),
     "null scenario": (_set("place", None), ["null_id", "scenario_id"]),
     "a row of another day": (_set("day", BAD_DAY + timedelta(days=3)), ["other_day", "2024-01-14"]),
     "a row in the far future": (_set("day", date(2199, 1, 1)), ["other_day", "2199-01-01"]),

@@ -78,7 +78,7 @@ def test_a_check_that_holds_is_one_result_a_day() -> None:
 
 
 def test_a_check_that_fails_is_one_result_per_failing_scenario() -> None:
-    columns = "negative.spend negative.spend_example"
+    columns = "negative.spend negative.spend!example"
     frame = counters((MON, "a", 0, None), (TUE, "a", 2, "(x, a) spend=-1"), (TUE, "b", 0, None), columns=columns)
     passed, failed = run_checks("performance_daily", frame, [NEGATIVE], RUN)
     assert (passed.ds, passed.passed, passed.example) == (MON, True, None)

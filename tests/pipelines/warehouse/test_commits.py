@@ -11,8 +11,9 @@ import pytest
 from deployment import FIRST_DAY, Deployment
 
 from pipelines.errors import ConfigError, DataError
-from pipelines.warehouse.commits import Warehouse, on_day
+from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import DataFile, read_files, write_file
+from pipelines.warehouse.pins import on_day
 from pipelines.warehouse.tables import DECLARATIONS
 
 TABLE = "staged.performance_daily"

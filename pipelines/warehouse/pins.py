@@ -1,0 +1,171 @@
+"""A table as it was at one moment, and what a stage reads: every table that it declares, pinned when it plans.
+
+A stage takes its snapshots once, reads those alone, and records those with what it writes: whatever is committed while
+it works is not in its figures, and its lineage says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pyarrow as pa
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.table import Table as IcebergTable
+from pyiceberg.table.snapshots import Snapshot
+
+from pipelines import chain
+from pipelines.warehouse.days import days_between
+from pipelines.warehouse.files import NO_DAY, DataFile
+
+if TYPE_CHECKING:
+    from pipelines.warehouse.commits import Warehouse
+
+EMPTY_DAY = "m2m.empty-day."  # table property: a day that was written and has no rows
+REPLACED = "m2m.replaced"  # snapshot property: the days that a commit replaced, folded to ranges
+INPUT = "m2m.input."  # snapshot property: the snapshot of a table, or the version of a model, that a commit read
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One table as it was when it was pinned; ``table`` is None, and everything empty, if it was never written.
+
+    ``schema`` is what files of it are read and written with: it carries Iceberg's field ids.
+    ``plans`` keeps what PyIceberg planned: half a millisecond per file, of which a day's build would ask some three
+    times, and a snapshot never changes.
+    """
+
+    name: str
+    table: IcebergTable | None
+    schema: pa.Schema
+    snapshot_id: int | None
+    plans: dict[tuple[str, int | None, date | None, date | None], list[Any]]
+
+    def at(self, snapshot_id: int) -> Pin:
+        """The same table at an earlier snapshot of it."""
+        return replace(self, snapshot_id=snapshot_id)
+
+    def files(self, first: date | None = None, last: date | None = None) -> list[DataFile]:
+        """The data files of ``first``..``last`` (all days if not given), in a fixed order."""
+        if self.table is None:
+            return []
+        names = [field.name for field in self.table.spec().fields]
+        planned = []
+        for file in self.plan(first, last or first):
+            partition = dict(zip(names, file.partition, strict=True))
+            ds = NO_DAY if partition["ds"] is None else _EPOCH + timedelta(days=partition["ds"])
+            bucket = int(partition.get("bucket", 0))
+            planned.append(DataFile(file.file_path, ds, bucket, file.record_count))
+        return sorted(planned, key=lambda file: (file.ds, file.bucket, file.path))
+
+    def plan(self, first: date | None, last: date | None) -> list[Any]:
+        """PyIceberg's own plan of ``first``..``last``."""
+        if self.table is None or self.snapshot_id is None:
+            return []
+        key = (self.name, self.snapshot_id, first, last)
+        if key not in self.plans:
+            where = between(first, last) if first and last else AlwaysTrue()
+            scan = self.table.scan(row_filter=where, snapshot_id=self.snapshot_id)
+            self.plans[key] = [task.file for task in scan.plan_files()]
+        return self.plans[key]
+
+    def days(self, first: date | None = None, last: date | None = None) -> dict[date, int]:
+        """Rows of each written day, in order; a day that was written empty has 0, an unwritten day is absent."""
+        rows: dict[date, int] = {}
+        for key in self.table.properties if self.table else ():
+            if key.startswith(EMPTY_DAY):
+                rows[date.fromisoformat(key.removeprefix(EMPTY_DAY))] = 0
+        for file in self.files(first, last):
+            rows[file.ds] = rows.get(file.ds, 0) + file.rows
+        return {ds: rows[ds] for ds in sorted(rows) if (first is None or ds >= first) and (last is None or ds <= last)}
+
+    def lineage(self) -> dict[date, dict[str, str]]:
+        """Properties of the newest commit that replaced each day; days whose commit has expired are absent."""
+        found: dict[date, dict[str, str]] = {}
+        for snapshot in self.snapshots():
+            found |= dict.fromkeys(replaced(snapshot), properties_of(snapshot))
+            if snapshot.snapshot_id == self.snapshot_id:
+                break
+        return found
+
+    def snapshots(self) -> list[Snapshot]:
+        """In the order of commits, not from parent to parent: between two that were kept, others may have expired."""
+        return sorted(self.table.snapshots() if self.table else (), key=lambda snapshot: snapshot.sequence_number or 0)
+
+    def knows(self, snapshot_id: int) -> bool:
+        """Whether the table still has a snapshot."""
+        return self.table is not None and self.table.snapshot_by_id(snapshot_id) is not None
+
+    def scan(
+        self, where: BooleanExpression | None = None, columns: tuple[str, ...] = ("*",), limit: int | None = None
+    ) -> pl.DataFrame:
+        """Rows of a small table, or the first ``limit`` of any, on the driver."""
+        if self.table is None or self.snapshot_id is None:
+            found = self.schema.empty_table().select(self.schema.names if columns == ("*",) else columns)
+        else:
+            everywhere = where if where is not None else AlwaysTrue()
+            scan = self.table.scan(everywhere, columns, limit=limit, snapshot_id=self.snapshot_id)
+            found = scan.to_arrow()
+        frame = pl.from_arrow(found)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+
+class Reads:
+    """What one run of a stage reads: every table that the chain declares for it, as it was when the run planned."""
+
+    def __init__(self, stage: str, warehouse: Warehouse) -> None:
+        declared = [name for name in chain.STAGES[stage].reads if chain.has(warehouse.config, name)]
+        self._stage = stage
+        self._pins = {name: warehouse.pin(name) for name in declared if not name.startswith(chain.MODEL)}
+        self._models: dict[str, str | None] = {name: None for name in declared if name.startswith(chain.MODEL)}
+
+    def pin(self, name: str, snapshot_id: int | None = None) -> Pin:
+        """A declared table; with a ``snapshot_id``, from now on as that snapshot has it."""
+        self._refuse_undeclared(name, self._pins)
+        if snapshot_id is not None:
+            self._pins[name] = self._pins[name].at(snapshot_id)
+        return self._pins[name]
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        return tuple(self._pins)
+
+    def model(self, alias: str, version: str | None) -> None:
+        """Note which version of a declared model the run uses."""
+        self._refuse_undeclared(chain.MODEL + alias, self._models)
+        self._models[chain.MODEL + alias] = version
+
+    @property
+    def recorded(self) -> dict[str, int | str | None]:
+        """Every declared read: a table's snapshot, a model's version; None where there was none."""
+        return {name: pin.snapshot_id for name, pin in self._pins.items()} | self._models
+
+    def _refuse_undeclared(self, name: str, declared: Iterable[str]) -> None:
+        if name not in declared:
+            raise LookupError(f"{self._stage} reads {name} without saying so: declare it in pipelines/chain.py")
+
+
+def between(first: date, last: date) -> BooleanExpression:
+    """Row filter: the partitions of some days."""
+    return And(GreaterThanOrEqual("ds", first.isoformat()), LessThanOrEqual("ds", last.isoformat()))
+
+
+def on_day(ds: date) -> BooleanExpression:
+    """Row filter: one partition."""
+    return EqualTo("ds", ds.isoformat())
+
+
+def properties_of(snapshot: Snapshot) -> dict[str, str]:
+    """What the commit said of itself; see ``Run.lineage``."""
+    return dict(snapshot.summary.additional_properties) if snapshot.summary else {}
+
+
+def replaced(snapshot: Snapshot) -> list[date]:
+    """The days that a commit replaced."""
+    folded = filter(None, properties_of(snapshot).get(REPLACED, "").split(", "))
+    return [ds for part in folded for ds in days_between(*map(date.fromisoformat, part.split("..")))]
