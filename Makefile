@@ -79,7 +79,7 @@ bench-model: $(INSTALLED) ## The network's speed against its textbook form and i
 
 .PHONY: bench-gpu
 bench-gpu: $(INSTALLED) ## Windows a second on a GPU, where the time goes (a CPU runs it small); OUT=docs/gpu.md
-	@PYTHONPATH=. $(BIN)/python -u benchmarks/gpu.py $(if $(OUT),--out $(OUT))
+	@PYTHONPATH=. $(BIN)/python -u benchmarks/gpu.py $(if $(OUT),--out $(OUT) --json $(OUT:.md=.json))
 
 .PHONY: bench-scale
 bench-scale: $(INSTALLED) ## Time, memory and disk of every stage; SIZES=10000,100000,1000000: docs/scale.md

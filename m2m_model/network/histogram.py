@@ -51,7 +51,8 @@ class Histogram(nn.Module):
                 columns.append((target_B * self.scales[m]).round().long().clamp(0, self.horizon_days))
             else:
                 ratio_B = torch.log(target_B.clamp_min(1e-30)) - torch.log(level_BM[:, m] + LEVEL_FLOOR)
-                bin_B = torch.bucketize(ratio_B, self.edge_MK[m, 1:-1].contiguous(), right=True)
+                # No bucketize: compiled for a GPU it forgot where a slice of edges begins (pytorch#160964, until 2.13).
+                bin_B = (ratio_B.unsqueeze(1) >= self.edge_MK[m, 1:-1]).sum(1)
                 columns.append(torch.where(target_B > 0, 1 + bin_B, 0))
         return torch.stack(columns, 1)
 

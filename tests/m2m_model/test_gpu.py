@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from m2m_model.config import ModelConfig, TrainConfig
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.forecasts import forecaster
 from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.network.coded import CodedPanel
+from m2m_model.network.model import M2M, Learned
 from m2m_model.training.loop import train_rank
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -45,3 +48,33 @@ def test_the_same_seed_gives_the_same_weights_on_one_gpu(
         result = train_rank([shard], tmp_path / run, inputs, ModelConfig(width=16), TRAIN, held_out_from)
         weights.append((result.model_folder / "weights.safetensors").read_bytes())
     assert weights[0] == weights[1]
+
+
+def test_compiled_on_a_gpu_the_loss_and_the_forecasts_are_the_same(
+    panel: Panel, inputs: Inputs, last_day: date
+) -> None:
+    device = torch.device("cuda")
+    cutoff = panel.days - 20
+    coded = CodedPanel.of(panel, inputs, device)
+    series_B = torch.arange(len(panel), device=device)
+    cutoff_B = torch.full_like(series_B, cutoff)
+    windows = inputs.windows(panel, inputs.profile(panel), series_B.cpu().numpy(), cutoff_B.cpu().numpy())
+    target_BM = coded.targets(series_B, cutoff_B)
+    learned = Learned.of(windows, target_BM.cpu().double().numpy(), 8)
+    torch.manual_seed(0)
+    network = M2M(ModelConfig(width=16, ratio_bins=8), inputs, learned).to(device).eval()
+
+    def step() -> tuple[Tensor, ...]:
+        batch = coded.windows(series_B, cutoff_B)
+        loss = network.loss(batch, coded.targets(series_B, cutoff_B))
+        return loss, *network.likelihood.distribution(network(batch), batch.level_BM)
+
+    results = []
+    for form in (step, torch.compile(step, dynamic=False)):
+        loss, *laws = form()
+        gradients = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        results.append([loss, *laws, *(gradient for gradient in gradients if gradient is not None)])
+    torch._dynamo.reset()
+    assert len(results[0]) == len(results[1])
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)

@@ -1,9 +1,12 @@
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from m2m_model.config import Task
 from m2m_model.data.features import LEVEL_FLOOR
@@ -29,6 +32,47 @@ def test_a_histogram_knows_zero_repetition_and_whole_days() -> None:
     assert classes[0, 0] == 0
     assert classes[2, 0] == 4
     assert 1 <= classes[1, 0] <= 4
+
+
+def test_a_ratio_on_an_edge_is_in_the_bin_above_it() -> None:
+    edges = histogram_edges([np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), np.array([0.0, 3.0, 5.0])], 4)
+    head = Histogram((TASKS[0], Task("clicks", "clicks", "sum")), 7, SCALES, edges)
+    ratio_BM = torch.cat([head.edge_MK.T, head.edge_MK.T - 0.05, head.edge_MK.T + 0.05])
+    level_BM = torch.ones_like(ratio_BM)
+    target_BM = torch.exp(ratio_BM) * (1 + LEVEL_FLOOR)
+    ratio_BM = torch.log(target_BM) - torch.log(level_BM + LEVEL_FLOOR)
+    expected = [
+        torch.bucketize(ratio_BM[:, m].clone(), head.edge_MK[m, 1:-1].clone(), right=True) + 1 for m in range(2)
+    ]
+    assert torch.equal(head.classes(target_BM, level_BM), torch.stack(expected, 1))
+    assert head.classes(target_BM, level_BM).unique().tolist() == [1, 2, 3, 4]
+
+
+class _LookedUp(TorchDispatchMode):
+    """The tables that bucketize and searchsorted were given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[torch.Tensor] = []
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = str(func)
+        if "bucketize" in name or "searchsorted" in name:
+            self.tables.append(args[1 if "bucketize" in name else 0])
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_table_that_is_looked_up_is_a_part_of_another() -> None:
+    """Compiled for a GPU before PyTorch 2.13, a look-up forgets where in its storage a table begins."""
+    head = histogram([-2.0, -1.0, 0.0, 1.0, 2.0])
+    output_BMQ, level_BM = torch.randn(3, 2, 8), torch.ones(3, 2)
+    with _LookedUp() as seen:
+        head.loss(output_BMQ, torch.rand(3, 2), level_BM)
+        head.distribution(output_BMQ, level_BM)
+    assert seen.tables
+    assert not [table for table in seen.tables if table.storage_offset()]
 
 
 def test_the_histograms_loss_is_cross_entropy_without_impossible_classes() -> None:

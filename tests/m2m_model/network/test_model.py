@@ -189,3 +189,21 @@ def test_a_summed_embedding_in_bfloat16_is_near_the_whole_one(compiled: bool) ->
     )
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, atol=0.1, rtol=0.02)
+
+
+def test_compiled_steps_drop_anew_each_and_lose_what_eager_ones_lose(batch: Batch, inputs: Inputs) -> None:
+    torch.manual_seed(0)
+    network = M2M(replace(SMALL, dropout=0.3, scenario_dropout=0.3), inputs)
+    target_BM = torch.rand(batch.level_BM.shape)
+    compiled = torch.compile(network.loss, backend="aot_eager_decomp_partition", dynamic=False)
+    network.eval()
+    torch.testing.assert_close(compiled(batch, target_BM), network.loss(batch, target_BM))
+    network.train()
+    losses = {}
+    for name, form in (("eager", network.loss), ("compiled", compiled)):
+        losses[name] = torch.stack([form(batch, target_BM).detach() for _ in range(60)])
+    torch._dynamo.reset()
+    assert len(losses["compiled"].unique()) == 60
+    spread = losses["eager"].std() + losses["compiled"].std()
+    assert (losses["eager"].mean() - losses["compiled"].mean()).abs() < 4 * spread / 60**0.5
+    assert 0.5 < losses["compiled"].std() / losses["eager"].std() < 2
