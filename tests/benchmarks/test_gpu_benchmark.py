@@ -19,6 +19,24 @@ def test_every_part_runs_small(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["summary"]["score_windows_per_s"] > 0
     assert not [row for row in found["rows"] if "failed" in row]
     assert "## Beside plain networks of the same size" in page.read_text()
+    assert list(found["losses"]) == ["fp32", "tf32", "bf16"]
+
+    gpu.main(f"--device cpu --series 240 --days 90 --batches 16 --only medians --base {raw} --json {raw}".split())
+    both = json.loads(raw.read_text())
+    assert len(both["runs"]) == 2
+    assert [both[kept] for kept in ("rows", "sections", "losses")] == [found[k] for k in ("rows", "sections", "losses")]
+
+
+def test_a_headline_takes_no_form_that_learns_or_forecasts_something_else() -> None:
+    run = gpu.Run(torch.device("cpu"), True, 60, None, None)
+    for what in gpu.GOALS:
+        for speed, (number, how) in enumerate([("fp32", "eager"), ("bf16", "CUDA graph"), ("bf16", "compiled")], 1):
+            row = {"what": what, "network": "M2M", "batch": 8, "precision": number, "how": how, "run": 1}
+            run.rows.append({**row, "ms": 1.0, "windows_per_s": speed})
+    assert [run.summary()[f"{key}_windows_per_s"] for key in ("train", "score")] == [1, 1]
+    run.raw["losses"] = {"fp32": [6.2, 6.0, 6.0], "bf16": [6.2, 6.01, 6.0], "bf16 compiled": [6.1, 6.02, 6.0]}
+    run.raw["median_apart"] = {"bf16": 0.001, "bf16 compiled": 0.0011}
+    assert [run.summary()[f"{key}_windows_per_s"] for key in ("train", "score")] == [2, 3]
 
 
 def test_a_part_that_fails_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
