@@ -432,7 +432,7 @@ class Run:
         apart = {"fp32": 0.0}
         if what == "scoring":
             apart |= self.raw.get("median_apart", {})
-        elif losses := self.raw.get("losses"):
+        elif "fp32" in (losses := self.raw.get("losses", {})):
             apart |= {form: held / losses["fp32"][1] - 1 for form, (_, held, _) in losses.items()}
         rows = [row for row in self.rows if row["what"] == what and row["network"] == "M2M" and "ms" in row]
         rows = [row for row in rows if apart.get(form_of(row), 1) <= LIMIT and number in (None, row["precision"])]
@@ -517,18 +517,18 @@ class Run:
         ]
         lines += ["| | B | precision, how | M2M windows/s | backbone | M2M / backbone | plain PyTorch | M2M / plain |"]
         lines += ["| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |"]
-        for row in self.rows:
-            if row["network"] != "backbone" or "ms" not in row:
-                continue
-            same = {name: row[name] for name in ("batch", "precision", "how")}
-            m2m, plain = self.best(row["what"], **same), self.best(row["what"], "plain PyTorch", **same)
+        others = [row for row in self.rows if row["network"] != "M2M" and "ms" in row]
+        names = ("what", "batch", "precision", "how")
+        for what, batch, number, how in dict.fromkeys(tuple(row[name] for name in names) for row in others):
+            same = {"batch": batch, "precision": number, "how": how}
+            m2m = self.best(what, **same)
             if not m2m:
                 continue
-            cells = [row["what"], f"{row['batch']:,}", f"{row['precision']}, {row['how']}"]
-            cells += [f"{m2m['windows_per_s']:,.0f}", f"{row['windows_per_s']:,.0f}"]
-            cells += [f"{m2m['windows_per_s'] / row['windows_per_s']:.2f}"]
-            ratio = plain and m2m["windows_per_s"] / plain["windows_per_s"]
-            cells += [f"{plain['windows_per_s']:,.0f}", f"{ratio:.2f}"] if plain else ["-", "-"]
+            cells = [what, f"{batch:,}", f"{number}, {how}", f"{m2m['windows_per_s']:,.0f}"]
+            for kind in ("backbone", "plain PyTorch"):
+                other = self.best(what, kind, **same)
+                ratio = other and m2m["windows_per_s"] / other["windows_per_s"]
+                cells += [f"{other['windows_per_s']:,.0f}", f"{ratio:.2f}"] if other else ["-", "-"]
             lines.append(f"| {' | '.join(cells)} |")
         return [*lines, ""]
 
@@ -1075,9 +1075,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.part("medians", lambda: agreement(run, bed, large), 15 if on_gpu else 0)
     if on_gpu:
         run.part("compiled, plain, training", partial(compiled, "training", "plain PyTorch", fair), 25)
-        run.part("compiled, backbone, training", partial(compiled, "training", "backbone", fair), 25)
         run.part("compiled, tf32, training", partial(compiled, "training", "M2M", fair, "tf32"), 35)
         run.part("losses, tf32, compiled", partial(losses, run, bed, steps, fair, "tf32", "compiled"), 12)
+        run.part("compiled, backbone, training", partial(compiled, "training", "backbone", fair), 25)
         run.part("compiled, plain, scoring", partial(compiled, "scoring", "plain PyTorch", large), 20)
         run.part("compiled, backbone, scoring", partial(compiled, "scoring", "backbone", large), 20)
         for what, batch in (("training", fair), ("scoring", large)):
