@@ -1044,8 +1044,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     best = run.best("scoring", how="eager") or {"batch": large, "precision": "bf16"}
     scored = best["batch"], best["precision"]
     run.part("scoring to the host", lambda: to_the_host(run, bed, *scored))
-    run.part("plain, training", lambda: other_forms(run, bed, "training", networks, fair, "bf16", "eager"))
-    run.part("plain, scoring", lambda: other_forms(run, bed, "scoring", networks[1:], *scored, "eager"))
+    run.part("plain training", lambda: other_forms(run, bed, "training", networks, fair, "bf16", "eager"))
+    run.part("plain scoring", lambda: other_forms(run, bed, "scoring", networks[1:], *scored, "eager"))
     run.part("where the time goes, bf16", lambda: shares(run, bed, large, "bf16"))
     run.part("kernels of training", lambda: kernels(run, bed, "training", large, "bf16", "eager"))
     run.part("kernels of scoring", lambda: kernels(run, bed, "scoring", large, "bf16", "eager"))
@@ -1061,25 +1061,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps = 150 if on_gpu else 4
     for number in PRECISIONS:
         part = partial(losses, run, bed, steps, fair, number, "eager")
-        run.part(f"losses, {number}, eager", part, 8 if on_gpu else 0)
+        run.part(f"losses {number} eager", part, 8 if on_gpu else 0)
     if on_gpu:
 
         def compiled(what: str, kind: str, batch: int, number: str = "bf16", how: str = "compiled") -> None:
             other_forms(run, bed, what, (kind,), batch, number, how)
 
         # The compiler's cache keeps what a batch of one size made: parts after the first of a kind are short.
-        run.part("compiled, training", partial(compiled, "training", "M2M", fair), 40)
-        run.part("losses, bf16, compiled", partial(losses, run, bed, steps, fair, "bf16", "compiled"), 15)
-        run.part("compiled, scoring", partial(compiled, "scoring", "M2M", large), 25)
-        run.part("compiled, graph", partial(compiled, "scoring", "M2M", large, how="compiled, CUDA graph"), 10)
+        run.part("compiled training", partial(compiled, "training", "M2M", fair), 40)
+        run.part("losses bf16 compiled", partial(losses, run, bed, steps, fair, "bf16", "compiled"), 15)
+        run.part("compiled scoring", partial(compiled, "scoring", "M2M", large), 25)
+        run.part("compiled graph", partial(compiled, "scoring", "M2M", large, how="compiled, CUDA graph"), 10)
     run.part("medians", lambda: agreement(run, bed, large), 15 if on_gpu else 0)
     if on_gpu:
-        run.part("compiled, plain, training", partial(compiled, "training", "plain PyTorch", fair), 25)
-        run.part("compiled, tf32, training", partial(compiled, "training", "M2M", fair, "tf32"), 35)
-        run.part("losses, tf32, compiled", partial(losses, run, bed, steps, fair, "tf32", "compiled"), 12)
-        run.part("compiled, backbone, training", partial(compiled, "training", "backbone", fair), 25)
-        run.part("compiled, plain, scoring", partial(compiled, "scoring", "plain PyTorch", large), 20)
-        run.part("compiled, backbone, scoring", partial(compiled, "scoring", "backbone", large), 20)
+        run.part("compiled plain training", partial(compiled, "training", "plain PyTorch", fair), 25)
+        run.part("compiled tf32 training", partial(compiled, "training", "M2M", fair, "tf32"), 35)
+        run.part("losses tf32 compiled", partial(losses, run, bed, steps, fair, "tf32", "compiled"), 12)
+        run.part("compiled backbone training", partial(compiled, "training", "backbone", fair), 25)
+        run.part("compiled plain scoring", partial(compiled, "scoring", "plain PyTorch", large), 20)
+        run.part("compiled backbone scoring", partial(compiled, "scoring", "backbone", large), 20)
         for what, batch in (("training", fair), ("scoring", large)):
             run.part(f"kernels of {what}, compiled", partial(kernels, run, bed, what, batch, "bf16", "compiled"), 10)
     run.part("forms of parts", lambda: tried(run, bed, large), 25)
