@@ -27,7 +27,6 @@ from pipelines.life.evaluation import (
     evaluate,
     figures,
     load_forecaster,
-    load_rivals,
     mean_nmae,
     sample_pairs,
     value_figures,
@@ -117,10 +116,12 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
 
 def usable_rivals(run: Run, registry: Registry, challenger: ModelVersion) -> Path | None:
     """LightGBM of the challenger's run, or None with a warning: it never serves, so its loss stops nothing."""
+    from m2m_model.rivals.boosted import load_boosted
+
     folder = registry.rivals(challenger.run_id)
     try:
         if folder:
-            load_rivals(folder)
+            load_boosted(folder)
         return folder
     except ValueError as error:
         run.say(

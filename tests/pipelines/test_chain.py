@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import mlflow
 import numpy as np
@@ -114,6 +119,8 @@ def test_2_training_registers_a_challenger_with_its_whole_story(chain: Deploymen
     logged = {path.name for path in version.folder.parents[1].rglob("*")}
     assert {"weights.safetensors", "config.json", "MLmodel", "requirements.txt"} <= logged
     assert not [name for name in logged if name.endswith((".pkl", ".pt", ".pth"))]
+    assert not [name for name in logged if "lightgbm" in name]  # it never serves: an artifact of the run alone
+    assert {"rivals/boosted.json", "rivals/lightgbm_l1-0.txt"} <= names
     assert not list((chain.config.home / "training").iterdir())  # nothing is left to resume
 
 
@@ -172,6 +179,34 @@ def test_4_backtest_says_what_forecasts_are_worth_as_the_model_package_defines_i
     plots = Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path="plots"))
     for name in ("reliability.png", "error_by_size.png"):
         assert (plots / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_4_a_damaged_lightgbm_stops_no_backtest_and_is_named(
+    chain: Deployment, damage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    version = Registry(chain.config).get(CHALLENGER)
+    assert version is not None
+    artifacts = Registry(chain.config).client.get_run(version.run_id).info.artifact_uri
+    file = Path(url2pathname(urlparse(artifacts).path)) / "rivals" / "lightgbm_tweedie-1.txt"
+    judged = chain.rows("marts.backtest")
+    written = file.read_bytes()
+    try:
+        if damage == "gone":
+            file.unlink()
+        else:
+            file.write_bytes(written[:-9] + bytes([written[-9] ^ 1]) + written[-8:])
+        status = chain.run("backtest", "--date", AS_OF)[0]
+    finally:
+        file.write_bytes(written)
+    printed = capfd.readouterr().out
+    assert status == 0, printed
+    assert f"warning: LightGBM of version {version.version} cannot be opened" in printed
+    assert file.name in printed
+    rows, rival = chain.rows("marts.backtest"), pl.col("forecaster").is_in(list(RIVALS))
+    assert rows.drop("run_id").equals(judged.filter(~rival).drop("run_id"))
+    assert chain.run("backtest", "--date", AS_OF)[0] == 0
+    assert chain.rows("marts.backtest").drop("run_id").equals(judged.drop("run_id"))
 
 
 def _valued_by_hand(chain: Deployment) -> pa.Table:
@@ -243,6 +278,35 @@ def test_7_mlflows_own_loader_gives_the_published_forecasts(chain: Deployment) -
     key = ["advertiser_id", "scenario_id", "task"]
     published = _forecasts(chain).select(*key, "point", "p95").sort(key)
     assert found.select(*key, "point", "p95").sort(key).equals(published)
+
+
+def test_7_a_version_forecasts_where_nothing_but_its_requirements_is(chain: Deployment, tmp_path: Path) -> None:
+    version = Registry(chain.config).get("champion")
+    assert version is not None
+    folder = version.folder.parents[1]
+    required = (folder / "requirements.txt").read_text().split()
+    names = {line.split("==")[0] for line in required}
+    assert names == {"mlflow", "torch", "numpy", "scipy", "pyarrow", "safetensors"}
+    assert not [line for line in required if "+" in line]  # a local version is in no index
+    files = open_sequences(chain.config, chain.warehouse, AS_OF)
+    files.rows(files.buckets[0]).write_parquet(tmp_path / "sequences.parquet")
+    ours = ["lightgbm", "pipelines", "pyspark", "polars", "pyiceberg", "great_expectations", "airflow"]
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys({ours}))  # importing them fails
+import mlflow, pandas
+model = mlflow.pyfunc.load_model({str(folder)!r})
+rows = pandas.read_parquet("sequences.parquet")
+rows["registered_on"] = pandas.to_datetime(rows["registered_on"])
+print(len(model.predict(rows, params={{"as_of": "{AS_OF}"}})))
+import m2m_model
+assert m2m_model.__file__.startswith({str(folder)!r}), m2m_model.__file__
+"""
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) == files.rows(files.buckets[0]).height * 2
 
 
 def test_8_matured_forecasts_are_judged_as_the_model_package_defines_it(chain: Deployment) -> None:

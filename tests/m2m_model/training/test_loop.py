@@ -13,12 +13,9 @@ import torch
 from m2m_model.config import ModelConfig, TrainConfig
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
-from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.forecaster import Forecaster
-from m2m_model.training.calendar import train_end, validation_cutoffs
+from m2m_model.training.calendar import train_end
 from m2m_model.training.loop import train_rank
-from m2m_model.training.plan import Plan
-from m2m_model.training.serving import calibrate_baselines
 
 MODEL = ModelConfig(width=16, experts=2)
 TRAIN = TrainConfig(epochs=3, min_steps=18, max_windows=1500, batch_size=64, checkpoint_every_steps=4)
@@ -51,27 +48,6 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
-
-
-def test_validation_cutoffs_end_before_the_held_out_ones() -> None:
-    day = date(2024, 5, 31)
-    assert validation_cutoffs(date(2024, 1, 1), day, 7, 2) == (date(2024, 5, 24), date(2024, 5, 17))
-    assert train_end(date(2024, 1, 1), day, 7, 2) == date(2024, 5, 17)
-
-
-def test_a_short_history_is_not_spent_on_validation() -> None:
-    first = date(2024, 1, 1)
-    counts = {d: len(validation_cutoffs(first, first + timedelta(days=d), 7, 4)) for d in (10, 30, 45, 70, 300)}
-    assert counts == {10: 1, 30: 1, 45: 2, 70: 3, 300: 4}
-
-
-def test_plan_is_fixed_and_walks_through_the_pool() -> None:
-    plan = Plan.of(100, replace(TRAIN, batch_size=40, min_steps=10))
-    assert (plan.steps, plan.steps_per_epoch, plan.epochs) == (10, 4, 3)
-    seen = np.concatenate([plan.batch(step, 1) for step in range(5)])
-    assert sorted(seen[:100]) == list(range(100))
-    assert sorted(seen[100:]) == list(range(100))
-    assert not np.array_equal(plan.batch(0, 1), plan.batch(0, 2))
 
 
 @pytest.fixture(scope="module")
@@ -219,8 +195,3 @@ def test_an_empty_shard_among_others(shards, panel: Panel, inputs: Inputs, held_
     config = replace(TRAIN, epochs=1, min_steps=2)
     result = train_rank([empty, *shards], tmp_path / "run", inputs, MODEL, config, held_out_from)
     assert Forecaster.load(result.model_folder).spec == inputs.spec
-
-
-def test_baselines_calibrate_without_a_model(shards, inputs: Inputs, held_out_from: date) -> None:
-    calibrations = calibrate_baselines(shards, inputs, held_out_from)
-    assert set(calibrations) == {*BASELINES, "cold_start", "silent"}
