@@ -170,7 +170,7 @@ class Trainer:
         if stored := self.ranks.share(mine):
             if stored["fingerprint"] != fingerprint:
                 raise ValueError(
-                    f"{run_dir}: the checkpoint is of a run with other settings or data; train without resume"
+                    f"{run_dir}: the checkpoint is of a run with other settings, data or code; train --from-scratch"
                 )
             self.model.load_state_dict(stored["model"])
             self.optimizer.load_state_dict(stored["optimizer"])

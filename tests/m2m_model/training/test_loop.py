@@ -84,7 +84,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert resumed.resumed_from_step == 8
     assert_same(weights(trained), weights(tmp_path / "run"))
     other = replace(TRAIN, learning_rate=0.5)
-    with pytest.raises(ValueError, match="other settings or data"):
+    with pytest.raises(ValueError, match="other settings, data or code; train --from-scratch"):
         train_rank(shards, tmp_path / "run", inputs, MODEL, other, held_out_from, resume=True)
 
 
