@@ -118,8 +118,8 @@ def usable_rivals(run: Run, registry: Registry, challenger: ModelVersion) -> Pat
     """LightGBM of the challenger's run, or None with a warning: it never serves, so its loss stops nothing."""
     from m2m_model.rivals.boosted import load_boosted
 
-    folder = registry.rivals(challenger.run_id)
     try:
+        folder = registry.rivals(challenger.run_id)
         if folder:
             load_boosted(folder)
         return folder

@@ -118,10 +118,17 @@ class Registry:
         self.client.log_artifacts(run_id, str(folder), _RIVALS)
 
     def rivals(self, run_id: str) -> Path | None:
-        """The folder that ``m2m_model.rivals`` opens; None if the run has none."""
-        if not self.client.list_artifacts(run_id, _RIVALS):
-            return None
-        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=_RIVALS))
+        """The folder that ``m2m_model.rivals`` opens; None if the run has none.
+
+        Raises:
+            ValueError: the artifact store does not give it.
+        """
+        try:
+            if not self.client.list_artifacts(run_id, _RIVALS):
+                return None
+            return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=_RIVALS))
+        except (MlflowException, OSError) as error:
+            raise ValueError(f"run {run_id}: {error}") from error
 
     def get(self, alias: str) -> ModelVersion | None:
         """The version that an alias names; None if there is none."""
