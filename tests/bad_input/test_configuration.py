@@ -76,6 +76,9 @@ TYPES = {
     "a kind with a typo": _edit('kind = "money"', 'kind = "mony"', "kind = 'mony'", 'did you mean "money"?'),
     "an unknown format": _edit('format = "parquet"', 'format = "xlsx"', "[[source]] raw_day format = 'xlsx'"),
     "an unknown loss": _set("model", 'loss = "histogramm"', "[model] loss", 'did you mean "histogram"?'),
+    "a decimal of 99 digits": _edit('views = "double"', 'views = "decimal(99,2)"', "columns views", "decimal(18,2)"),
+    "a type that is not closed": _edit('views = "double"', 'views = "array<string"', "columns views", "array<string>"),
+    "an empty type": _edit('views = "double"', 'views = ""', "columns views", "is no Spark type"),
     "an unknown type of a column": _edit(
         'views = "double"', 'views = "duoble"', "columns views", '"duoble"', '"double"'
     ),
@@ -142,6 +145,10 @@ TOGETHER = {
     "keeps less than the window": _edit("keep_days = 60", "keep_days = 7", "keep_days = 7: must not be below window"),
     "eligible longer than the history": _set("dataset", "eligible_days = 100", "eligible_days = 100", "keep_days = 60"),
     "a patch longer than the window": _set("model", "patch_days = 30", "patch_days = 30", "window_days = 14"),
+    "cutoffs beyond the history": _set(
+        "backtest", "cutoffs = 30", "every_days x (cutoffs - 1) = 210", "keep_days = 60"
+    ),
+    "a longer start than the history": _set("training", "min_history_days = 61", "min_history_days = 61", "keep_days"),
     "heads that do not divide": _edit("heads = 2", "heads = 3", "[model]: width = 8 must be a multiple of heads = 3"),
     "a task on no metric": _edit('metric = "spend"', 'metric = "spent"', 'metric "spent" is not one of views, taps'),
     "a sum of active": _edit('metric = "spend"', 'metric = "active"', '"active" has no sum'),
@@ -201,6 +208,8 @@ TABLES = {
     "spark's master twice": _set("spark.conf", '"spark.master" = "yarn"', "spark.master", "[spark] master"),
     "spark with a number": _set("spark.conf", '"spark.driver.cores" = 2', "spark.driver.cores: expected a text"),
     "an unknown master": _edit('"local[2]"', '"localhost"', "[spark]: master", "spark://host:port"),
+    "a master of no threads": _edit('"local[2]"', '"local[0]"', "[spark]: master", "local[2]"),
+    "a master without a port": _edit('"local[2]"', '"spark://host"', "[spark]: master", "spark://host:port"),
     "an empty master": _edit('"local[2]"', '""', "[spark]: master", "spark://host:port"),
 }
 
