@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
 from pipelines.config import Config
+from pipelines.errors import ConfigError
 
 
 @contextmanager
@@ -17,6 +19,9 @@ def spark_session(config: Config, app_name: str) -> Iterator[SparkSession]:
     """A session with the settings that the pipeline relies on; one that is already running (tests) is kept running.
 
     Under spark-submit the master is spark-submit's; by hand it is ``[spark] master``.
+
+    Raises:
+        ConfigError: Spark does not take a value of ``[spark] conf``.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     running = SparkSession.getActiveSession()
@@ -37,7 +42,14 @@ def spark_session(config: Config, app_name: str) -> Iterator[SparkSession]:
     } | {key: text.resolve() for key, text in config.spark.conf.items()}
     for key, value in settings.items():
         builder = builder.config(key, value)
-    spark = builder.getOrCreate()
+    try:
+        spark = builder.getOrCreate()
+        spark.conf.get("spark.sql.session.timeZone")  # the session's own settings are looked at on first use
+    except IllegalArgumentException as error:
+        words = str(error)
+        while (error := getattr(error, "_cause", None)) is not None:  # the outer ones only say that it failed
+            words = str(error)
+        raise ConfigError(f"[spark] conf: Spark does not start with it: {words.splitlines()[0]}") from None
     # A failed task reaches the driver as an exception, which says it once; the log would say it three times first.
     spark.sparkContext.setLogLevel("FATAL")
     try:

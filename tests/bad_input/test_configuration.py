@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 from bad_input.corpus import Case
+from deployment import Deployment
 
 
 def _edit(old: str, new: str, *words: str, command: str = Case.command) -> Case:
@@ -272,3 +275,15 @@ def test_a_configuration_that_cannot_work_is_named(refuse: Callable[[Case], str]
     assert "pipeline.toml" in said or "is not set" in said
     assert "hunter2" not in said
     assert "123456" not in said
+
+
+@pytest.mark.spark
+def test_a_value_that_spark_does_not_take_is_named(deployment: Deployment) -> None:
+    deployment.toml.write_text(deployment.toml.read_text() + '[spark.conf]\n"spark.sql.shuffle.partitions" = "many"\n')
+    stage = ["pipelines.stage_sources", "--config", str(deployment.toml), "--date", "2024-01-02"]
+    # A process of its own: the session of the tests is running.
+    done = subprocess.run([sys.executable, "-m", *stage], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "configuration error: [spark] conf: Spark does not start with it" in done.stderr
+    assert "'many' in the config \"spark.sql.shuffle.partitions\"" in done.stderr
+    assert "Traceback" not in done.stderr
