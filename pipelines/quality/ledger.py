@@ -81,17 +81,17 @@ def _judge(run: Run, table: str, report: pl.DataFrame, checks: Sequence[Check], 
 
 
 def new_column(run: Run, finding: Finding) -> CheckResult:
-    """Result of a source column that nobody declared: it is ignored, and said."""
+    """Result of a column that nobody declared: it is ignored, and said."""
     return CheckResult(
         run.run_id,
         run.stage,
-        f"source {finding.source}",
+        finding.of,
         run.ds,
         "new_column",
         finding.column,
         None,
         "warning",
-        "only columns that pipeline.toml declares; it is ignored",
+        "only declared columns; it is ignored",
         1.0,
         finding.example,
         False,

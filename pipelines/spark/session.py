@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pyspark.errors import IllegalArgumentException
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from pipelines.config import Config
@@ -52,6 +53,8 @@ def spark_session(config: Config, app_name: str) -> Iterator[SparkSession]:
         raise ConfigError(f"[spark] conf: Spark does not start with it: {words.splitlines()[0]}") from None
     # A failed task reaches the driver as an exception, which says it once; the log would say it three times first.
     spark.sparkContext.setLogLevel("FATAL")
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):  # the same, as 8..18 kB of JSON
+        PySparkLogger.getLogger(name).disabled = True
     try:
         yield spark
     finally:

@@ -38,9 +38,9 @@ UNCASTABLE = ("CAST_INVALID_INPUT", "CAST_OVERFLOW", "CANNOT_PARSE")
 
 @dataclass(frozen=True)
 class Finding:
-    """A column of a source that nobody declared."""
+    """A column that nobody declared, of a source or of the file of a query."""
 
-    source: str
+    of: str
     column: str
     example: str
 
@@ -70,7 +70,9 @@ def register_sources(spark: SparkSession, config: Config, first: date, last: dat
             raise DataError(lines)
         for name in frame.columns:
             if name not in source.columns:
-                findings.append(Finding(source.name, name, f"{name} {frame.schema[name].dataType.simpleString()}"))
+                findings.append(
+                    Finding(f"source {source.name}", name, f"{name} {frame.schema[name].dataType.simpleString()}")
+                )
         frame.select(
             *(F.col(f"`{name}`").cast(kind).alias(name) for name, kind in source.columns.items())
         ).createOrReplaceTempView(source.name)
