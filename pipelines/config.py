@@ -31,7 +31,8 @@ RESERVED = frozenset("ds bucket advertiser_id scenario_id registered_on day beha
 # Every check whose severity [checks] severity may set.
 CHECKS = (
     "other_day null_id empty_id padded_id long_id control_characters not_ascii unknown_scenario duplicate_key null nan"
-    " infinite absurd negative not_above long_attribute empty_day volume freshness day_completeness"
+    " infinite absurd negative not_above long_attribute empty_day volume changed_ids new_advertisers"
+    " freshness day_completeness"
 ).split()
 ALL_SCENARIOS = "*"  # scenario_id of a row that sums over scenarios
 
@@ -166,10 +167,12 @@ class History:
 
 @settings
 class Checks:
-    """Rules on the data. ``not_above`` lists pairs [small, large] with small <= large in every row."""
+    """Rules on the data. ``not_above``: pairs [small, large] with small <= large in every row. ``new_max_ratio``: the
+    largest share of a day's advertisers, or of its money, that may have no row in the four weeks before."""
 
     not_above: tuple[tuple[str, str], ...] = ()
-    volume_min_ratio: Annotated[float, Within(0, 1)] = 0.5
+    volume_min_ratio: Annotated[float, Within(0, 1)] = 0.6
+    new_max_ratio: Annotated[float, Within(0, 1)] = 0.3
     id_max_length: Length = 256
     attribute_max_length: Length = 256
     severity: Annotated[dict[str, Severity], Keys(CHECKS)] = field(default_factory=dict)

@@ -29,6 +29,7 @@ from pipelines.errors import ConfigError
 from pipelines.quality import ledger
 from pipelines.quality.publish import Draft, Target, publish
 from pipelines.quality.rules import row_rules
+from pipelines.quality.turnover import NEW_DAYS, Turnover, turnover_counters, turnover_rules
 from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
 from pipelines.spark.returned import as_declared
@@ -67,7 +68,8 @@ def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse, daily: bo
         amounts = {metric.name: str(metric.kind) for metric in config.performance}
         query = queries["staged.performance_daily"]
         performance = _stage(run, spark, warehouse, "staged.performance_daily", query, amounts, scenarios)
-        drafts.append(replace(performance, volume="critical" if daily else "warning"))
+        checks = [*performance.checks, *turnover_rules(config, daily)]
+        drafts.append(replace(performance, checks=checks, volume="critical" if daily else "warning"))
     except (PySparkException, Py4JJavaError) as error:
         reason = explain_failure(spark, config, first, last, error)
         raise reason or error from error
@@ -184,16 +186,38 @@ def _stage(
         attributes={"advertiser": config.attributes.advertiser, "scenario": config.attributes.scenario}.get(short, ()),
     )
     target = Target.of(run, warehouse, name, rules)
+    turnover = turnover_of(run, warehouse) if short == "performance_daily" else None
     try:
-        report = buckets.map_frame(frame, config.dataset.buckets, partial(write_staged, target))
+        report = buckets.map_frame(frame, config.dataset.buckets, partial(write_staged, target, turnover=turnover))
     except (PySparkException, Py4JJavaError) as error:
         raise query.explain(spark, error) or error from None
     refuse_misuse(query, report)
+    if turnover:
+        report = with_turnover(run, spark, warehouse, turnover, report)
     days = days_between(run.first if daily else run.last, run.last)
     return Draft.counted(name, days, report, [rule.check for rule in rules])
 
 
-def write_staged(target: Target, bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
+def turnover_of(run: Run, warehouse: Warehouse) -> Turnover:
+    """What is counted of who is new and who is gone, beside the days before the run's."""
+    name = "staged.performance_daily"
+    files = warehouse.files(name, run.first - timedelta(days=NEW_DAYS), run.first - timedelta(days=1))
+    return Turnover.of(run.config, files, warehouse.arrow_schema(name), run.first, run.last)
+
+
+def with_turnover(
+    run: Run, spark: SparkSession, warehouse: Warehouse, turnover: Turnover, report: pl.DataFrame
+) -> pl.DataFrame:
+    """The report with the shares of new and gone advertisers; a bucket that got no row has lost all of its own."""
+    silent = sorted(turnover.before.keys() - set(report["bucket"]))
+    if silent:
+        report = buckets.concat([report, buckets.map_buckets(spark, silent, turnover.count)])
+    before = {file.ds for files in turnover.before.values() for file in files}
+    written = set(report.filter(counter="rows")["ds"].drop_nulls())
+    return turnover_counters(report, before | written, turnover.value, run.config.checks.new_max_ratio)
+
+
+def write_staged(target: Target, bucket: int, rows: pl.DataFrame, turnover: Turnover | None = None) -> pl.DataFrame:
     """Kernel of one bucket: count the dirt, drop what the SQL marked, count for the checks, write a file a day.
 
     A bucket in which a critical rule is broken, or the query misuses ``dirt`` or ``source_rows``, is not written: the
@@ -212,6 +236,8 @@ def write_staged(target: Target, bucket: int, rows: pl.DataFrame) -> pl.DataFram
     )
     counted = target.count(bucket, kept)
     reports = [count_dirt(bucket, rows, target.key), counted]
+    if turnover:
+        reports.append(turnover.count(bucket, kept))
     critical = [rule.check.counter for rule in target.rules if rule.check.severity == "critical"]
     if counted.filter(pl.col("counter").is_in(critical)).is_empty():
         for (ds,), part in kept.group_by("ds", maintain_order=True):
