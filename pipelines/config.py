@@ -30,32 +30,38 @@ Severity = Literal["critical", "warning"]
 RESERVED = frozenset("ds bucket advertiser_id scenario_id registered_on day behavior_day source_rows dirt".split())
 # Every check whose severity [checks] severity may set.
 CHECKS = (
-    "other_day null_id empty_id padded_id long_id control_characters not_ascii unknown_scenario duplicate_key null nan"
-    " infinite absurd negative not_above long_attribute empty_day volume changed_ids new_advertisers"
-    " freshness day_completeness"
+    "other_day null_id empty_id padded_id long_id control_characters lost_characters not_ascii unknown_scenario"
+    " duplicate_key null nan infinite absurd negative not_above long_attribute empty_day volume freshness"
+    " day_completeness"
 ).split()
 ALL_SCENARIOS = "*"  # scenario_id of a row that sums over scenarios
 
 _LARGEST = 2**20  # bytes of a configuration
 _NEIGHBOURS = frozenset("airflow logs mlartifacts mlflow mlruns".split())  # of a data set's folder under M2M_HOME
 _SPARK_TYPES = (
-    "string boolean tinyint byte smallint short int integer bigint long float real double date timestamp timestamp_ntz"
-    " timestamp_ltz binary variant decimal(18,2) char(8) varchar(8) array<string> map<string,string> struct<a:string>"
+    "string boolean tinyint byte smallint short int integer bigint long float real double decimal dec numeric date"
+    " timestamp timestamp_ntz timestamp_ltz binary char varchar array map struct variant"
 ).split()
-_SPARK_TYPE = re.compile(
-    rf"({'|'.join(name for name in _SPARK_TYPES if name.isidentifier())})"
-    r"|(decimal|dec|numeric)(\(([1-9]|[12]\d|3[0-8])(,\s*([0-9]|[12]\d|3[0-8]))?\))?"
-    r"|(char|varchar)\([1-9]\d{0,8}\)|(array|map|struct)<.+>",
-    re.IGNORECASE | re.DOTALL,
-)
 _TRACKING = ("sqlite", "postgresql", "mysql", "mssql", "databricks", "http", "https")
-_MASTER = r"local(\[(\*|[1-9]\d{0,3})(,\s*\d+)?\])?|local-cluster\[.+\]|yarn|spark://[^\s:]+:\d+\S*|k8s://\S+"
+_MASTER = r"local(\[(\*|\d+)(,\s*\d+)?\])?|local-cluster\[.+\]|yarn|spark://\S+|k8s://\S+"
 # Spark settings that what is published hangs on.
 _OURS = (
     ("spark.master", "is [spark] master"),
     ("spark.sql.session.timeZone", "is UTC: a day is a UTC day"),
     ("spark.sql.ansi.enabled", "is true: a value that does not fit stops the run"),
 )
+
+# What stands in braces in a source's path, and what may: {home}, {ds}, {ds:%Y%m%d}; ${NAME} is the environment's.
+PLACEHOLDER = re.compile(r"(?<!\$)\{([^{}]*)\}|(?<!\$)\{|(?<!\w)\}")
+_PLACEHOLDERS = re.compile(r"home|ds(:(?=.*%)([^%{}]|%-?[YmdyjbBaAFGVuU])+)?")
+_WRITE_IN_SQL = "declare the column as string, and convert it in the SQL: to_date(day, 'dd.MM.yyyy')"
+# Options of Spark's reader that would say something else than the declared columns do.
+_NOT_FOR_TEXT = {
+    "mode": "a malformed row always stops the run",
+    "dateformat": _WRITE_IN_SQL,
+    "timestampformat": _WRITE_IN_SQL,
+    "timestampntzformat": _WRITE_IN_SQL,
+}
 
 Length = Annotated[int, Within(1, 1024, "characters")]
 Ratio = Annotated[float, Within(0.01, 100)]
@@ -96,7 +102,9 @@ class Source:
     """One raw input; ``name`` is the view that the staging SQL reads.
 
     ``path`` is relative to pipeline.toml; with ``{ds}`` in it there is one file or folder a day, and ``{home}`` is the
-    data set's folder under M2M_HOME. ``columns`` maps each raw column to the Spark type that it must have.
+    data set's folder under M2M_HOME. ``columns`` maps each raw column to the Spark type that it must have; a file may
+    lack those that are ``optional``. ``marker`` is the file that says that a delivery is complete. ``skip_lines`` says
+    how many lines of titles stand above the header of a CSV file.
     """
 
     name: Name
@@ -104,6 +112,9 @@ class Source:
     path: Annotated[Text, _PATH] = Text("")
     options: dict[str, Text] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+    marker: Annotated[Text, _PATH] = Text("")
+    skip_lines: Annotated[int, Within(0, 100)] = 0
 
     def __post_init__(self) -> None:
         if not self.columns:
@@ -114,8 +125,44 @@ class Source:
         if self.format == "jdbc" and not ("url" in options and options & {"dbtable", "query"}):
             raise ValueError("options: jdbc needs url, and dbtable or query")
         for column, kind in self.columns.items():
-            if not _SPARK_TYPE.fullmatch(kind.strip()):
-                raise ValueError(f'columns {column}: "{kind}" is no Spark type; {nearest(kind.lower(), _SPARK_TYPES)}')
+            word = re.split(r"[(< ]", kind.strip().lower())[0]
+            if word not in _SPARK_TYPES:
+                raise ValueError(f'columns {column}: "{kind}" is no Spark type; {nearest(word, _SPARK_TYPES)}')
+            if self.format == "csv" and word in ("array", "map", "struct", "variant", "binary"):
+                raise ValueError(
+                    f"columns {column}: csv holds no {word}; declare it string, and take it apart in the SQL"
+                )
+        for option in options & set(_NOT_FOR_TEXT) if self.format in ("csv", "json") else ():
+            raise ValueError(f"options: {option}: {_NOT_FOR_TEXT[option]}")
+        self._check_files()
+
+    def _check_files(self) -> None:
+        """Keys that say where the files are, and what is in them."""
+        files = self.format not in ("jdbc", "table")
+        for key, given in (("marker", self.marker), ("optional", self.optional)):
+            if given and not files:
+                raise ValueError(f"{key} is for files, and format is {self.format}")
+        if self.skip_lines and self.format != "csv":
+            raise ValueError(f"skip_lines is for csv, and format is {self.format}")
+        for name in self.optional:
+            if name not in self.columns:
+                raise ValueError(f'optional: "{name}" is not one of the columns')
+        if self.optional and len(set(self.optional)) == len(self.columns):
+            raise ValueError("optional: at least one column must be in every file")
+        for key, text in (("path", str(self.path)), ("marker", str(self.marker))) if files else ():
+            for found in PLACEHOLDER.finditer(text):
+                if found[1] is None or not _PLACEHOLDERS.fullmatch(found[1]):
+                    shape = "{ds:%Y%m%d}" if "nodash" in found[0] else "{ds}, {ds:%Y%m%d} (any shape of date), {home}"
+                    raise ValueError(f"{key}: unknown placeholder {found[0]}; write {shape}")
+            if text.partition("{home}")[0] and "{home}" in text:
+                raise ValueError(f"{key}: {{home}} is a whole path, and stands at the beginning")
+            scheme = text.partition("://")[0]
+            if scheme in ("http", "https", "ftp", "ftps", "sftp"):
+                raise ValueError(f"{key}: {scheme}:// has no folders to look into; copy the files first")
+
+    def options_now(self) -> dict[str, str]:
+        """Options of Spark's reader, with the values of the environment."""
+        return {key: text.resolve() for key, text in self.options.items()}
 
 
 @settings
@@ -167,12 +214,10 @@ class History:
 
 @settings
 class Checks:
-    """Rules on the data. ``not_above``: pairs [small, large] with small <= large in every row. ``new_max_ratio``: the
-    largest share of a day's advertisers, or of its money, that may have no row in the four weeks before."""
+    """Rules on the data. ``not_above`` lists pairs [small, large] with small <= large in every row."""
 
     not_above: tuple[tuple[str, str], ...] = ()
-    volume_min_ratio: Annotated[float, Within(0, 1)] = 0.6
-    new_max_ratio: Annotated[float, Within(0, 1)] = 0.3
+    volume_min_ratio: Annotated[float, Within(0, 1)] = 0.5
     id_max_length: Length = 256
     attribute_max_length: Length = 256
     severity: Annotated[dict[str, Severity], Keys(CHECKS)] = field(default_factory=dict)
@@ -417,18 +462,10 @@ def _check_references(config: Config) -> None:
 
 
 def _check_lengths(config: Config) -> None:
-    """A length that is cut from another one is not longer."""
-    kept, window, held_out = config.history.keep_days, config.history.window_days, config.backtest
+    """A length that is made of another one is not longer."""
     for place, length, within, longest in (
-        ("[dataset] eligible_days", config.dataset.eligible_days, "[history] keep_days", kept),
-        ("[training] min_history_days", config.training.min_history_days, "[history] keep_days", kept),
-        ("[model] patch_days", config.model.patch_days, "[history] window_days", window),
-        (
-            "[dataset] horizon_days + mature_days + [backtest] every_days x (cutoffs - 1)",
-            config.dataset.label_days + held_out.every_days * (held_out.cutoffs - 1),
-            "[history] keep_days",
-            kept,
-        ),
+        ("[dataset] eligible_days", config.dataset.eligible_days, "[history] keep_days", config.history.keep_days),
+        ("[model] patch_days", config.model.patch_days, "[history] window_days", config.history.window_days),
     ):
         if length > longest:
             raise ValueError(f"{place} = {length}: must not be above {within} = {longest}")

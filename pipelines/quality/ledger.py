@@ -20,8 +20,8 @@ from pipelines.quality.judge import (
     run_checks,
 )
 from pipelines.quality.rules import counters_frame
+from pipelines.sources.files import Finding
 from pipelines.spark.buckets import FILE
-from pipelines.spark.sources import Finding
 from pipelines.warehouse.commits import Warehouse
 
 
@@ -80,19 +80,19 @@ def _judge(run: Run, table: str, report: pl.DataFrame, checks: Sequence[Check], 
     return results
 
 
-def new_column(run: Run, finding: Finding) -> CheckResult:
-    """Result of a column that nobody declared: it is ignored, and said."""
+def noticed(run: Run, finding: Finding) -> CheckResult:
+    """Result of what was found in a source and stops nothing."""
     return CheckResult(
         run.run_id,
         run.stage,
-        finding.of,
+        f"source {finding.source}",
         run.ds,
-        "new_column",
+        finding.check,
         finding.column,
         None,
         "warning",
-        "only declared columns; it is ignored",
-        1.0,
+        finding.expected,
+        finding.found,
         finding.example,
         False,
     )
