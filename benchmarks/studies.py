@@ -104,12 +104,16 @@ def main() -> None:
     plt.close(figure)
 
     minutes = (time.monotonic() - started) / 60
+    spread = "the band is the seeds' range. A difference smaller than the band is chance."
+    if arguments.seeds == 1:
+        spread = "with one seed there is no band, and nothing here says which differences are chance."
     lines = [
         "# Studies",
         "",
         f"Made by `make studies` on: {machine()}; {minutes:.0f} minutes; {data.name}, {len(cutoffs)} cutoffs "
-        f"{cutoffs[-1]} .. {cutoffs[0]}, {arguments.seeds} seeds, {WINDOWS:,} windows a training. NMAE is the mean "
-        "over tasks of the network alone; the band is the seeds' range. A difference smaller than the band is chance.",
+        f"{cutoffs[-1]} .. {cutoffs[0]}, {arguments.seeds} seed{'s' * (arguments.seeds > 1)}, {WINDOWS:,} windows a "
+        "training. NMAE is the mean "
+        f"over tasks of the network alone; {spread}",
         "",
         "![Studies](images/studies.png)",
         "",

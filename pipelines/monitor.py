@@ -25,7 +25,7 @@ from pipelines.spark.session import spark_session
 from pipelines.spark.sql_files import SHARED, run_sql
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between
-from pipelines.warehouse.files import DataFile
+from pipelines.warehouse.files import DataFile, read_files
 from pipelines.warehouse.pins import Pin, Reads
 
 TABLE = "marts.forecast_quality"
@@ -34,7 +34,7 @@ _ACTIVE = "_active"  # beside metrics of any name
 
 def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame:
     """Judge the forecasts that matured on ``run.ds``; returns the rows written (none if nothing matured)."""
-    config, horizon, wait = run.config, run.config.dataset.horizon_days, run.config.dataset.label_days
+    config, wait = run.config, run.config.dataset.label_days
     as_of = run.ds - timedelta(days=wait)
     reads = Reads(run.stage, warehouse)
     published, performed = reads.pin("marts.forecast_daily"), reads.pin("staged.performance_daily")
@@ -43,6 +43,15 @@ def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame
         oldest = min(published.days(), default=None)
         first = f"; the first forecasts mature on {oldest + timedelta(days=wait)}" if oldest and oldest > as_of else ""
         run.say(f"no forecast was made as of {as_of}: nothing to judge{first}")
+        return pl.DataFrame()
+    # Their own: [dataset] horizon_days may have changed since.
+    horizon = int(read_files(forecasts[:1], published.schema, ["horizon_days"])["horizon_days"][0])
+    if horizon > config.dataset.horizon_days:
+        run.say(
+            f"warning: the forecasts of {as_of} are for {horizon} days, of which [dataset] horizon_days = "
+            f"{config.dataset.horizon_days} have passed: they are not judged, and {TABLE} has no rows for {as_of}"
+        )
+        publish(run, warehouse, reads, [Draft.uncounted(TABLE, [as_of], [])])
         return pl.DataFrame()
     days = days_between(as_of + timedelta(days=1), as_of + timedelta(days=horizon))
     staged = performed.days(days[0], days[-1])
@@ -57,7 +66,7 @@ def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame
     metrics = [F.col(name) for name in config.metric_names]
     active = F.greatest(*metrics) if len(metrics) > 1 else metrics[0]
     performance.withColumn(_ACTIVE, active).createOrReplaceTempView("performance_daily")
-    _actual_total(run, spark, as_of).createOrReplaceTempView("actual_total")
+    _actual_total(run, spark, as_of, horizon).createOrReplaceTempView("actual_total")
     judged = run_sql(spark, SHARED / "marts" / "forecast_quality.sql", as_of=as_of, horizon_days=horizon)
     rows = pl.from_arrow(judged.toArrow())  # one row per method x scenario x task
     assert isinstance(rows, pl.DataFrame)
@@ -74,9 +83,8 @@ def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame
     return rows
 
 
-def _actual_total(run: Run, spark: SparkSession, as_of: date) -> DataFrame:
-    """Totals of every task over the horizon, from sql/intermediate."""
-    horizon = run.config.dataset.horizon_days
+def _actual_total(run: Run, spark: SparkSession, as_of: date, horizon: int) -> DataFrame:
+    """Totals of every task over the ``horizon`` days after ``as_of``, from sql/intermediate."""
     parts = [
         run_sql(
             spark,

@@ -327,6 +327,26 @@ def test_8_matured_forecasts_are_judged_as_the_model_package_defines_it(chain: D
     assert chain.rows("marts.forecast_quality").drop("run_id").equals(rows.drop("run_id"))
 
 
+def test_8_forecasts_are_judged_over_their_own_horizon(chain: Deployment) -> None:
+    before = chain.toml.read_text()
+    rows = chain.rows("marts.forecast_quality").drop("run_id")
+    try:
+        chain.edit("buckets = 2", "buckets = 2\nhorizon_days = 14")
+        later = AS_OF + timedelta(days=14)
+        for number in range(DAYS + 7, DAYS + 14):
+            chain.write_day(FIRST_DAY + timedelta(days=number))
+        assert chain.run("stage_sources", "--from", MATURED + timedelta(days=1), "--to", later)[0] == 0
+        assert chain.run("monitor", "--date", later)[0] == 0
+        assert chain.rows("marts.forecast_quality").drop("run_id").equals(rows)
+        chain.toml.write_text(before.replace("buckets = 2", "buckets = 2\nhorizon_days = 5"))
+        assert chain.run("monitor", "--date", AS_OF + timedelta(days=5))[0] == 0
+        assert chain.rows("marts.forecast_quality").is_empty()  # five of seven days are no test of seven
+    finally:
+        chain.toml.write_text(before)
+    assert chain.run("monitor", "--date", MATURED)[0] == 0
+    assert chain.rows("marts.forecast_quality").drop("run_id").equals(rows)
+
+
 def _judged_by_hand(chain: Deployment) -> pa.Table:
     """The figures of m2m_model.forecasts.metrics, from the tables, with totals added up here."""
     after = chain.rows("staged.performance_daily").filter(pl.col("ds").is_between(AS_OF, MATURED, closed="right"))
