@@ -1,7 +1,7 @@
 """How fast the network trains and scores on one GPU, with windows cut there from a coded panel. A CPU runs it small.
 
-    python benchmarks/gpu.py [--series 1000000] [--seconds 255] [--out docs/gpu.md] [--json docs/gpu.json]
-    python benchmarks/gpu.py --only losses,medians --base docs/gpu.json --out docs/gpu.md --json docs/gpu.json
+    python -m benchmarks.gpu [--series 1000000] [--seconds 255] [--out docs/gpu.md] [--json docs/gpu.json]
+    python -m benchmarks.gpu --only losses,medians --base docs/gpu.json --out docs/gpu.md --json docs/gpu.json
 
 Needs torch, numpy, pyarrow, scipy and safetensors. Made-up series of the simulator's shape (4 metrics, 6 behaviors, 3
 tasks, 56 days, width 64), about three days in four without a row; nothing is measured on zeros. Times are CUDA events
@@ -165,12 +165,12 @@ class Bed:
         learned = Learned.of(windows, target_XM, config.ratio_bins)
         return cls(inputs, coded, series_X, cutoff_X, served_N.nonzero().squeeze(1), learned, config)
 
-    def network(self, kind: str) -> nn.Module:
+    def network(self, kind: str) -> Network:
         torch.manual_seed(1)
         if kind == "M2M":
             return M2M(self.config, self.inputs, self.learned).to(self.device)
-        backbone = {"backbone": Backbone, "plain PyTorch": Plain}[kind]
-        return backbone(self.config, self.inputs).to(self.device)
+        rivals: dict[str, type[Backbone | Plain]] = {"backbone": Backbone, "plain PyTorch": Plain}
+        return rivals[kind](self.config, self.inputs).to(self.device)
 
 
 class Plain(nn.Module):
@@ -212,10 +212,14 @@ class Plain(nn.Module):
             token_BCD = embedding(slot_rows(code_BLF.reshape(-1, slots), self.codes)).view(*absent_BC.shape, -1)
             token_BCD = encoder(token_BCD + position.weight, src_key_padding_mask=absent_BC)
             views += [token_BCD[:, -1], token_BCD.mean(1)]
-        return self.head(torch.cat(views, 1)).view(*batch.level_BM.shape, -1)
+        output_BX: Tensor = self.head(torch.cat(views, 1))
+        return output_BX.view(*batch.level_BM.shape, -1)
 
     def loss(self, batch: Batch, target_BM: Tensor) -> Tensor:
         return self.loss_of(self(batch), batch.level_BM, target_BM)
+
+
+Network = M2M | Backbone | Plain
 
 
 # Steps.
@@ -231,6 +235,11 @@ def precision(name: str, device: torch.device) -> Iterator[None]:
 
 def training_step(bed: Bed, kind: str, batch: int, number: str, how: str) -> Callable[[], Tensor]:
     """Windows drawn and cut, forward, loss, backward, gradients clipped, AdamW: as training does it."""
+    return training(bed, kind, batch, number, how)[1]
+
+
+def training(bed: Bed, kind: str, batch: int, number: str, how: str) -> tuple[Network, Callable[[], Tensor]]:
+    """A network and the step that trains it."""
     # cuDNN's attention fails on the gradients of large batches in bfloat16; only the plain network asks for it.
     torch.backends.cuda.enable_cudnn_sdp(False)
     network, settings = bed.network(kind).train(), TrainConfig()
@@ -251,14 +260,13 @@ def training_step(bed: Bed, kind: str, batch: int, number: str, how: str) -> Cal
         row_B = torch.randint(len(bed.series_X), (batch,), device=bed.device)
         with precision(number, bed.device):
             loss = made(bed.series_X[row_B], bed.cutoff_X[row_B])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
-    step.network = network  # type: ignore[attr-defined]
-    return graphed(step) if "graph" in how else step
+    return network, graphed(step) if "graph" in how else step
 
 
 def scoring_step(
@@ -281,7 +289,7 @@ def scoring_step(
 
     def laws_of(series_B: Tensor) -> tuple[Tensor, ...]:
         windows = bed.coded.windows(series_B, cutoff_B)
-        output_BMQ = network(windows).float()
+        output_BMQ: Tensor = network(windows).float()
         return network.likelihood.distribution(output_BMQ, windows.level_BM)
 
     made = torch.compile(laws_of, dynamic=False) if "compiled" in how else laws_of
@@ -304,7 +312,7 @@ def scoring_step(
 
 def graphed(step: Callable[[], Any]) -> Callable[[], Any]:
     """A step as one CUDA graph, replayed; what it returned is written anew by every replay."""
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
@@ -337,7 +345,7 @@ def milliseconds(step: Step, device: torch.device, seconds: float, warm_up: int 
     step()
     torch.cuda.synchronize()
     repeats = int(min(60, max(5, seconds / (time.perf_counter() - started + 1e-9))))
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]  # type: ignore[no-untyped-call]
     marks[0].record()
     for mark in marks[1:]:
         step()
@@ -555,7 +563,7 @@ def form_of(row: dict[str, Any]) -> str:
 
 
 def how_of(row: dict[str, Any] | None) -> str | None:
-    return row and f"B {row['batch']:,}, {row['precision']}, {row['how']}"
+    return f"B {row['batch']:,}, {row['precision']}, {row['how']}" if row else None
 
 
 # Parts.
@@ -633,7 +641,7 @@ def grid(run: Run, bed: Bed, batches: Sequence[int]) -> None:
                 batch,
                 number,
                 "eager",
-                lambda b=batch, n=number: training_step(bed, "M2M", b, n, "eager"),
+                partial(training_step, bed, "M2M", batch, number, "eager"),
             )
     for batch in batches:
         for number in PRECISIONS:
@@ -643,16 +651,16 @@ def grid(run: Run, bed: Bed, batches: Sequence[int]) -> None:
                 batch,
                 number,
                 "eager",
-                lambda b=batch, n=number: scoring_step(bed, "M2M", b, n, "eager"),
+                partial(scoring_step, bed, "M2M", batch, number, "eager"),
             )
 
 
 def other_forms(run: Run, bed: Bed, what: str, kinds: Sequence[str], batch: int, number: str, how: str) -> None:
     for kind in kinds:
         if what == "training":
-            run.measure(what, kind, batch, number, how, lambda k=kind: training_step(bed, k, batch, number, how))
+            run.measure(what, kind, batch, number, how, partial(training_step, bed, kind, batch, number, how))
         else:
-            run.measure(what, kind, batch, number, how, lambda k=kind: scoring_step(bed, k, batch, number, how))
+            run.measure(what, kind, batch, number, how, partial(scoring_step, bed, kind, batch, number, how))
     if "compiled" in how:
         torch._dynamo.reset()
 
@@ -675,12 +683,12 @@ def windows_alone(run: Run, bed: Bed, batch: int) -> None:
     row_B = torch.randint(len(bed.series_X), (batch,), device=bed.device)
     series_B, cutoff_B = bed.series_X[row_B], bed.cutoff_X[row_B]
 
-    def cut() -> object:
+    def cut() -> tuple[Batch, Tensor]:
         return bed.coded.windows(series_B, cutoff_B), bed.coded.targets(series_B, cutoff_B)
 
     spent = statistics.median(milliseconds(cut, bed.device, 0.5))
     run.raw["windows_alone_per_s"] = batch / spent * 1e3
-    size = sum(tensor.nbytes for tensor in vars(cut()[0]).values()) / batch  # type: ignore[index]
+    size = sum(tensor.nbytes for tensor in vars(cut()[0]).values()) / batch
     run.raw["bytes_a_window"] = size
     run.say(f"windows alone: {batch / spent * 1e3:,.0f} a second, {size:.0f} bytes each")
 
@@ -700,7 +708,7 @@ def before(run: Run, bed: Bed, panel: Panel, batch: int) -> None:
     target_BM = torch.rand(batch, len(SPEC.tasks), device=bed.device)
 
     def train() -> None:
-        network.loss(cut(), target_BM).backward()
+        network.loss(cut(), target_BM).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -752,14 +760,14 @@ def shares(run: Run, bed: Bed, batch: int, number: str) -> None:
         windows, _ = cut()
         with precision(number, bed.device):
             view_BX = encoded(windows)
-        view_BX.backward(view_BX.detach())
+        view_BX.backward(view_BX.detach())  # type: ignore[no-untyped-call]
         optimizer.zero_grad(set_to_none=True)
 
     def gradients() -> None:
         windows, target_BM = cut()
         with precision(number, bed.device):
             loss = network.loss(windows, target_BM)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def whole_gradients() -> None:
         gradients()
@@ -852,10 +860,10 @@ def losses(run: Run, bed: Bed, steps: int, batch: int, number: str, how: str) ->
     """The loss of a form after the same steps from the same seed, judged in fp32 on windows apart."""
     held = max(len(bed.series_X) // 20, 1)
     train_bed = replace(bed, series_X=bed.series_X[held:], cutoff_X=bed.cutoff_X[held:])
-    step = training_step(train_bed, "M2M", batch, number, how)
+    network, step = training(train_bed, "M2M", batch, number, how)
     torch.manual_seed(2)
     seen = torch.stack([step() for _ in range(steps)])
-    network = step.network.eval()  # type: ignore[attr-defined]
+    network.eval()
     judged: dict[str, list[Tensor]] = {"fp32": [], number: []}
     part = min(batch, 8192)
     for own, found in judged.items():
@@ -878,17 +886,16 @@ def losses(run: Run, bed: Bed, steps: int, batch: int, number: str, how: str) ->
 
 def agreement(run: Run, bed: Bed, batch: int) -> None:
     """How far medians of other forms lie from those of fp32, eager: the same weights, after a few steps."""
-    step = training_step(bed, "M2M", batch, "fp32", "eager")
+    network, step = training(bed, "M2M", batch, "fp32", "eager")
     for _ in range(100 if run.device.type == "cuda" else 3):
         step()
-    weights = step.network.state_dict()  # type: ignore[attr-defined]
+    weights = network.state_dict()
     forms = [(number, "eager") for number in PRECISIONS]
     if run.device.type == "cuda":
         forms += [("bf16", "compiled")]
     expected = None
     for number, how in forms:
-        step = scoring_step(bed, "M2M", batch, number, how, weights=weights)
-        median = step()[2]
+        median = scoring_step(bed, "M2M", batch, number, how, weights=weights)()[2]
         median = median[len(median) // 2].double()
         expected = median if expected is None else expected
         apart = float((median - expected).abs().sum() / expected.abs().sum())
@@ -1056,7 +1063,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for what in GOALS:
                 run.part(
                     f"CUDA graph, {what}, B {size:,}",
-                    lambda w=what, b=size: other_forms(run, bed, w, ("M2M",), b, "bf16", "CUDA graph"),
+                    partial(other_forms, run, bed, what, ("M2M",), size, "bf16", "CUDA graph"),
                 )
     steps = 150 if on_gpu else 4
     for number in PRECISIONS:

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -97,9 +97,9 @@ def part_of(member: psutil.Process, root: psutil.Process) -> str:
 
 
 @contextmanager
-def watched(functions: Iterable[tuple[Any, str]]) -> Iterator[Counter[str]]:
+def watched(functions: Iterable[tuple[Any, str]]) -> Iterator[defaultdict[str, float]]:
     """Seconds spent in functions of this process, each named by its owner (a module or a class) and its name."""
-    spent = Counter[str]()
+    spent = defaultdict[str, float](float)
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)

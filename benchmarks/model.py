@@ -1,6 +1,6 @@
 """How fast the network is: its fast form against the textbook loop, and a training step against its bare backbone's.
 
-    python benchmarks/model.py [--repeats 30] [--threads 1]
+    python -m benchmarks.model [--repeats 30] [--threads 1]
 
 Both sides of a ratio take turns in one run, so that whatever else the machine does meets both; a ratio is the median
 over turns. The threads of an operation wait for each other: beside other work, two of them measure that work (a step
@@ -44,8 +44,9 @@ FORMS = ((0, 7), (4, 7), (8, 7), (16, 7), (32, 7), (0, 1), (16, 1))  # (meta_ran
 # The textbook side: the equations as they are printed, vectorised over the batch alone.
 
 
-def textbook_meta(layer: MetaLayer, scenario_BD: Tensor, input_BI: Tensor) -> Tensor:
+def textbook_meta(layer: nn.Module, scenario_BD: Tensor, input_BI: Tensor) -> Tensor:
     """W = reshape(V_w S~ + v_w), b = V_b S~ + v_b, W h + b."""
+    assert isinstance(layer, MetaLayer)  # an ablation's layer has no generator
     vector, constant = layer.generator.weight, layer.generator.bias
     bias_BO = functional.linear(scenario_BD, vector[: layer.outputs], constant[: layer.outputs])
     weight_BX = functional.linear(scenario_BD, vector[layer.outputs :], constant[layer.outputs :])
@@ -96,7 +97,8 @@ class MetaPart:
         direction_BMD = torch.randn(self.batch, self.tasks, self.width)
 
         def fast() -> Tensor:
-            return tower(attention(expert_BKD, task_MD, scenario_BD), scenario_BD)
+            towered: Tensor = tower(attention(expert_BKD, task_MD, scenario_BD), scenario_BD)
+            return towered
 
         def loop() -> Tensor:
             return textbook(attention, tower, expert_BKD, task_MD, scenario_BD)
@@ -133,7 +135,8 @@ class Backbone(nn.Module):
         views = [self.performance(batch.performance_BLP, batch.registered_BL)]
         if self.behavior is not None:
             views.append(self.behavior(batch.behavior_BLF, batch.registered_BL))
-        return self.output(torch.cat([*views, batch.dense_BD], 1)).view(*batch.level_BM.shape, -1)
+        output_BX: Tensor = self.output(torch.cat([*views, batch.dense_BD], 1))
+        return output_BX.view(*batch.level_BM.shape, -1)
 
     def loss(self, batch: Batch, target_BM: Tensor) -> Tensor:
         return self.loss_of(self(batch), batch.level_BM, target_BM)
@@ -150,7 +153,7 @@ def training_step(model: M2M | Backbone, batch: Batch, fused: bool = False) -> S
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=False)
-        model.loss(batch, target_BM).backward()
+        model.loss(batch, target_BM).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step

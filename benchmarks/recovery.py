@@ -1,6 +1,6 @@
 """Does the meta part find what is there? Made-up scenarios whose responses are known.
 
-    python benchmarks/recovery.py [--seeds 3]
+    python -m benchmarks.recovery [--seeds 3]
 
 Six scenarios, two each of three kinds. What a budget raise, a bid cut and last week's rise do to the next week differs
 between kinds, in sign too; within a kind it is the same. In a second world all six respond alike. M2M must beat the
@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from measure import machine
 from numpy.typing import NDArray
-from results import judged, train
 
+from benchmarks.measure import machine
+from benchmarks.results import judged, train
 from m2m_model.config import ACTIVE, Task
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
@@ -110,7 +110,7 @@ def main() -> None:
     arguments = parser.parse_args()
     started, lines, distances = time.monotonic(), [], []
     for alike in (False, True):
-        errors = {name: [] for name in ARCHITECTURES}
+        errors: dict[str, list[float]] = {name: [] for name in ARCHITECTURES}
         for seed in range(1, arguments.seeds + 1):
             panel = world(alike, seed)
             cutoffs = [panel.last_day - timedelta(days=7 * (1 + k)) for k in range(CUTOFFS)]

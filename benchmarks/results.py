@@ -1,6 +1,6 @@
 """Accuracy on the shipped real data sets, against every baseline, with spread: docs/results.md and docs/results.json.
 
-    python benchmarks/results.py [--data online_ads online_retail] [--quick]
+    python -m benchmarks.results [--data online_ads online_retail] [--quick]
 
 Sequences are built by the stages; then training and forecasting are the functions that the stages call, in this
 process. Each *block* is one as-of date: a training, and the held-out cutoffs after it. "Best baseline" is the best of
@@ -17,10 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import matplotlib as mpl
@@ -29,6 +30,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmarks.measure import machine
 from m2m_model.config import ModelConfig, Task, TrainConfig
 from m2m_model.data.features import fit_inputs
 from m2m_model.data.panel import Panel
@@ -56,6 +58,7 @@ from m2m_model.rivals.boosted import (
 )
 from m2m_model.training.calendar import train_end
 from m2m_model.training.loop import train_rank
+from pipelines.config import Config, load_config
 from pipelines.life.evaluation import valued
 
 mpl.use("Agg")
@@ -67,7 +70,8 @@ PER_CELL = "one model per cell"
 ALONE = "network alone"
 DEFAULTS = "defaults, short training"
 SIMPLE = "simple, chosen by validation"
-PAPER = {
+Settings = dict[str, Any]  # of a model or of a training: what differs from the defaults
+PAPER: Settings = {
     "loss": "poisson",
     "patch_days": 1,
     "meta_rank": 0,
@@ -77,10 +81,16 @@ PAPER = {
     "scenario_dropout": 0.0,
 }
 # Ablations are compared among themselves: a third of the windows keeps the whole report within an hour.
-SHORT = {"max_windows": 100_000, "epochs": 3, "validation_windows": 10_000, "boosted": False, "blend": False}
-SHARED = {"architecture": "shared_bottom"}
+SHORT: Settings = {
+    "max_windows": 100_000,
+    "epochs": 3,
+    "validation_windows": 10_000,
+    "boosted": False,
+    "blend": False,
+}
+SHARED: Settings = {"architecture": "shared_bottom"}
 # name -> what differs from the defaults
-ABLATIONS: Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]] = {
+ABLATIONS: dict[str, tuple[Settings, Settings]] = {
     "without meta attention": ({"meta_attention": False}, {}),
     "without meta tower": ({"meta_tower": False}, {}),
     "without transformer": ({"transformer": False}, {}),
@@ -120,10 +130,9 @@ CUTOFFS_A_BLOCK = 4
 HARD = (*BASELINES, *OBJECTIVES)
 
 
-def sequences(data: DataSet, home: Path) -> tuple[pa.Table, object]:
+def sequences(data: DataSet, home: Path) -> tuple[pa.Table, Config]:
     """The sequences as of the last day, built by the stages themselves."""
     os.environ["M2M_HOME"] = str(home)
-    from pipelines.config import load_config
     from pipelines.warehouse.commits import Warehouse
     from pipelines.warehouse.sequences import open_sequences
 
@@ -137,13 +146,13 @@ def sequences(data: DataSet, home: Path) -> tuple[pa.Table, object]:
 
 
 def train(
-    panel: Panel, held_out_from: date, folder: Path, model: Mapping[str, object], training: Mapping[str, object]
+    panel: Panel, held_out_from: date, folder: Path, model: Settings, training: Settings
 ) -> tuple[Forecaster, float]:
     """A forecaster with the defaults but for what is named, and the seconds that it took."""
     started = time.monotonic()
-    settings = replace(TrainConfig(), **training)  # type: ignore[arg-type]
+    settings = replace(TrainConfig(), **training)
     end = train_end(panel.first_day, held_out_from, panel.spec.horizon_days, settings.validation_cutoffs)
-    config = replace(ModelConfig(), **model)  # type: ignore[arg-type]
+    config = replace(ModelConfig(), **model)
     inputs = fit_inputs(PanelStatistics.of(panel, end), config.bins)
     result = train_rank([panel.save(folder / "shard")], folder, inputs, config, settings, held_out_from)
     return Forecaster.load(result.model_folder), time.monotonic() - started
@@ -214,11 +223,11 @@ def oracle(panel: Panel, later: Panel, cutoffs: Sequence[date], scenarios: tuple
 
 
 def run_block(
-    data: DataSet, rows: pa.Table, config: object, number: int, folder: Path, quick: bool, say: object
+    data: DataSet, rows: pa.Table, config: Config, number: int, folder: Path, quick: bool, say: Callable[[str], None]
 ) -> tuple[list[pa.Table], list[pa.Table]]:
     """Error sums of every forecaster at the block's cutoffs, and value sums of the first seed and the baselines."""
     as_of, every = data.blocks[number]
-    spec, first_day = config.sequence_spec, config.dataset.first_day  # type: ignore[attr-defined]
+    spec, first_day = config.sequence_spec, config.dataset.first_day
     panel = Panel.from_sequences(rows, spec, as_of, (as_of - first_day).days + 1)
     latest = as_of - timedelta(days=spec.horizon_days)
     cutoffs = [latest - timedelta(days=every * k) for k in range(CUTOFFS_A_BLOCK)]
@@ -236,7 +245,7 @@ def run_block(
     trained = []
     for seed in SEEDS[:1] if quick else SEEDS:
         forecaster, seconds = train(panel, held_out_from, folder, {}, {"seed": seed})
-        say(f"{data.name} {as_of} m2m, seed {seed}: {seconds:.0f} s")  # type: ignore[operator]
+        say(f"{data.name} {as_of} m2m, seed {seed}: {seconds:.0f} s")
         judge(f"m2m, seed {seed}", forecaster, worth=seed == SEEDS[0])
         trained.append(replace(forecaster, blend=None))
         judge(f"{ALONE}, seed {seed}", trained[-1])
@@ -262,10 +271,12 @@ def run_block(
         keep(f"mean of {len(SEEDS)} seeds", replace(each[0], distribution=pool(spread, share_PNM)), False)
         median = replace(spread[0], point_NM=spread[0].median_NM)
         keep("point = median", replace(each[0], distribution=median), False)
-    shortened = {f"{DEFAULTS}, seed {seed}": ({}, {"seed": seed}) for seed in SEEDS}
+    shortened: dict[str, tuple[Settings, Settings]] = {
+        f"{DEFAULTS}, seed {seed}": ({}, {"seed": seed}) for seed in SEEDS
+    }
     for name, (model, training) in (shortened | ABLATIONS).items():
         forecaster, seconds = train(panel, held_out_from, folder, model, SHORT | training)
-        say(f"{data.name} {as_of} {name}: {seconds:.0f} s")  # type: ignore[operator]
+        say(f"{data.name} {as_of} {name}: {seconds:.0f} s")
         judge(name, forecaster)
     started = time.monotonic()
     for scenario in sorted(set(panel.scenario_N)):
@@ -278,11 +289,11 @@ def run_block(
             else:
                 fallback = [alone.predict(cell, cutoff) for cutoff in cutoffs]
             parts.extend(judged(forecasts, cell, forecasts.cutoff, PER_CELL) for forecasts in fallback)
-    say(f"{data.name} {as_of} {PER_CELL}: {time.monotonic() - started:.0f} s")  # type: ignore[operator]
+    say(f"{data.name} {as_of} {PER_CELL}: {time.monotonic() - started:.0f} s")
     for scenario in (name for name in data.left_out if name in set(panel.scenario_N)):
         without = subset(panel, panel.scenario_N != scenario, spec.tasks)
         forecaster, seconds = train(without, held_out_from, folder, {}, SHORT)
-        say(f"{data.name} {as_of} without {scenario}: {seconds:.0f} s")  # type: ignore[operator]
+        say(f"{data.name} {as_of} without {scenario}: {seconds:.0f} s")
         judge(f"never saw {scenario}", forecaster)
     return parts, values
 
@@ -327,7 +338,7 @@ def table(frame: pl.DataFrame, digits: int = 3) -> list[str]:
     return [*head, *(f"| {' | '.join(map(text, row))} |" for row in frame.iter_rows()), ""]
 
 
-def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str], dict[str, object]]:
+def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str], dict[str, Any]]:
     """The data set's chapter, and its figures."""
     every = pl.from_arrow(sums)
     assert isinstance(every, pl.DataFrame)
@@ -340,8 +351,8 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
     seeds = view.filter(pl.col("forecaster").str.starts_with("m2m, seed"))
     mean, low, high = (getattr(seeds["nmae_ratio"], f)() for f in ("mean", "min", "max"))
     by_name = {row["forecaster"]: row for row in view.to_dicts()}
-    nmae = float(seeds["nmae"].mean())  # type: ignore[arg-type]
-    found: dict[str, object] = {
+    nmae = float(seeds.select(pl.mean("nmae")).item())
+    found: dict[str, Any] = {
         "cutoffs": [str(cutoff) for cutoff in cutoffs],
         "nmae_over_best_baseline": {"mean": mean, "min": low, "max": high},
         "smape_over_best_baseline": seeds["smape_ratio"].mean(),
@@ -412,7 +423,10 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
     wide = figures(main.to_arrow().cast(sums.schema), ("forecaster", "task")).filter(pl.col("forecaster").is_in(spread))
     cells = figures(main.filter(forecaster="m2m, seed 1").to_arrow().cast(sums.schema), ("scenario_id", "task"))
     cells = cells.filter(pl.col("n") >= CELL_ROWS)
-    worst = {width: float((cells[f"level_{width}"] - int(width) / 100).abs().max() or 0) for width in ("50", "90")}
+    worst = {
+        width: float(cells.select((pl.col(f"level_{width}") - int(width) / 100).abs().max()).item() or 0)
+        for width in ("50", "90")
+    }
     if len(cells):
         large = cells.select((pl.col(name) * pl.col("n")).sum() / pl.col("n").sum() for name in names)
         found["coverage"] = large.row(0, named=True) | {f"worst_cell_{width}": off for width, off in worst.items()}
@@ -487,7 +501,7 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
     return lines, found
 
 
-def value_report(data: DataSet, worth: pa.Table, found: dict[str, object]) -> list[str]:
+def value_report(data: DataSet, worth: pa.Table, found: dict[str, Any]) -> list[str]:
     """Ranking, size deciles, who will leave; with a reliability plot."""
 
     def frame(made: pa.Table) -> pl.DataFrame:
@@ -525,11 +539,11 @@ def value_report(data: DataSet, worth: pa.Table, found: dict[str, object]) -> li
     ]
 
 
-def picture(chapters: Mapping[str, dict[str, object]], path: Path) -> None:
+def picture(chapters: Mapping[str, dict[str, Any]], path: Path) -> None:
     """NMAE of every forecaster over the best baseline, a panel a data set."""
     figure, axes = plt.subplots(1, len(chapters), figsize=(6 * len(chapters), 3.6), squeeze=False, layout="constrained")
     for axis, (name, found) in zip(axes[0], chapters.items(), strict=True):
-        rows = [row for row in found["forecasters"] if row["forecaster"] in ("m2m, seed 1", *HARD)][::-1]  # type: ignore[union-attr, index]
+        rows = [row for row in found["forecasters"] if row["forecaster"] in ("m2m, seed 1", *HARD)][::-1]
         at = np.arange(len(rows))
         colors = ["#1b6ca8" if row["forecaster"].startswith("m2m") else "#808080" for row in rows]
         axis.scatter([row["nmae_ratio"] for row in rows], at, color=colors, s=60, zorder=2)
@@ -546,9 +560,6 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from measure import machine
-
     started, lines, chapters = time.monotonic(), [], {}
     for name in arguments.data:
         data = DATA[name]

@@ -1,6 +1,6 @@
 """What a hundred times as many advertisers cost: every stage on simulated data of several sizes.
 
-    python benchmarks/scale.py [--sizes 10000,100000,1000000] [--out docs/scale.md]
+    python -m benchmarks.scale [--sizes 10000,100000,1000000] [--out docs/scale.md]
 
 Each size has a fresh M2M_HOME: 4 scenarios, 90 days. The history of all but the last day is staged, its sequences are
 built and a model is trained on them; then the last day comes as every day does. Every stage is a process of its own on
@@ -22,8 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from measure import PARTS, ROOT, Ran, machine, run
-
+from benchmarks.measure import PARTS, ROOT, Ran, machine, run
 from pipelines.cli import code_version
 from pipelines.config import load_config
 from pipelines.life.registry import CHALLENGER, Registry
@@ -148,7 +147,7 @@ def row(stage: dict[str, Any]) -> str:
 def built_and_scored(found: dict[str, Any]) -> float:
     """Seconds from raw files to forecasts: the whole history staged, its sequences built, all series scored."""
     wanted = ("stage_sources, 89 days", "build_sequences, all", "score")
-    return sum(stage["ran"]["wall_s"] for stage in found["stages"] if stage["name"] in wanted)
+    return sum(float(stage["ran"]["wall_s"]) for stage in found["stages"] if stage["name"] in wanted)
 
 
 def ratios(kept: dict[str, Any]) -> dict[str, float]:

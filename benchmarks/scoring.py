@@ -1,6 +1,6 @@
 """What scoring costs beside the bare network: the stage, and each step before it, on the same cores and windows.
 
-    python benchmarks/scoring.py [--advertisers 50000] [--turns 3] [--out docs/scoring.md]
+    python -m benchmarks.scoring [--advertisers 50000] [--turns 3] [--out docs/scoring.md]
 
 Made-up advertisers, 4 scenarios, 90 days, a model trained at the defaults. The bare side is a forward pass over windows
 that lie ready in memory, in one process a core with one thread each, as Spark's workers have. The last line is JSON.
@@ -13,7 +13,7 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import machine, make_page, run, simulated, watched
 
+from benchmarks.measure import machine, make_page, run, simulated, watched
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import NETWORK as NETWORK_SERVES
 from m2m_model.data.served_by import served_by
@@ -83,19 +83,21 @@ def sides_of(
                 for batch in of_bucket:
                     model(batch)
 
-    def law(part: Bucket) -> None:
-        profile, cutoffs = inputs.profile(part.panel), np.full(len(part.series), day)
-        network_distribution(model, inputs, part.panel, profile, part.series, cutoffs, device, batch_size)
+    def laws() -> None:
+        for part in parts:
+            profile, cutoffs = inputs.profile(part.panel), np.full(len(part.series), day)
+            network_distribution(model, inputs, part.panel, profile, part.series, cutoffs, device, batch_size)
 
-    def predict(panel: Panel) -> None:
-        forecaster.predict(panel, sequences.as_of, all_series=True, batch_size=batch_size)
+    def predict(panels: Iterable[Panel]) -> None:
+        for panel in panels:
+            forecaster.predict(panel, sequences.as_of, all_series=True, batch_size=batch_size)
 
     return sum(len(part.series) for part in parts), {
         FORWARD: lambda: forward(ready),
         WINDOWS: lambda: forward([cut(part) for part in parts]),
-        LAW: lambda: [law(part) for part in parts],
-        PREDICT: lambda: [predict(part.panel) for part in parts],
-        READ: lambda: [predict(sequences.panel(number, sequences.spec.lookback_days)) for number in numbers],
+        LAW: laws,
+        PREDICT: lambda: predict(part.panel for part in parts),
+        READ: lambda: predict(sequences.panel(number, sequences.spec.lookback_days) for number in numbers),
     }
 
 
@@ -197,10 +199,6 @@ def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[
         "",
     ]
     return lines, {"of_bare_torch": round(statistics.median(rates[JOB]) / bare, 3)}
-
-
-def batch_row(size: int, rates: dict[str, list[float]]) -> str:
-    return f"| {size:,} | {' | '.join(f'{rates[name][0]:,.0f}' for name in NETWORK)} |"
 
 
 def rate_row(name: str, rates: list[float], bare: float) -> str:

@@ -1,7 +1,7 @@
 """How fast sequences are built: the stage beside Polars in one process and beside idiomatic Spark, a day beside a
 rebuild, and what the checks take of it.
 
-    python benchmarks/sequences.py [--advertisers 100000] [--turns 3] [--out docs/sequences.md]
+    python -m benchmarks.sequences [--advertisers 100000] [--turns 3] [--out docs/sequences.md]
 
 Made-up advertisers, 4 scenarios. All sides read the same staged files and write Parquet; they take turns in one
 process, with the Spark session up, and their results are compared. The stage also checks and commits, the others do
@@ -14,23 +14,24 @@ import os
 import shutil
 import statistics
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import polars as pl
-from measure import machine, make_page, run, simulated, watched
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from benchmarks.measure import machine, make_page, run, simulated, watched
 from pipelines import build_sequences, stage_sources
 from pipelines.cli import Run, code_version
 from pipelines.quality import ledger
-from pipelines.quality.rules import Rule, count_rows
+from pipelines.quality.rules import Rule, count_rows, row_rules
 from pipelines.spark import buckets
 from pipelines.spark.session import spark_session
 from pipelines.warehouse.commits import Warehouse
@@ -89,7 +90,7 @@ class Side:
     """Seconds of every turn, and of the last one by part."""
 
     spent: list[float] = field(default_factory=list)
-    parts: Counter[str] = field(default_factory=Counter)
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -208,7 +209,7 @@ def builds(bench: Bench, as_of: date, turns: int) -> dict[str, Side]:
         for name, build in others.items():
             shutil.rmtree(bench.out, ignore_errors=True)
             bench.out.mkdir()
-            found = measure(sides[name], lambda build=build: build(bench, as_of))
+            found = measure(sides[name], partial(build, bench, as_of))
             same = found[:2] == expected[:2] and abs(found[2] - expected[2]) <= 1e-9 * expected[2]
             if not same:
                 raise SystemExit(f"{name}: expected the stage's {expected} (series, days, clicks); found {found}")
@@ -237,7 +238,7 @@ def increments(bench: Bench, as_of: date, turns: int) -> dict[str, Side]:
 
 def stagings(bench: Bench, first: date, last: date, turns: int) -> tuple[Side, dict[str, list[Rule]]]:
     """Staging the same days again and again, and the rules that it counted for; the first turn warms up."""
-    side, rules, of_table = Side(), stage_sources.row_rules, []
+    side, rules, of_table = Side(), row_rules, []
 
     def noted(*arguments: Any, **named: Any) -> list[Rule]:
         of_table.append(rules(*arguments, **named))

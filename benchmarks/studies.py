@@ -1,6 +1,6 @@
 """The paper's studies on real data: history length, width, depth of the meta unit, number of experts.
 
-    python benchmarks/studies.py [--data online_retail] [--seeds 2]
+    python -m benchmarks.studies [--data online_retail] [--seeds 2]
 
 One setting moves at a time, the others stay at the defaults but for the length of a training: a third of the windows,
 so that all points take minutes. Each point is a training a seed, judged as the network alone (without the blend) at the
@@ -21,9 +21,9 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
-from measure import machine
-from results import CUTOFFS_A_BLOCK, DATA, judged, sequences, train
 
+from benchmarks.measure import machine
+from benchmarks.results import CUTOFFS_A_BLOCK, DATA, judged, sequences, train
 from m2m_model.data.panel import Panel
 from m2m_model.forecasts.metrics import finish, mean_over_tasks
 
@@ -64,7 +64,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as home:
         rows, config = sequences(data, Path(home))
-        spec, first_day = config.sequence_spec, config.dataset.first_day  # type: ignore[attr-defined]
+        spec, first_day = config.sequence_spec, config.dataset.first_day
         latest = as_of - timedelta(days=spec.horizon_days)
         cutoffs = [latest - timedelta(days=every * k) for k in range(CUTOFFS_A_BLOCK)]
 
