@@ -64,7 +64,9 @@ def data(warehouse: Warehouse, last_day: date) -> str:
 def backtest(config: Config, warehouse: Warehouse, day: date) -> str:
     rows = rows_of(warehouse, "marts.backtest", day, limit=None).filter(pl.col("cutoff").is_null())
     names = [name for name in (CHALLENGER, CHAMPION, *BASELINES, *RIVALS) if name in set(rows["forecaster"])]
-    cells = {(scenario, task): {} for scenario, task in rows.select("scenario_id", "task").iter_rows()}
+    cells: dict[tuple[str, str], dict[str, float | None]] = {
+        (scenario, task): {} for scenario, task in rows.select("scenario_id", "task").iter_rows()
+    }
     for scenario, task, forecaster, nmae in rows.select("scenario_id", "task", "forecaster", "nmae").iter_rows():
         cells[scenario, task][forecaster] = nmae
     tasks = [task.name for task in config.task]
@@ -73,7 +75,7 @@ def backtest(config: Config, warehouse: Warehouse, day: date) -> str:
     body, lost = [], 0
     for scenario, task in order:
         nmae = cells[scenario, task]
-        best = min((nmae[name] for name in (*BASELINES, *RIVALS) if nmae.get(name) is not None), default=None)
+        best = min((error for name in (*BASELINES, *RIVALS) if (error := nmae.get(name)) is not None), default=None)
         m2m = nmae.get(CHALLENGER)
         ratio = m2m / best if m2m is not None and best else None
         lost += ratio is not None and ratio > 1

@@ -100,7 +100,7 @@ def generate(settings: Simulation, folder: Path) -> int | None:
         tasks = -(-settings.blocks // group)
         kernel = partial(write_groups, settings=settings, group=group, folder=str(part))
         counts = spark.range(0, tasks, 1, tasks).mapInArrow(kernel, "rows bigint")
-        rows = sum(row.rows for row in counts.collect())
+        rows: int = sum(row.rows for row in counts.collect())
     (part / MARK).write_text(mark, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

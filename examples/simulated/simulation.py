@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Rows = dict[str, Array]  # columns of equal length
 
 BLOCK = 10_000  # advertisers drawn together; another number makes other data
