@@ -70,7 +70,7 @@ lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff format --check .
 
 .PHONY: types
-types: $(INSTALLED) ## mypy, strict, of m2m_model and pipelines
+types: $(INSTALLED) ## mypy, strict, of all but the tests
 	$(BIN)/mypy
 
 .PHONY: bench-model
