@@ -5,25 +5,27 @@ the same series at the same cutoffs: the last one whose label is final, then eve
 the date's partition of marts.backtest, per cutoff x scenario x task, with * for all scenarios and a null
 cutoff for all cutoffs; and of marts.backtest_value: ranking, errors by size, who will leave. Logs the figures,
 with plots of reliability and of errors by size, to the challenger's MLflow run.
-Fails (3) when there are no sequences or no challenger, or the data starts too late for the cutoffs.
+Fails (3) when there are no sequences or no challenger, the data starts too late for the cutoffs, or a model was trained
+on one of them.
 """
 
 from __future__ import annotations
 
 import sys
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 from pyspark.sql import SparkSession
 
-from pipelines.cli import Run, exit_status, run_of, stage_parser
+from m2m_model.forecasts.forecaster import Forecaster
+from pipelines.cli import Run, exit_status, run_of, stage_parser, warn
 from pipelines.config import ALL_SCENARIOS
 from pipelines.errors import DataError
 from pipelines.life import plots
 from pipelines.life.evaluation import (
     Contenders,
     active_task,
-    best_baseline,
     evaluate,
     figures,
     load_forecaster,
@@ -31,7 +33,8 @@ from pipelines.life.evaluation import (
     sample_pairs,
     value_figures,
 )
-from pipelines.life.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
+from pipelines.life.gate import best_baseline
+from pipelines.life.registry import CHALLENGER, CHAMPION, LostModelError, ModelVersion, Registry
 from pipelines.quality.publish import Draft, publish
 from pipelines.spark.session import spark_session
 from pipelines.warehouse.commits import Warehouse
@@ -49,10 +52,11 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     challenger = registry.get(CHALLENGER)
     if challenger is None:
         raise DataError(f"model {registry.name}: no version has the alias challenger; train one for {ds} first")
-    champion = registry.get(CHAMPION)
+    champion = usable_champion(registry)
     reads = Reads(run.stage, warehouse)
+    # Both aliases as they were found: the gate decides only while they still are.
     reads.model(CHALLENGER, challenger.version)
-    reads.model(CHAMPION, champion.version if champion else None)
+    reads.model(CHAMPION, registry.version_of(CHAMPION))
     sequences = open_sequences(config, reads, ds)
     versions: dict[str, ModelVersion] = {CHALLENGER: challenger}
     if champion is not None and champion.version != challenger.version:
@@ -62,6 +66,8 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
             run.say(f"warning: champion {champion.version} forecasts other tasks than pipeline.toml declares; left out")
     models = {name: version.folder for name, version in versions.items()}
     cutoffs = held_out_cutoffs(config, ds)
+    for name, version in versions.items():
+        refuse_seen_cutoffs(f"{name} {version.version}", load_forecaster(version.folder), cutoffs, ds)
     calibrations = load_forecaster(challenger.folder).calibrations
     contenders = Contenders(models, calibrations, usable_rivals(run, registry, challenger))
     sums, worth = evaluate(spark, sequences, cutoffs, contenders)
@@ -114,12 +120,36 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     run.say(f"{VALUE_TABLE}, challenger: {words or 'nothing happened'}")
 
 
+def usable_champion(registry: Registry) -> ModelVersion | None:
+    """The champion to compare with; None, with a warning, if its files are lost: then it serves nobody."""
+    try:
+        return registry.get(CHAMPION)
+    except LostModelError as error:
+        warn(f"{error.lines[0]}. It is not compared")
+        return None
+
+
+def refuse_seen_cutoffs(name: str, forecaster: Forecaster, cutoffs: list[date], ds: date) -> None:
+    """Nobody is judged on days that he was trained or calibrated on.
+
+    Raises:
+        DataError: a cutoff lies before the day from which on the model has seen nothing.
+    """
+    unseen_from = date.fromisoformat(forecaster.metadata["held_out_from"])
+    if seen := [cutoff for cutoff in cutoffs if cutoff < unseen_from]:
+        raise DataError(
+            f"{TABLE} ds={ds}: {name} has seen the days up to {unseen_from}, so {len(seen)} of {len(cutoffs)} cutoffs "
+            f"are no test of it; expected 0. First: {min(seen)}. Train for {ds}, or run backtest for a date from "
+            f"{ds + (unseen_from - min(seen))} on"
+        )
+
+
 def usable_rivals(run: Run, registry: Registry, challenger: ModelVersion) -> Path | None:
     """LightGBM of the challenger's run, or None with a warning: it never serves, so its loss stops nothing."""
     from m2m_model.rivals.boosted import load_boosted
 
-    folder = registry.rivals(challenger.run_id)
     try:
+        folder = registry.rivals(challenger.run_id)
         if folder:
             load_boosted(folder)
         return folder

@@ -31,19 +31,25 @@ RESERVED = frozenset("ds bucket advertiser_id scenario_id registered_on day beha
 # Every check whose severity [checks] severity may set.
 CHECKS = (
     "other_day null_id empty_id padded_id long_id control_characters lost_characters not_ascii unknown_scenario"
-    " duplicate_key null nan infinite absurd negative not_above long_attribute empty_day volume freshness"
-    " day_completeness"
+    " duplicate_key null nan infinite absurd negative not_above long_attribute empty_day volume changed_ids"
+    " new_advertisers freshness day_completeness"
 ).split()
 ALL_SCENARIOS = "*"  # scenario_id of a row that sums over scenarios
 
 _LARGEST = 2**20  # bytes of a configuration
 _NEIGHBOURS = frozenset("airflow logs mlartifacts mlflow mlruns".split())  # of a data set's folder under M2M_HOME
 _SPARK_TYPES = (
-    "string boolean tinyint byte smallint short int integer bigint long float real double decimal dec numeric date"
-    " timestamp timestamp_ntz timestamp_ltz binary char varchar array map struct variant"
+    "string boolean tinyint byte smallint short int integer bigint long float real double date timestamp timestamp_ntz"
+    " timestamp_ltz binary variant decimal(18,2) char(8) varchar(8) array<string> map<string,string> struct<a:string>"
 ).split()
+_SPARK_TYPE = re.compile(
+    rf"({'|'.join(name for name in _SPARK_TYPES if name.isidentifier())})"
+    r"|(decimal|dec|numeric)(\(([1-9]|[12]\d|3[0-8])(,\s*([0-9]|[12]\d|3[0-8]))?\))?"
+    r"|(char|varchar)\([1-9]\d{0,8}\)|(array|map|struct)<.+>",
+    re.IGNORECASE | re.DOTALL,
+)
 _TRACKING = ("sqlite", "postgresql", "mysql", "mssql", "databricks", "http", "https")
-_MASTER = r"local(\[(\*|\d+)(,\s*\d+)?\])?|local-cluster\[.+\]|yarn|spark://\S+|k8s://\S+"
+_MASTER = r"local(\[(\*|[1-9]\d{0,3})(,\s*\d+)?\])?|local-cluster\[.+\]|yarn|spark://[^\s:]+:\d+\S*|k8s://\S+"
 # Spark settings that what is published hangs on.
 _OURS = (
     ("spark.master", "is [spark] master"),
@@ -125,9 +131,9 @@ class Source:
         if self.format == "jdbc" and not ("url" in options and options & {"dbtable", "query"}):
             raise ValueError("options: jdbc needs url, and dbtable or query")
         for column, kind in self.columns.items():
+            if not _SPARK_TYPE.fullmatch(kind.strip()):
+                raise ValueError(f'columns {column}: "{kind}" is no Spark type; {nearest(kind.lower(), _SPARK_TYPES)}')
             word = re.split(r"[(< ]", kind.strip().lower())[0]
-            if word not in _SPARK_TYPES:
-                raise ValueError(f'columns {column}: "{kind}" is no Spark type; {nearest(word, _SPARK_TYPES)}')
             if self.format == "csv" and word in ("array", "map", "struct", "variant", "binary"):
                 raise ValueError(
                     f"columns {column}: csv holds no {word}; declare it string, and take it apart in the SQL"
@@ -214,10 +220,12 @@ class History:
 
 @settings
 class Checks:
-    """Rules on the data. ``not_above`` lists pairs [small, large] with small <= large in every row."""
+    """Rules on the data. ``not_above``: pairs [small, large] with small <= large in every row. ``new_max_ratio``: the
+    largest share of a day's advertisers, or of its money, that may have no row in the four weeks before."""
 
     not_above: tuple[tuple[str, str], ...] = ()
-    volume_min_ratio: Annotated[float, Within(0, 1)] = 0.5
+    volume_min_ratio: Annotated[float, Within(0, 1)] = 0.6
+    new_max_ratio: Annotated[float, Within(0, 1)] = 0.3
     id_max_length: Length = 256
     attribute_max_length: Length = 256
     severity: Annotated[dict[str, Severity], Keys(CHECKS)] = field(default_factory=dict)
@@ -462,10 +470,18 @@ def _check_references(config: Config) -> None:
 
 
 def _check_lengths(config: Config) -> None:
-    """A length that is made of another one is not longer."""
+    """A length that is cut from another one is not longer."""
+    kept, window, held_out = config.history.keep_days, config.history.window_days, config.backtest
     for place, length, within, longest in (
-        ("[dataset] eligible_days", config.dataset.eligible_days, "[history] keep_days", config.history.keep_days),
-        ("[model] patch_days", config.model.patch_days, "[history] window_days", config.history.window_days),
+        ("[dataset] eligible_days", config.dataset.eligible_days, "[history] keep_days", kept),
+        ("[training] min_history_days", config.training.min_history_days, "[history] keep_days", kept),
+        ("[model] patch_days", config.model.patch_days, "[history] window_days", window),
+        (
+            "[dataset] horizon_days + mature_days + [backtest] every_days x (cutoffs - 1)",
+            config.dataset.label_days + held_out.every_days * (held_out.cutoffs - 1),
+            "[history] keep_days",
+            kept,
+        ),
     ):
         if length > longest:
             raise ValueError(f"{place} = {length}: must not be above {within} = {longest}")

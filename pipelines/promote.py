@@ -2,110 +2,111 @@
 
 Reads marts.backtest of --date. The challenger is promoted when its NMAE, averaged over tasks, is not above
 the champion's and not above the best single baseline's ([gate] sets both ratios). Writes every decision
-to ops.promotion, with its figures; --dry-run only records it. A rejected challenger is not an error:
-yesterday's champion, or the best baseline, goes on serving.
-Fails (3) when the date has no backtest of the present challenger.
+to ops.promotion, with its figures; --dry-run only records it. A version that was champion and was replaced, by
+hand or by a later one, is not promoted again. A rejected challenger is not an error: yesterday's champion, or the
+best baseline, goes on serving.
+Fails (3) when the date has no backtest of the present challenger and champion: one that has changed since is judged
+anew.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 
-from m2m_model.forecasts.baselines import BASELINES
+from pipelines.chain import MODEL
 from pipelines.cli import Run, exit_status, run_of, stage_parser
-from pipelines.config import ALL_SCENARIOS, Gate
+from pipelines.config import ALL_SCENARIOS
 from pipelines.errors import DataError
+from pipelines.life.gate import Decision, decide
 from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads, on_day
 
-
-@dataclass(frozen=True)
-class Decision:
-    """What the gate decided, and why."""
-
-    promoted: bool
-    reason: str
-    challenger_nmae: float
-    champion_nmae: float | None
-    baseline: str
-    baseline_nmae: float
-
-
-def decide(mean_nmae: dict[str, float], gate: Gate) -> Decision:
-    """Apply the gate to the mean NMAE of each forecaster.
-
-    Raises:
-        DataError: the challenger or every baseline is missing from the backtest.
-    """
-    baselines = {name: mean_nmae[name] for name in BASELINES if name in mean_nmae}
-    if CHALLENGER not in mean_nmae or not baselines:
-        raise DataError(
-            f"marts.backtest: expected the challenger and a baseline, found {', '.join(mean_nmae) or 'no row'}"
-        )
-    challenger, champion = mean_nmae[CHALLENGER], mean_nmae.get(CHAMPION)
-    baseline = min(baselines, key=lambda name: baselines[name])
-    bars = [(f"best baseline {baseline}", baselines[baseline], gate.max_ratio_to_baseline)]
-    if champion is not None:
-        bars.append(("champion", champion, gate.max_ratio_to_champion))
-    # Written so that a NaN on either side fails the gate.
-    failed = [(name, value, limit) for name, value, limit in bars if not challenger <= limit * value]
-    ratios = "; ".join(
-        f"NMAE {challenger:.4f} is {challenger / value:.3f} of {name}'s {value:.4f} (at most {limit:g})"
-        for name, value, limit in failed or bars
-    )
-    return Decision(not failed, ratios, challenger, champion, baseline, baselines[baseline])
+TABLE, BACKTEST = "ops.promotion", "marts.backtest"
 
 
 def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = False) -> Decision:
-    """Decide, record, and move the alias."""
+    """Decide, move the alias, and record what happened."""
     ds = run.ds
     reads = Reads(run.stage, warehouse)
-    rows = reads.pin("marts.backtest").scan(on_day(ds))
+    rows = reads.pin(BACKTEST).scan(on_day(ds))
     overall = rows.filter(pl.col("cutoff").is_null(), scenario_id=ALL_SCENARIOS)
     if overall.is_empty():
-        raise DataError(f"marts.backtest ds={ds}: no rows; run backtest for that date first")
-    challenger, champion = registry.get(CHALLENGER), registry.get(CHAMPION)
-    for alias, version in ((CHALLENGER, challenger), (CHAMPION, champion)):
-        reads.model(alias, version.version if version else None)
-    judged = overall.filter(forecaster=CHALLENGER)["model_version"].unique().to_list()
-    if challenger is None or judged != [challenger.version]:
-        now = challenger.version if challenger else "none"
-        raise DataError(
-            f"marts.backtest ds={ds}: judged version {judged}, but the challenger is {now}; run backtest again"
-        )
+        raise DataError(f"{BACKTEST} ds={ds}: no rows; run backtest for that date first")
+    challenger, champion = registry.version_of(CHALLENGER), registry.version_of(CHAMPION)
+    reads.model(CHALLENGER, challenger)
+    reads.model(CHAMPION, champion)
+    replaced = champions_before(run, warehouse, reads, champion)
+    compared = {CHALLENGER: challenger}
+    if champion != challenger:  # else it was promoted already, and this is the same decision once more
+        compared[CHAMPION] = champion
+    judged = warehouse.lineage(BACKTEST).get(ds, {})
+    for alias, now in compared.items():
+        if (then := judged.get(f"m2m.input.{MODEL}{alias}")) != str(now):
+            raise DataError(f"{BACKTEST} ds={ds}: judged {alias} {then}, but it is {now} now; run backtest again")
+    if challenger is None:
+        raise DataError(f"{BACKTEST} ds={ds}: there is no challenger; train one for {ds} first")
     means = overall.group_by("forecaster").agg(
         pl.when(pl.col("nmae").null_count() == 0).then(pl.mean("nmae")).otherwise(float("nan"))
     )
     decision = decide(dict(means.iter_rows()), run.config.gate)
-    ledger = pl.DataFrame(
-        {
-            "ds": [ds],
-            "run_id": [run.run_id],
-            "decided_at": [datetime.now(UTC).replace(tzinfo=None)],
-            "challenger": [challenger.version],
-            "champion": [champion.version if champion else None],
-            "challenger_nmae": [decision.challenger_nmae],
-            "champion_nmae": [decision.champion_nmae],
-            "baseline": [decision.baseline],
-            "baseline_nmae": [decision.baseline_nmae],
-            "promoted": [decision.promoted and not dry_run],
-            "dry_run": [dry_run],
-            "reason": [decision.reason],
-        },
-        schema_overrides={"champion": pl.String, "champion_nmae": pl.Float64},
-    )
-    # The ledger first: an alias that moved without a line would have no story.
-    warehouse.append("ops.promotion", ledger.to_arrow(), run.lineage(**reads.recorded))
-    if decision.promoted and not dry_run:
-        registry.promote(challenger.version)
+    if decision.promoted and challenger in replaced:
+        decision = replace(
+            decision,
+            promoted=False,
+            reason=f"version {challenger} was champion before and was replaced: what somebody took back, the "
+            f"gate does not bring back. {decision.reason}",
+        )
+    if champion == challenger:
+        run.say(f"version {challenger} is champion already: {decision.reason}")
+        return decision
+    moved = decision.promoted and not dry_run
+    # The alias first: a line says what happened, and a move without a line is found by the next run.
+    if moved:
+        registry.promote(challenger)
+    line = {
+        "challenger": challenger,
+        "champion": champion,
+        "challenger_nmae": decision.challenger_nmae,
+        "champion_nmae": decision.champion_nmae,
+        "baseline": decision.baseline,
+        "baseline_nmae": decision.baseline_nmae,
+        "promoted": moved,
+        "dry_run": dry_run,
+        "reason": decision.reason,
+    }
+    _write_line(run, warehouse, reads, line)
     verb = "promoted" if decision.promoted else "not promoted"
-    run.say(f"version {challenger.version} {verb}{' (dry run)' if dry_run else ''}: {decision.reason}")
+    run.say(f"version {challenger} {verb}{' (dry run)' if dry_run else ''}: {decision.reason}")
     return decision
+
+
+def champions_before(run: Run, warehouse: Warehouse, reads: Reads, now: str | None) -> set[str]:
+    """Versions that were champion and are no more, by the ledger. A champion that the ledger does not know gets its
+    line: the alias was moved by hand, or a promotion ended before its line."""
+    lines = warehouse.scan(TABLE).filter(promoted=True).sort("decided_at")
+    last = lines["challenger"].to_list()[-1] if lines.height else None
+    if now is not None and now != last:
+        reason = f"found as champion instead of {last}: the alias was moved outside the gate, or a promotion was killed"
+        _write_line(run, warehouse, reads, {"challenger": now, "champion": last, "promoted": True, "reason": reason})
+        run.say(f"warning: version {now} {reason}")
+    return set(lines["challenger"]) - {now}
+
+
+def _write_line(run: Run, warehouse: Warehouse, reads: Reads, line: dict[str, Any]) -> None:
+    """One line of the ledger."""
+    whole = {"ds": run.ds, "run_id": run.run_id, "decided_at": datetime.now(UTC).replace(tzinfo=None)}
+    whole |= {"champion": None, "dry_run": False, "baseline": None}
+    whole |= dict.fromkeys(("challenger_nmae", "champion_nmae", "baseline_nmae")) | line
+    numbers = {name: pl.Float64 for name in whole if name.endswith("_nmae")}
+    row = pl.DataFrame([whole], schema_overrides=numbers | {"champion": pl.String, "baseline": pl.String})
+    names = [column.name for column in warehouse.declared(TABLE).columns]
+    warehouse.append(TABLE, row.select(names).to_arrow(), run.lineage(**reads.recorded))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,12 +1,12 @@
 """Stage: features.advertiser_sequence -> marts.forecast_daily, a forecast for every series and task; marts.churn_risk.
 
 Reads the sequences as of --date and the model with the alias `champion`. Writes the date's partition of
-marts.forecast_daily in one commit, after the checks. Without a champion, or when the champion forecasts other
-tasks than pipeline.toml declares, the best baseline of the held-out cutoffs serves, and the column `method`
+marts.forecast_daily in one commit, after the checks. Without a champion, when its files are lost, or when it forecasts
+other tasks than pipeline.toml declares, the best baseline of the held-out cutoffs serves, and the column `method`
 says so. Then writes marts.churn_risk from those forecasts: who may leave, and with how much; empty where no task
 counts active days.
-Fails (3) when there are no sequences, or when a forecast is missing, negative, not a number or crosses its
-quantiles.
+Fails (3) when there are no sequences, when the champion's files were changed, or when a forecast is missing,
+negative, not a number or crosses its quantiles.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pyspark.sql import SparkSession
 from m2m_model.config import ACTIVE
 from m2m_model.forecasts.calibration import ResidualQuantiles
 from m2m_model.forecasts.forecasts import forecast_baseline
-from pipelines.cli import Run, exit_status, run_of, stage_parser
+from pipelines.cli import Run, exit_status, run_of, stage_parser, warn
 from pipelines.config import Config
 from pipelines.life.evaluation import active_task, fallback, load_forecaster
-from pipelines.life.registry import CHAMPION, ModelVersion, Registry
+from pipelines.life.registry import CHAMPION, LostModelError, ModelVersion, Registry
 from pipelines.quality.judge import Check
 from pipelines.quality.publish import Draft, Target, publish
 from pipelines.quality.rules import Rule, critical_rules, repeated
@@ -105,8 +105,16 @@ def churn_risk(
 
 
 def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> ModelVersion | None:
-    """The champion, if it forecasts what pipeline.toml declares now; a warning where it does not."""
-    champion = registry.get(CHAMPION)
+    """The champion, if its files are there and it forecasts what pipeline.toml declares now; else a warning.
+
+    Raises:
+        DataError: its files are not those that were registered.
+    """
+    try:
+        champion = registry.get(CHAMPION)
+    except LostModelError as error:
+        warn(f"{error.lines[0]}. Until then the best baseline serves")
+        return None
     if champion is None:
         run.say(f"no champion in {registry.name}: the best baseline serves")
         return None

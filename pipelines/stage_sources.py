@@ -11,8 +11,9 @@ counted in ops.validation.
 
 from __future__ import annotations
 
+import difflib
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, timedelta
 from functools import partial
 
@@ -23,19 +24,28 @@ from pyspark.sql import SparkSession
 
 from pipelines import chain
 from pipelines.cli import Run, day, exit_status, run_of, stage_parser
+from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
 from pipelines.quality import ledger
 from pipelines.quality.publish import Draft, Target, publish
 from pipelines.quality.rules import row_rules
+from pipelines.quality.turnover import NEW_DAYS, Turnover, turnover_counters, turnover_rules
 from pipelines.sources.explain import days_found, explain_failure
+from pipelines.sources.files import Finding
 from pipelines.sources.views import View, register_sources
-from pipelines.spark import buckets, sql_files
+from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
+from pipelines.spark.returned import as_declared
 from pipelines.spark.session import spark_session
+from pipelines.spark.sql_files import SHARED, Query, read_query, run_sql
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between, in_words
 from pipelines.warehouse.files import DataFile
 from pipelines.warehouse.pins import Reads
+
+KNOWN_DIRT = r"^(drop|repair|merge):\S(.{0,98}\S)?$"
+MAX_RULES = 100  # of one bucket: each is a line in ops.validation
+MISUSE = "misuse:"
 
 
 def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse, daily: bool) -> None:
@@ -45,30 +55,31 @@ def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse, daily: bo
     reads = Reads(run.stage, warehouse)
     views: list[View] = []
     try:
+        queries = own_queries(spark, config)
         views = register_sources(spark, config, first, last)
+        returned = register_own_rows(run, spark, warehouse, queries)
         scenarios = None
         drafts = []
-        if config.staging.scenario:
-            drafts.append(_stage(run, spark, warehouse, "staged.scenario", config.staging.scenario, {}))
-            scenarios = frozenset(
-                row.scenario_id for row in spark.table("dataset_scenario").select("scenario_id").collect()
-            )
-        if config.staging.advertiser:
-            drafts.append(_stage(run, spark, warehouse, "staged.advertiser", config.staging.advertiser, {}))
-        if config.staging.behavior_daily:
+        if query := queries.get("staged.scenario"):
+            drafts.append(_stage(run, spark, warehouse, "staged.scenario", query, {}))
+            scenarios = known_scenarios(spark, query)
+        if query := queries.get("staged.advertiser"):
+            drafts.append(_stage(run, spark, warehouse, "staged.advertiser", query, {}))
+        if query := queries.get("staged.behavior_daily"):
             amounts = dict.fromkeys(config.behavior_names, "count")
-            sql = config.staging.behavior_daily
-            drafts.append(_stage(run, spark, warehouse, "staged.behavior_daily", sql, amounts, scenarios))
+            drafts.append(_stage(run, spark, warehouse, "staged.behavior_daily", query, amounts, scenarios))
         amounts = {metric.name: str(metric.kind) for metric in config.performance}
-        sql = config.staging.performance_daily
-        performance = _stage(run, spark, warehouse, "staged.performance_daily", sql, amounts, scenarios)
-        drafts.append(replace(performance, volume="critical" if daily else "warning"))
+        query = queries["staged.performance_daily"]
+        performance = _stage(run, spark, warehouse, "staged.performance_daily", query, amounts, scenarios)
+        checks = [*performance.checks, *turnover_rules(config, daily)]
+        drafts.append(replace(performance, checks=checks, volume="critical" if daily else "warning"))
     except (PySparkException, Py4JJavaError) as error:
         reason = explain_failure(views, error)
         raise reason or error from error
 
     changed = {draft.table: restated(warehouse.files(draft.table, first, last), draft) for draft in drafts}
-    noticed = [ledger.noticed(run, finding) for view in views for finding in view.findings]
+    findings = [*returned, *(finding for view in views for finding in view.findings)]
+    noticed = [ledger.noticed(run, finding) for finding in findings]
     try:
         publish(run, warehouse, reads, drafts, noticed)
     except DataError as error:
@@ -110,12 +121,64 @@ def with_late_days(run: Run, warehouse: Warehouse) -> Run:
     return replace(run, first=first)
 
 
+def own_queries(spark: SparkSession, config: Config) -> dict[str, Query]:
+    """The data set's own query of each staged table: parsed, and none of them run."""
+    files = {f"staged.{name}": sql for name, sql in asdict(config.staging).items() if sql}
+    return {name: read_query(spark, config.path.parent / sql, sql) for name, sql in files.items()}
+
+
+def register_own_rows(run: Run, spark: SparkSession, warehouse: Warehouse, queries: dict[str, Query]) -> list[Finding]:
+    """Register what each query returns as the view ``dataset_<table>``, its columns as the table declares them.
+
+    Returns:
+        Columns that a query returns and nobody declared.
+
+    Raises:
+        ConfigError: a query cannot be analysed, or returns other columns or types; nothing has been run then.
+    """
+    findings = []
+    for name, query in queries.items():
+        columns = {column.name: column.type for column in warehouse.declared(name).columns}
+        made_here = ("bucket",) if name in chain.STAGES[run.stage].daily else ("bucket", "ds")
+        declared = {column: kind for column, kind in columns.items() if column not in made_here}
+        views = [source.name for source in run.config.source]
+        frame = query.frame(spark, views, from_ds=run.first, to_ds=run.last)
+        rows, others = as_declared(frame, query.name, declared, made_here)
+        rows.createOrReplaceTempView(f"dataset_{name.removeprefix('staged.')}")
+        findings += [
+            Finding(
+                query.name,
+                "new_column",
+                "only declared columns; it is ignored",
+                1.0,
+                f"{other} {frame.schema[other].dataType.simpleString()}",
+                other,
+            )
+            for other in others
+        ]
+    return findings
+
+
+def known_scenarios(spark: SparkSession, query: Query) -> frozenset[str]:
+    """The scenarios that exist, where the data set lists them.
+
+    Raises:
+        ConfigError: one of them is null.
+    """
+    rows = spark.table("dataset_scenario")
+    kept = rows.filter("dirt is null or dirt not like 'drop:%'") if "dirt" in rows.columns else rows
+    listed = [row.scenario_id for row in kept.select("scenario_id").collect()]
+    if nulls := listed.count(None):
+        raise ConfigError(f"{query.name}: {nulls} of {len(listed)} rows have no scenario_id; leave them out")
+    return frozenset(listed)
+
+
 def _stage(
     run: Run,
     spark: SparkSession,
     warehouse: Warehouse,
     name: str,
-    sql: str,
+    query: Query,
     amounts: dict[str, str],
     scenarios: frozenset[str] | None = None,
 ) -> Draft:
@@ -123,17 +186,11 @@ def _stage(
     config = run.config
     daily = name in chain.STAGES[run.stage].daily
     short = name.removeprefix("staged.")
-    own = sql_files.run_sql(spark, config.path.parent / sql, from_ds=run.first, to_ds=run.last)
     declared = warehouse.declared(name)
-    made_here = {"bucket"} if daily else {"bucket", "ds"}
-    missing = [column.name for column in declared.columns if column.name not in {*own.columns, *made_here}]
-    if missing:
-        raise ConfigError(f"{sql}: must return a column {', '.join(missing)}; it returns {', '.join(own.columns)}")
-    own.createOrReplaceTempView(f"dataset_{short}")
     parameters: dict[str, int | date] = {} if short == "scenario" else {"buckets": config.dataset.buckets}
     if not daily:
         parameters["ds"] = run.last
-    frame = sql_files.run_sql(spark, sql_files.SHARED / "staging" / f"{short}.sql", **parameters)
+    frame = run_sql(spark, SHARED / "staging" / f"{short}.sql", **parameters)
     rules = row_rules(
         config,
         declared.key,
@@ -146,15 +203,42 @@ def _stage(
         attributes={"advertiser": config.attributes.advertiser, "scenario": config.attributes.scenario}.get(short, ()),
     )
     target = Target.of(run, warehouse, name, rules)
-    report = buckets.map_frame(frame, config.dataset.buckets, partial(write_staged, target))
+    turnover = turnover_of(run, warehouse) if short == "performance_daily" else None
+    try:
+        report = buckets.map_frame(frame, config.dataset.buckets, partial(write_staged, target, turnover=turnover))
+    except (PySparkException, Py4JJavaError) as error:
+        raise query.explain(spark, error) or error from None
+    refuse_misuse(query, report)
+    if turnover:
+        report = with_turnover(run, spark, warehouse, turnover, report)
     days = days_between(run.first if daily else run.last, run.last)
     return Draft.counted(name, days, report, [rule.check for rule in rules])
 
 
-def write_staged(target: Target, bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
+def turnover_of(run: Run, warehouse: Warehouse) -> Turnover:
+    """What is counted of who is new and who is gone, beside the days before the run's."""
+    name = "staged.performance_daily"
+    files = warehouse.files(name, run.first - timedelta(days=NEW_DAYS), run.first - timedelta(days=1))
+    return Turnover.of(run.config, files, warehouse.arrow_schema(name), run.first, run.last)
+
+
+def with_turnover(
+    run: Run, spark: SparkSession, warehouse: Warehouse, turnover: Turnover, report: pl.DataFrame
+) -> pl.DataFrame:
+    """The report with the shares of new and gone advertisers; a bucket that got no row has lost all of its own."""
+    silent = sorted(turnover.before.keys() - set(report["bucket"]))
+    if silent:
+        report = buckets.concat([report, buckets.map_buckets(spark, silent, turnover.count)])
+    before = {file.ds for files in turnover.before.values() for file in files}
+    written = set(report.filter(counter="rows")["ds"].drop_nulls())
+    return turnover_counters(report, before | written, turnover.value, run.config.checks.new_max_ratio)
+
+
+def write_staged(target: Target, bucket: int, rows: pl.DataFrame, turnover: Turnover | None = None) -> pl.DataFrame:
     """Kernel of one bucket: count the dirt, drop what the SQL marked, count for the checks, write a file a day.
 
-    A bucket in which a critical rule is broken is not written: the run stops anyway.
+    A bucket in which a critical rule is broken, or the query misuses ``dirt`` or ``source_rows``, is not written: the
+    run stops anyway.
     """
     if "dirt" not in rows.columns:
         rows = rows.with_columns(dirt=pl.lit(None, pl.String))
@@ -162,16 +246,60 @@ def write_staged(target: Target, bucket: int, rows: pl.DataFrame) -> pl.DataFram
         rows = rows.with_columns(source_rows=pl.lit(1))
     if "scenario_id" not in rows.columns:
         rows = rows.with_columns(scenario_id=pl.lit(None, pl.String))
+    if (misuse := count_misuse(bucket, rows, target.key)).height:
+        return misuse
     kept = rows.filter(pl.col("dirt").is_null() | ~pl.col("dirt").str.starts_with("drop:")).sort(
         *target.key, nulls_last=True
     )
     counted = target.count(bucket, kept)
     reports = [count_dirt(bucket, rows, target.key), counted]
+    if turnover:
+        reports.append(turnover.count(bucket, kept))
     critical = [rule.check.counter for rule in target.rules if rule.check.severity == "critical"]
     if counted.filter(pl.col("counter").is_in(critical)).is_empty():
         for (ds,), part in kept.group_by("ds", maintain_order=True):
             reports.append(target.write(bucket, part, ds))
     return buckets.concat(reports)
+
+
+def count_misuse(bucket: int, rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
+    """Rows whose ``dirt`` says nothing known, or whose ``source_rows`` is no count; with the key of the first."""
+    shown = [pl.col(name).cast(pl.String).str.slice(0, 60).fill_null("null") for name in key if name != "ds"]
+    unknown, found = ~pl.col("dirt").str.contains(KNOWN_DIRT), []
+    for column, misused in (
+        ("dirt", unknown | (pl.col("dirt").is_not_null() & (pl.col("dirt").n_unique() > MAX_RULES))),
+        ("source_rows", pl.col("source_rows").is_null() | (pl.col("source_rows") < 0)),
+    ):
+        wrong = rows.filter(misused).sort(*key, nulls_last=True)
+        if wrong.height:
+            value = pl.col(column).cast(pl.String).str.slice(0, 60).fill_null("null")
+            example = wrong.select(pl.format("{}\n({})", value, pl.concat_str(shown, separator=", ")))[0, 0]
+            found.append((bucket, None, None, f"{MISUSE}{column}", float(wrong.height), example))
+    return pl.DataFrame(found, schema=REPORT, orient="row")
+
+
+def refuse_misuse(query: Query, report: pl.DataFrame) -> None:
+    """Stop where ``count_misuse`` found something.
+
+    Raises:
+        ConfigError: with the count, the first such row, and what the query should return.
+    """
+    expected = {
+        "dirt": f"null, drop:<rule>, repair:<rule>, merge:<rule> (at most {MAX_RULES} rules)",
+        "source_rows": "a number, 0 or more",
+    }
+    for column, wanted in expected.items():
+        found = report.filter(counter=f"{MISUSE}{column}").sort("bucket")
+        if found.height:
+            value, _, row = found["example"][0].partition("\n")
+            action, _, rule = value.partition(":")
+            close = difflib.get_close_matches(action.strip().lower(), ("drop", "repair", "merge"), n=1)
+            meant = f"{close[0]}:{rule.strip() or '<rule>'}" if close and column == "dirt" else value
+            hint = f'; did you mean "{meant}"?' if meant != value else ""
+            raise ConfigError(
+                f"{query.name}: {column} of {found['value'].sum():.0f} rows is none of what it may be: {wanted}. "
+                f'First: "{value}" of {row}{hint}'
+            )
 
 
 def count_dirt(bucket: int, rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:

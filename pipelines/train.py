@@ -27,6 +27,7 @@ from m2m_model.training.progress import TrainResult
 from pipelines.cli import Run, exit_status, run_of, snapshot, stage_parser
 from pipelines.life import plots
 from pipelines.life.registry import ModelVersion, Registry
+from pipelines.locks import locked
 from pipelines.spark.ranks import train_on_ranks
 from pipelines.spark.session import spark_session
 from pipelines.spark.shards import write_shards
@@ -42,10 +43,19 @@ def train(
     config, ds = run.config, run.ds
     reads = Reads(run.stage, warehouse)
     sequences = open_sequences(config, reads, ds, snapshot_id)
-    held_out_from = held_out_cutoffs(config, ds)[-1]
+    folder = config.home / "training" / f"{ds}-{config.hash}-{sequences.snapshot_id}"
+    busy = f"train {ds}: another training of these sequences is running in {folder}"
+    with locked(config.home / "locks" / f"{folder.name}.lock", busy):
+        return _train(run, spark, reads, sequences, folder, from_scratch)
+
+
+def _train(
+    run: Run, spark: SparkSession, reads: Reads, sequences: SequenceFiles, folder: Path, from_scratch: bool
+) -> ModelVersion:
+    config = run.config
+    held_out_from = held_out_cutoffs(config, run.ds)[-1]
     horizon, most = config.dataset.horizon_days, config.training.validation_cutoffs
     last_label = train_end(sequences.first, held_out_from, horizon, most)
-    folder = config.home / "training" / f"{ds}-{config.hash}-{sequences.snapshot_id}"
     if from_scratch and folder.exists():
         shutil.rmtree(folder)
     resume = any((folder / "checkpoints").glob("*"))

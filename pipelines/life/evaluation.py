@@ -30,6 +30,7 @@ from m2m_model.rivals import NAMES as RIVALS
 from m2m_model.training.serving import calibrate_baselines
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
+from pipelines.life.gate import best_baseline
 from pipelines.spark import buckets
 from pipelines.spark.shards import write_shards
 from pipelines.warehouse.sequences import SequenceFiles, held_out_cutoffs
@@ -214,11 +215,6 @@ def mean_nmae(sums: pl.DataFrame) -> dict[str, float]:
     """Mean over tasks of each forecaster's NMAE, over all cutoffs and scenarios: the number that ranks them."""
     ranked = mean_over_tasks(finish(sums.to_arrow()))
     return dict(zip(ranked["forecaster"].to_pylist(), ranked["nmae"].to_pylist(), strict=True))
-
-
-def best_baseline(mean: Mapping[str, float]) -> str:
-    """The baseline with the lowest mean NMAE; a NaN never wins, the first name does in a tie."""
-    return min((name for name in BASELINES if name in mean), key=lambda name: (not mean[name] >= 0, mean[name]))
 
 
 def fallback(run: Run, spark: SparkSession, sequences: SequenceFiles) -> tuple[str, dict[str, ResidualQuantiles]]:

@@ -7,12 +7,14 @@ A model is logged as code + safetensors + config.json. Nothing is unpickled: sta
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
+import socket
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
@@ -31,14 +33,23 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 import m2m_model
+from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import FIGURES
 from pipelines.config import ALL_SCENARIOS, Config, m2m_home
+from pipelines.errors import DataError, plain
+from pipelines.locks import locked
 from pipelines.warehouse.tables import sequence_columns
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 _LOADER = Path(__file__).with_name("mlflow_model.py")
 _REQUIREMENTS = ("torch", "numpy", "scipy", "pyarrow", "safetensors", "mlflow")  # what m2m_model imports to forecast
 _RIVALS = "rivals"
+_HOST, _PROCESS = "m2m.host", "m2m.process"
+_DIGESTS = "m2m.sha256"  # tag of a version: its files as they were registered
+
+
+class LostModelError(DataError):
+    """A version's files are gone or cannot be read: what else can serve, may."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +67,13 @@ class Registry:
     def __init__(self, config: Config) -> None:
         self.name = f"m2m_{config.dataset.name}"
         self._config = config
-        if config.mlflow_uri.startswith("sqlite:///"):
-            Path(config.mlflow_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(config.mlflow_uri)
-        self.client = mlflow.MlflowClient()
+        local = config.mlflow_uri.startswith("sqlite:///")
+        home = Path(config.mlflow_uri.removeprefix("sqlite:///")).parent if local else m2m_home()
+        # The first of two that start at once makes the database's tables; the other waits for them.
+        with locked(home / "mlflow.lock") if local else nullcontext():
+            self.client = mlflow.MlflowClient()
+            self.client.search_experiments(max_results=1)
 
     def experiment_id(self) -> str:
         """The data set's experiment, made on first use."""
@@ -76,12 +90,21 @@ class Registry:
     @contextmanager
     def new_run(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
         """An MLflow run with its parameters, tags and installed packages; yields its id."""
-        with mlflow.start_run(experiment_id=self.experiment_id(), run_name=run_name, tags=dict(tags)) as active:
+        self._end_dead_runs()
+        own = {_HOST: socket.gethostname(), _PROCESS: str(os.getpid())}
+        with mlflow.start_run(experiment_id=self.experiment_id(), run_name=run_name, tags={**tags, **own}) as active:
             run_id = str(active.info.run_id)
             self.client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
             installed = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
             self.client.log_text(run_id, "\n".join(installed) + "\n", "environment.txt")
             yield run_id
+
+    def _end_dead_runs(self) -> None:
+        """A killed process leaves its run RUNNING for ever: those of this host whose process is gone are ended."""
+        here = f"attributes.status = 'RUNNING' and tags.`{_HOST}` = '{socket.gethostname()}'"
+        for run in self.client.search_runs([self.experiment_id()], here):
+            if not Path("/proc", run.data.tags[_PROCESS]).exists():
+                self.client.set_terminated(run.info.run_id, "KILLED")
 
     def log_metrics(
         self, run_id: str, metrics: Mapping[tuple[str, ...], float], step: int = 0, timestamp_ms: int = 0
@@ -110,6 +133,7 @@ class Registry:
             registered_model_name=self.name,
         )
         version = str(info.registered_model_version)
+        self.client.set_model_version_tag(self.name, version, _DIGESTS, json.dumps(digests(folder)))
         self.client.set_registered_model_alias(self.name, CHALLENGER, version)
         return self._opened(version, run_id)
 
@@ -118,28 +142,85 @@ class Registry:
         self.client.log_artifacts(run_id, str(folder), _RIVALS)
 
     def rivals(self, run_id: str) -> Path | None:
-        """The folder that ``m2m_model.rivals`` opens; None if the run has none."""
-        if not self.client.list_artifacts(run_id, _RIVALS):
-            return None
-        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=_RIVALS))
+        """The folder that ``m2m_model.rivals`` opens; None if the run has none.
+
+        Raises:
+            ValueError: the artifact store does not give it.
+        """
+        try:
+            if not self.client.list_artifacts(run_id, _RIVALS):
+                return None
+            return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=_RIVALS))
+        except (MlflowException, OSError) as error:
+            raise ValueError(f"run {run_id}: {error}") from error
+
+    def version_of(self, alias: str) -> str | None:
+        """The number of the version that an alias names; None if there is none."""
+        found = self._aliased(alias)
+        return str(found.version) if found else None
 
     def get(self, alias: str) -> ModelVersion | None:
-        """The version that an alias names; None if there is none."""
+        """The version that an alias names, its files proven to be those that were registered; None if there is none.
+
+        Raises:
+            LostModelError: files are gone, cut or cannot be read.
+            DataError: files are whole, but not those that were registered.
+        """
+        found = self._aliased(alias)
+        return self._opened(str(found.version), str(found.run_id)) if found else None
+
+    def promote(self, version: str) -> None:
+        """Make a version the champion.
+
+        Raises:
+            RuntimeError: the alias does not name it afterwards.
+        """
+        self.client.set_registered_model_alias(self.name, CHAMPION, version)
+        if (found := self.version_of(CHAMPION)) != version:
+            raise RuntimeError(f"model {self.name}: champion was set to version {version}, and is {found}")
+
+    def _aliased(self, alias: str) -> Any:
         try:
-            found = self.client.get_model_version_by_alias(self.name, alias)
+            return self.client.get_model_version_by_alias(self.name, alias)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
-        return self._opened(str(found.version), str(found.run_id))
-
-    def promote(self, version: str) -> None:
-        """Make a version the champion."""
-        self.client.set_registered_model_alias(self.name, CHAMPION, version)
 
     def _opened(self, version: str, run_id: str) -> ModelVersion:
-        local = Path(mlflow.artifacts.download_artifacts(f"models:/{self.name}/{version}"))
-        return ModelVersion(version, run_id, local / "artifacts" / "model")
+        name = f"model {self.name} version {version}"
+        mend = (
+            "restore the files, give the alias to another version (docs/operations.md, 'Roll back'), or train again: "
+            f"python -m pipelines.train --config {self._config.path} --date DAY"
+        )
+        stored = self.client.get_model_version(self.name, version).tags.get(_DIGESTS)
+        if stored is None:
+            raise LostModelError(
+                f"{name}: registered without digests, by 0.1 or by hand, so nobody can tell what it is; {mend}"
+            )
+        try:
+            local = Path(mlflow.artifacts.download_artifacts(f"models:/{self.name}/{version}"))
+        except (MlflowException, OSError) as error:
+            raise LostModelError(f"{name}: its files are gone: {plain(error)[:300]}; {mend}") from error
+        folder, registered = local / "artifacts" / "model", json.loads(stored)
+        found = digests(folder)
+        if missing := sorted(registered.keys() - found.keys()):
+            raise LostModelError(f"{name}: {', '.join(missing)} is not in {folder}; {mend}")
+        if altered := sorted({file for file, _ in found.items() ^ registered.items()}):
+            try:
+                Forecaster.load(folder)
+            except Exception as error:
+                words = f"{folder / altered[0]} is damaged: {plain(error)[:300]}"
+                raise LostModelError(f"{name}: {words}; {mend}") from error
+            words = f"{', '.join(altered)} in {folder} is not what was registered (sha256)"
+            raise DataError(f"{name}: {words}; {mend}")
+        return ModelVersion(version, run_id, folder)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """sha256 of every file of a model folder, by its path within; none if there is no folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def _signature(config: Config) -> ModelSignature:

@@ -81,11 +81,11 @@ def _judge(run: Run, table: str, report: pl.DataFrame, checks: Sequence[Check], 
 
 
 def noticed(run: Run, finding: Finding) -> CheckResult:
-    """Result of what was found in a source and stops nothing."""
+    """Result of what was found in a source, or in what a query returns, and stops nothing."""
     return CheckResult(
         run.run_id,
         run.stage,
-        f"source {finding.source}",
+        finding.of,
         run.ds,
         finding.check,
         finding.column,

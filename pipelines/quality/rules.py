@@ -95,6 +95,7 @@ def row_rules(
     for column in attributes:
         longest = config.checks.attribute_max_length
         rule("long_attribute", column, f"at most {longest} characters", pl.col(column).str.len_chars() > longest)
+        rule("control_characters", column, "no control characters", pl.col(column).str.contains(r"\p{Cc}"))
     if scenarios is not None and "scenario_id" in key:
         known = pl.col("scenario_id").is_in(sorted(scenarios)) | pl.col("scenario_id").is_null()
         rule("unknown_scenario", "scenario_id", "one of scenario.sql's", ~known)
@@ -148,9 +149,8 @@ def count_rows(bucket: int, rows: pl.DataFrame, rules: Sequence[Rule], key: Sequ
         shown = [pl.col(name).cast(pl.String).str.slice(0, 60).fill_null("null") for name in key if name != "ds"]
         example = pl.format("({})", pl.concat_str(shown, separator=", "))
         if rule.show and rule.show not in key:
-            example = pl.format(
-                "{} {}={}", example, pl.lit(rule.show), pl.col(rule.show).cast(pl.String).fill_null("null")
-            )
+            value = pl.col(rule.show).cast(pl.String).str.slice(0, 60).fill_null("null")
+            example = pl.format("{} {}={}", example, pl.lit(rule.show), value)
         aggregates += [
             broken.sum().cast(pl.Float64).alias(f"{rule.check.counter}|value"),
             example.filter(broken).first().alias(f"{rule.check.counter}|example"),

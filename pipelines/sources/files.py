@@ -22,9 +22,9 @@ _OTHER_SHAPES = ("%Y-%m-%d", "%Y%m%d", "%Y_%m_%d", "%Y.%m.%d", "%d-%m-%Y", "%d.%
 
 @dataclass(frozen=True)
 class Finding:
-    """What is worth a word in a source, and stops nothing."""
+    """What is worth a word in a source or in what a query returns, and stops nothing. ``of``: which of them."""
 
-    source: str
+    of: str
     check: str
     expected: str
     found: float
@@ -88,7 +88,7 @@ def files_of(
         if part.passed_over:
             findings.append(
                 Finding(
-                    source.name,
+                    f"source {source.name}",
                     "folder_left_out",
                     'only files and name=value folders; name it in path, or set recursiveFileLookup = "true"',
                     float(len(part.passed_over)),
@@ -98,7 +98,7 @@ def files_of(
         if part.unfinished:
             findings.append(
                 Finding(
-                    source.name,
+                    f"source {source.name}",
                     "half_written",
                     "nothing of a writer that is not done; [[source]] marker asks for the file of one that is",
                     float(len(part.unfinished)),

@@ -363,7 +363,7 @@ def _new_columns(source: Source, new: dict[str, str]) -> list[Finding]:
         return []
     return [
         Finding(
-            source.name,
+            f"source {source.name}",
             "new_column",
             "only columns that pipeline.toml declares; what it does not is ignored",
             float(len(new)),
@@ -380,7 +380,9 @@ def _absent_optional(source: Source, looks: Sequence[_Look]) -> list[Finding]:
         if lacking:
             expected = "in every file; optional, it is null where it is not"
             where = in_files(lacking, len(looks))
-            found.append(Finding(source.name, "optional_column", expected, float(len(lacking)), where, name))
+            found.append(
+                Finding(f"source {source.name}", "optional_column", expected, float(len(lacking)), where, name)
+            )
     return found
 
 

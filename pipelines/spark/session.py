@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyspark.errors import IllegalArgumentException
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from pipelines.config import Config
+from pipelines.errors import ConfigError
 
 
 @contextmanager
@@ -20,6 +22,9 @@ def spark_session(config: Config, app_name: str) -> Iterator[SparkSession]:
     """A session with the settings that the pipeline relies on; one that is already running (tests) is kept running.
 
     Under spark-submit the master is spark-submit's; by hand it is ``[spark] master``.
+
+    Raises:
+        ConfigError: Spark does not take a value of ``[spark] conf``.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     running = SparkSession.getActiveSession()
@@ -46,10 +51,19 @@ def spark_session(config: Config, app_name: str) -> Iterator[SparkSession]:
     } | {key: text.resolve() for key, text in config.spark.conf.items()}
     for key, value in settings.items():
         builder = builder.config(key, value)
-    spark = builder.getOrCreate()
+    try:
+        spark = builder.getOrCreate()
+        spark.conf.get("spark.sql.session.timeZone")  # the session's own settings are looked at on first use
+    except IllegalArgumentException as error:
+        words = str(error)
+        while (error := getattr(error, "_cause", None)) is not None:  # the outer ones only say that it failed
+            words = str(error)
+        raise ConfigError(f"[spark] conf: Spark does not start with it: {words.splitlines()[0]}") from None
     _keep_traces(config.home / "logs" / f"{app_name}.log")
     # A failed task reaches the driver as an exception, which says it once; the log would say it three times first.
     spark.sparkContext.setLogLevel("FATAL")
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):  # the same, as 8..18 kB of JSON
+        PySparkLogger.getLogger(name).disabled = True
     try:
         yield spark
     finally:

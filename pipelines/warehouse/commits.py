@@ -37,6 +37,7 @@ from pipelines.warehouse.files import DataFile, write_file
 from pipelines.warehouse.pins import EMPTY_DAY, REPLACED, Pin, between, properties_of, replaced
 from pipelines.warehouse.tables import DECLARATIONS, Table
 
+BUCKETS = "m2m.buckets"  # table property: how many buckets its days are split into
 COMMIT_ATTEMPTS = 6
 
 
@@ -63,7 +64,7 @@ class Warehouse:
         """The Iceberg table, for a writer: created on first use.
 
         Raises:
-            ConfigError: its columns are not those that the configuration declares now.
+            ConfigError: its columns or buckets are not those that the configuration declares now.
         """
         if found := self._stored(name):
             return found
@@ -75,7 +76,8 @@ class Warehouse:
                 name,
                 declared.schema(),
                 partition_spec=declared.partition_spec(),
-                properties={"comment": declared.doc, "write.metadata.delete-after-commit.enabled": "true"},
+                properties={"comment": declared.doc, "write.metadata.delete-after-commit.enabled": "true"}
+                | self._buckets(declared),
             )
         return self.table(name)
 
@@ -95,7 +97,19 @@ class Warehouse:
                 f"{sorted(gone) or 'none'}; only declared: {sorted(new) or 'none'}. "
                 "See docs/operations.md, 'A metric was added or renamed'."
             )
+        wanted_buckets = self._buckets(declared).get(BUCKETS)
+        stored_buckets = table.properties.get(BUCKETS, wanted_buckets)
+        if stored_buckets != wanted_buckets:
+            raise ConfigError(
+                f"{name}: its days are split into {stored_buckets} buckets, and [dataset] buckets = {wanted_buckets} "
+                f"would tear every advertiser's history apart. Set it back to {stored_buckets}, or see "
+                "docs/operations.md, 'Another number of buckets'."
+            )
         return table
+
+    def _buckets(self, declared: Table) -> dict[str, str]:
+        """The table property that says how its days are split; none for a table that is not."""
+        return {BUCKETS: str(self.config.dataset.buckets)} if "bucket" in declared.partition else {}
 
     def exists(self, name: str) -> bool:
         """Whether the table was ever written to."""
@@ -191,6 +205,8 @@ class Warehouse:
                         for data_file in new:
                             overwrite.append_data_file(data_file)
                     _mark_empty_days(transaction, table, empty, filled)
+                    if not self._buckets(self.declared(name)).items() <= table.properties.items():  # made by 0.1
+                        transaction.set_properties(self._buckets(self.declared(name)))
                 current = self.table(name)
                 return next(
                     int(snapshot.snapshot_id)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 from bad_input.corpus import Case
+from deployment import Deployment
 
 
 def _edit(old: str, new: str, *words: str, command: str = Case.command) -> Case:
@@ -76,6 +79,9 @@ TYPES = {
     "a kind with a typo": _edit('kind = "money"', 'kind = "mony"', "kind = 'mony'", 'did you mean "money"?'),
     "an unknown format": _edit('format = "parquet"', 'format = "xlsx"', "[[source]] raw_day format = 'xlsx'"),
     "an unknown loss": _set("model", 'loss = "histogramm"', "[model] loss", 'did you mean "histogram"?'),
+    "a decimal of 99 digits": _edit('views = "double"', 'views = "decimal(99,2)"', "columns views", "decimal(18,2)"),
+    "a type that is not closed": _edit('views = "double"', 'views = "array<string"', "columns views", "array<string>"),
+    "an empty type": _edit('views = "double"', 'views = ""', "columns views", "is no Spark type"),
     "an unknown type of a column": _edit(
         'views = "double"', 'views = "duoble"', "columns views", '"duoble"', '"double"'
     ),
@@ -142,6 +148,10 @@ TOGETHER = {
     "keeps less than the window": _edit("keep_days = 60", "keep_days = 7", "keep_days = 7: must not be below window"),
     "eligible longer than the history": _set("dataset", "eligible_days = 100", "eligible_days = 100", "keep_days = 60"),
     "a patch longer than the window": _set("model", "patch_days = 30", "patch_days = 30", "window_days = 14"),
+    "cutoffs beyond the history": _set(
+        "backtest", "cutoffs = 30", "every_days x (cutoffs - 1) = 210", "keep_days = 60"
+    ),
+    "a longer start than the history": _set("training", "min_history_days = 61", "min_history_days = 61", "keep_days"),
     "heads that do not divide": _edit("heads = 2", "heads = 3", "[model]: width = 8 must be a multiple of heads = 3"),
     "a task on no metric": _edit('metric = "spend"', 'metric = "spent"', 'metric "spent" is not one of views, taps'),
     "a sum of active": _edit('metric = "spend"', 'metric = "active"', '"active" has no sum'),
@@ -201,6 +211,8 @@ TABLES = {
     "spark's master twice": _set("spark.conf", '"spark.master" = "yarn"', "spark.master", "[spark] master"),
     "spark with a number": _set("spark.conf", '"spark.driver.cores" = 2', "spark.driver.cores: expected a text"),
     "an unknown master": _edit('"local[2]"', '"localhost"', "[spark]: master", "spark://host:port"),
+    "a master of no threads": _edit('"local[2]"', '"local[0]"', "[spark]: master", "local[2]"),
+    "a master without a port": _edit('"local[2]"', '"spark://host"', "[spark]: master", "spark://host:port"),
     "an empty master": _edit('"local[2]"', '""', "[spark]: master", "spark://host:port"),
 }
 
@@ -263,3 +275,15 @@ def test_a_configuration_that_cannot_work_is_named(refuse: Callable[[Case], str]
     assert "pipeline.toml" in said or "is not set" in said
     assert "hunter2" not in said
     assert "123456" not in said
+
+
+@pytest.mark.spark
+def test_a_value_that_spark_does_not_take_is_named(deployment: Deployment) -> None:
+    deployment.toml.write_text(deployment.toml.read_text() + '[spark.conf]\n"spark.sql.shuffle.partitions" = "many"\n')
+    stage = ["pipelines.stage_sources", "--config", str(deployment.toml), "--date", "2024-01-02"]
+    # A process of its own: the session of the tests is running.
+    done = subprocess.run([sys.executable, "-m", *stage], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "configuration error: [spark] conf: Spark does not start with it" in done.stderr
+    assert "'many' in the config \"spark.sql.shuffle.partitions\"" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -49,7 +49,11 @@ BAD_ROWS = {
     "a row of another day": (_set("day", BAD_DAY + timedelta(days=3)), ["other_day", "2024-01-14"]),
     "a row in the far future": (_set("day", date(2199, 1, 1)), ["other_day", "2199-01-01"]),
     "an empty day": (lambda rows: rows.clear(), ["empty_day", "2024-01-11"]),
-    "half a day": (lambda rows: rows.head(4), ["volume", "4 rows", "usually"]),
+    "half a day": (lambda rows: rows.head(10), ["volume", "10 rows, usually 20"]),
+    "ids spelled otherwise": (
+        lambda rows: rows.with_columns(pl.col("who") + ".0"),
+        ["changed_ids advertiser_id", "100% of spend", "new, such as", "adv0.0", "12 of 12 of the week before"],
+    ),
 }
 
 

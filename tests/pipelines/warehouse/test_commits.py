@@ -11,7 +11,7 @@ import pytest
 from deployment import FIRST_DAY, Deployment
 
 from pipelines.errors import ConfigError, DataError
-from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.commits import BUCKETS, Warehouse
 from pipelines.warehouse.files import DataFile, read_files, write_file
 from pipelines.warehouse.pins import on_day
 from pipelines.warehouse.tables import DECLARATIONS
@@ -152,3 +152,26 @@ def test_the_same_rows_give_the_same_bytes(deployment: Deployment) -> None:
     one, two = (_write(warehouse, run, DAYS[0], 1.0) for run in ("one", "two"))
     assert Path(one.path.removeprefix("file://")).read_bytes() == Path(two.path.removeprefix("file://")).read_bytes()
     assert read_files([one], warehouse.arrow_schema(TABLE)).equals(_rows(DAYS[0], 1.0))
+
+
+@pytest.mark.spark
+def test_another_number_of_buckets_is_refused(deployment: Deployment) -> None:
+    _commit(deployment.warehouse, "one", DAYS[:1], 1.0)
+    deployment.write_day(DAYS[1])
+    before = deployment.rows(TABLE)
+    deployment.edit("buckets = 2", "buckets = 3")
+    for command in (["stage_sources", "--date", DAYS[1]], ["status", "--date", DAYS[1]], ["show", TABLE]):
+        status, said = deployment.run(*command, spark=command[0] == "stage_sources")
+        assert status == 2, said
+        assert f"{TABLE}: its days are split into 2 buckets, and [dataset] buckets = 3 would tear" in said
+    assert deployment.run("show", "ops.validation", spark=False)[0] == 0  # it has no buckets
+    deployment.edit("buckets = 3", "buckets = 2")
+    assert deployment.rows(TABLE).equals(before)
+
+
+def test_a_table_made_before_the_buckets_were_kept_takes_those_of_its_next_commit(deployment: Deployment) -> None:
+    warehouse = deployment.warehouse
+    with warehouse.table(TABLE).transaction() as transaction:
+        transaction.remove_properties(BUCKETS)
+    _commit(warehouse, "one", DAYS[:1], 1.0)
+    assert warehouse.table(TABLE).properties[BUCKETS] == "2"

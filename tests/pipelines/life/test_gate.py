@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.config import Gate
 from pipelines.errors import DataError
-from pipelines.promote import decide
+from pipelines.life.gate import best_baseline, decide
 
 BASELINES = {"last_h_days": 0.50, "mean_28": 0.40, "same_weekdays": 0.60}
 
@@ -38,5 +38,22 @@ def test_the_first_version_needs_no_champion_and_ratios_are_settings() -> None:
 
 
 def test_a_backtest_without_the_challenger_is_refused() -> None:
-    with pytest.raises(DataError, match="expected the challenger and a baseline"):
+    with pytest.raises(DataError, match="expected the challenger"):
         decide(BASELINES, Gate())
+    with pytest.raises(DataError, match="expected a baseline"):
+        decide({"challenger": 0.1}, Gate())
+
+
+def test_a_perfect_baseline_or_champion_has_no_ratio_and_is_not_beaten() -> None:
+    perfect = decide({"last_h_days": 0.0, "challenger": 0.01}, Gate())
+    assert not perfect.promoted
+    assert "NMAE 0.0100 beside best baseline last_h_days's 0.0000, which has no ratio" in perfect.reason
+    assert decide({"last_h_days": 0.0, "challenger": 0.0, "champion": 0.0}, Gate()).promoted
+    assert not decide({"last_h_days": 0.5, "challenger": 0.01, "champion": 0.0}, Gate()).promoted
+
+
+def test_a_baseline_without_a_figure_is_never_the_best() -> None:
+    nan = float("nan")
+    assert best_baseline({"last_h_days": nan, "mean_28": 0.4}) == "mean_28"
+    assert decide({"last_h_days": nan, "mean_28": 0.4, "challenger": 0.3}, Gate()).baseline == "mean_28"
+    assert not decide({"last_h_days": nan, "challenger": 0.3}, Gate()).promoted

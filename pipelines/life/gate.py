@@ -1,0 +1,60 @@
+"""The gate: errors in, a decision out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from m2m_model.forecasts.baselines import BASELINES
+from pipelines.config import Gate
+from pipelines.errors import DataError
+from pipelines.life.registry import CHALLENGER, CHAMPION
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate decided, and why."""
+
+    promoted: bool
+    reason: str
+    challenger_nmae: float
+    champion_nmae: float | None
+    baseline: str
+    baseline_nmae: float
+
+
+def best_baseline(mean_nmae: Mapping[str, float]) -> str:
+    """The baseline with the lowest mean NMAE; a NaN never wins, the first name does in a tie.
+
+    Raises:
+        DataError: no baseline is among them.
+    """
+    known = [name for name in BASELINES if name in mean_nmae]
+    if not known:
+        raise DataError(f"marts.backtest: expected a baseline, found {', '.join(mean_nmae) or 'no row'}")
+    return min(known, key=lambda name: (not mean_nmae[name] >= 0, mean_nmae[name]))
+
+
+def decide(mean_nmae: Mapping[str, float], gate: Gate) -> Decision:
+    """Apply the gate to the mean NMAE of each forecaster.
+
+    Raises:
+        DataError: the challenger or every baseline is missing from the backtest.
+    """
+    baseline = best_baseline(mean_nmae)
+    if CHALLENGER not in mean_nmae:
+        raise DataError(f"marts.backtest: expected the challenger, found {', '.join(mean_nmae)}")
+    challenger, champion = mean_nmae[CHALLENGER], mean_nmae.get(CHAMPION)
+    bars = [(f"best baseline {baseline}", mean_nmae[baseline], gate.max_ratio_to_baseline)]
+    if champion is not None:
+        bars.append(("champion", champion, gate.max_ratio_to_champion))
+    # Products, not ratios: a perfect side has no ratio. Written so that a NaN on either side fails the gate.
+    failed = [(name, value, limit) for name, value, limit in bars if not challenger <= limit * value]
+    words = "; ".join(_compared(challenger, name, value, limit) for name, value, limit in failed or bars)
+    return Decision(not failed, words, challenger, champion, baseline, mean_nmae[baseline])
+
+
+def _compared(challenger: float, name: str, value: float, limit: float) -> str:
+    if value == 0:
+        return f"NMAE {challenger:.4f} beside {name}'s {value:.4f}, which has no ratio (at most {limit:g} times it)"
+    return f"NMAE {challenger:.4f} is {challenger / value:.3f} of {name}'s {value:.4f} (at most {limit:g})"

@@ -1,0 +1,161 @@
+"""Who is new and who is gone: an advertiser whose id is spelled otherwise overnight is both, and so is its history.
+
+Each bucket counts its own advertisers, for another spelling has another bucket; the driver adds up. Counted is by heads
+and by value, the first metric of money: the many small ones can change, or the few large ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import polars as pl
+import pyarrow as pa
+
+from pipelines.config import Config, Severity
+from pipelines.quality.judge import Check
+from pipelines.spark.buckets import REPORT
+from pipelines.warehouse.files import DataFile, read_files
+
+NEW_DAYS = 28  # new is who has no row in so many days before: a shop closes for twelve of them at the turn of a year
+GONE_DAYS = 7  # gone is who had one in so many
+_FIRST_WEEK = 0.9  # before there are seven days to compare with, nearly all must have changed
+_LEAST = 3  # so few come and go on any day
+_COUNTED = "turnover:"
+
+
+@dataclass(frozen=True)
+class Turnover:
+    """What a worker counts of ``first``..``last``, with the files of the days before them, by bucket."""
+
+    first: date
+    last: date
+    value: str
+    before: Mapping[int, Sequence[DataFile]]
+    schema: pa.Schema
+
+    @classmethod
+    def of(cls, config: Config, files: Sequence[DataFile], schema: pa.Schema, first: date, last: date) -> Turnover:
+        """``files`` are those of the ``NEW_DAYS`` before ``first``."""
+        money = [metric.name for metric in config.performance if metric.kind == "money"]
+        before: dict[int, list[DataFile]] = {}
+        for file in files:
+            before.setdefault(file.bucket, []).append(file)
+        return cls(first, last, (money or list(config.metric_names))[0], before, schema)
+
+    def count(self, bucket: int, rows: pl.DataFrame | None = None) -> pl.DataFrame:
+        """Report of one bucket whose rows of ``first``..``last`` are these: advertisers and value, by day, of who is
+        here, new, of the week before, and of these gone."""
+        ds, columns = pl.col("ds"), ["advertiser_id", "ds", self.value]
+        before = read_files(self.before.get(bucket, ()), self.schema, columns)
+        seen = before if rows is None else pl.concat([before, rows.select(columns)])
+        by_day = seen.drop_nulls(["advertiser_id", "ds"]).group_by("advertiser_id", "ds").agg(value=pl.sum(self.value))
+        by_day = by_day.sort("advertiser_id", "ds")
+        same = pl.col("advertiser_id") == pl.col("advertiser_id").shift(1)
+        seen = by_day.with_columns(
+            days=pl.when(same).then((ds - ds.shift(1)).dt.total_days()),
+            was=pl.when(same).then(pl.col("value").shift(1)),
+            until=pl.when(same.shift(-1)).then(ds.shift(-1)),
+        )
+        here = seen.filter(ds.is_between(self.first, self.last))
+        back = here.filter(pl.col("days") <= GONE_DAYS).with_columns(value="was")
+        end = pl.min_horizontal(ds + timedelta(days=GONE_DAYS), pl.col("until") - timedelta(days=1), pl.lit(self.last))
+        start = pl.max_horizontal(ds + timedelta(days=1), pl.lit(self.first))
+        missed = seen.with_columns(start=start, end=end).filter(pl.col("start") <= pl.col("end"))
+        gone = missed.with_columns(ds=pl.date_ranges("start", "end")).explode("ds")
+        parts = {
+            "here": here,
+            "new": here.filter(pl.col("days").is_null() | (pl.col("days") > NEW_DAYS)),
+            "recent": pl.concat([part.select("advertiser_id", "ds", "value") for part in (back, gone)]),
+            "gone": gone,
+        }
+        return pl.concat(_report(bucket, name, part) for name, part in parts.items())
+
+
+def _report(bucket: int, name: str, part: pl.DataFrame) -> pl.DataFrame:
+    """Heads and value of one part by day, with the id that is the least when spelling is left out."""
+    counted = part.group_by("ds").agg(
+        pl.len().alias("heads"), pl.sum("value").alias("worth"), _least("advertiser_id").alias("example")
+    )
+    return pl.concat(
+        counted.select(
+            pl.lit(bucket, pl.Int32).alias("bucket"),
+            "ds",
+            pl.lit(None, pl.String).alias("scenario_id"),
+            pl.lit(f"{_COUNTED}{name}{suffix}").alias("counter"),
+            pl.col(column).cast(pl.Float64).alias("value"),
+            "example",
+        )
+        for suffix, column in (("", "heads"), (":value", "worth"))
+    ).cast(REPORT)
+
+
+def _least(column: str) -> pl.Expr:
+    """The least id when spelling is left out: of the new and of the gone, it is then mostly the same advertiser."""
+    plain = pl.col(column).str.strip_chars().str.to_lowercase().str.replace_all(r"^0+|\.0+$", "")
+    return pl.col(column).sort_by(plain, column).first()
+
+
+def turnover_counters(report: pl.DataFrame, staged: Collection[date], value: str, most: float) -> pl.DataFrame:
+    """The report with, in place of its counts of turnover, the shares that are judged.
+
+    Args:
+        staged: the days that there are rows of, in the report and in the ``NEW_DAYS`` before it.
+        most: the largest share that is allowed: beyond it, ids that changed are not said to be new as well.
+    """
+    ours = pl.col("counter").str.starts_with(_COUNTED)
+    summed = report.filter(ours).group_by("ds", "counter").agg(pl.sum("value"), _least("example"))
+    found: dict[date, dict[str, tuple[float, str]]] = {}
+    for ds, counter, total, example in summed.iter_rows():
+        found.setdefault(ds, {})[counter.removeprefix(_COUNTED)] = total, example
+    shares = []
+    for ds, parts in sorted(found.items()):
+        known = [day for day in staged if ds - timedelta(days=NEW_DAYS) <= day < ds]
+        if not known or "here" not in parts:
+            continue
+        nothing = 0.0, ""
+        (here, _), (new, new_id), (recent, _), (gone, gone_id) = (
+            parts.get(name, nothing) for name in ("here", "new", "recent", "gone")
+        )
+        worth = {name: parts.get(f"{name}:value", nothing)[0] for name in ("here", "new", "recent", "gone")}
+        came = new / here, _share(worth["new"], worth["here"])
+        went = _share(gone, recent), _share(worth["gone"], worth["recent"])
+        both = max(map(min, came, went))
+        words = f'{new:.0f} of {here:.0f} advertisers, with {came[1]:.0%} of {value}, are new, such as "{new_id}"'
+        left = f'{gone:.0f} of {recent:.0f} of the week before, with {went[1]:.0%}, are gone, such as "{gone_id}"'
+        young = (ds - min(known)).days < GONE_DAYS
+        if min(new, gone) >= _LEAST and (not young or both > _FIRST_WEEK):
+            shares.append((None, ds, None, "changed_ids", both, f"{words}; {left}"))
+        if new >= _LEAST and not young and (both <= most or gone < _LEAST):
+            shares.append((None, ds, None, "new_advertisers", max(came), words))
+    return pl.concat([report.filter(~ours), pl.DataFrame(shares, schema=REPORT, orient="row")])
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def turnover_rules(config: Config, daily: bool) -> list[Check]:
+    """Checks on who is new and gone. In a load of many past days nothing can be asked of the source any more."""
+    most = config.checks.new_max_ratio
+    severity = config.checks.severity
+    usual: Severity = "critical" if daily else "warning"
+    return [
+        Check(
+            name="changed_ids",
+            column="advertiser_id",
+            counter="changed_ids",
+            max_value=most,
+            severity=severity.get("changed_ids", usual),
+            expected=f"at most {most:.0%} new while as many are gone: is an id spelled otherwise?",
+        ),
+        Check(
+            name="new_advertisers",
+            column="advertiser_id",
+            counter="new_advertisers",
+            max_value=most,
+            severity=severity.get("new_advertisers", "warning"),
+            expected=f"at most {most:.0%} new, without a row in the {NEW_DAYS} days before",
+        ),
+    ]

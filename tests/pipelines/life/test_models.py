@@ -1,0 +1,212 @@
+"""A model's files and aliases: what was registered is what serves, and the gate decides about what was judged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlflow
+import polars as pl
+import pytest
+from deployment import FIRST_DAY, SQL, TOML, Deployment
+
+from pipelines.backtest import refuse_seen_cutoffs
+from pipelines.errors import DataError
+from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
+from pipelines.locks import BusyError, locked
+
+AS_OF = FIRST_DAY + timedelta(days=69)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, spark: object) -> Iterator[Deployment]:
+    """Seventy days, a model trained, judged and promoted through an open gate."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    (folder / "pipeline.toml").write_text(
+        TOML + "\n[gate]\nmax_ratio_to_baseline = 100.0\nmax_ratio_to_champion = 100.0\n"
+    )
+    (folder / "performance_daily.sql").write_text(SQL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("M2M_HOME", str(folder.parent / "home"))
+        deployment = Deployment(folder, str, lambda: None)
+        deployment.write_days(FIRST_DAY, 70)
+        assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", AS_OF)[0] == 0
+        for stage in ("build_sequences", "train", "backtest", "promote"):
+            assert deployment.run(stage, "--date", AS_OF)[0] == 0, stage
+        yield deployment
+
+
+@pytest.fixture
+def said(models: Deployment, capfd: pytest.CaptureFixture[str]) -> Deployment:
+    """The same deployment, and what its stages print."""
+    return Deployment(models.folder, lambda: "".join(capfd.readouterr()), lambda: None)
+
+
+@contextmanager
+def changed(file: Path, content: bytes | None) -> Iterator[None]:
+    """A file with other bytes, or away, for a while."""
+    before = file.read_bytes()
+    try:
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+        yield
+    finally:
+        file.write_bytes(before)
+
+
+def model_folder(deployment: Deployment) -> Path:
+    champion = Registry(deployment.config).get(CHAMPION)
+    assert champion is not None
+    return champion.folder
+
+
+def flipped(file: Path) -> bytes:
+    """One bit other, in the middle of the weights."""
+    content = bytearray(file.read_bytes())
+    content[-len(content) // 4] ^= 1
+    return bytes(content)
+
+
+def without_blend(file: Path) -> bytes:
+    return json.dumps(json.loads(file.read_bytes()) | {"blend": None}).encode()
+
+
+@pytest.mark.parametrize(("name", "change"), [("weights.safetensors", flipped), ("config.json", without_blend)])
+def test_files_that_are_not_those_registered_serve_nobody(said: Deployment, name: str, change: object) -> None:
+    file = model_folder(said) / name
+    before = said.warehouse.snapshot_id("marts.forecast_daily")
+    with changed(file, change(file)):  # type: ignore[operator]
+        status, text = said.run("score", "--date", AS_OF)
+        assert status == 3, text
+        assert f"model m2m_tiny version 1: {name} in {file.parent} is not what was registered (sha256)" in text
+        assert "Traceback" not in text
+        assert said.run("backtest", "--date", AS_OF)[0] == 3
+    assert said.warehouse.snapshot_id("marts.forecast_daily") == before
+    assert said.run("score", "--date", AS_OF)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("weights.safetensors", None, "weights.safetensors is not in"),
+        ("weights.safetensors", b"cut", "weights.safetensors is damaged"),
+        ("config.json", b'{"format_version"', "config.json is damaged"),
+    ],
+)
+def test_without_its_files_a_champion_steps_back_for_the_best_baseline(
+    said: Deployment, name: str, content: bytes | None, words: str
+) -> None:
+    with changed(model_folder(said) / name, content):
+        status, text = said.run("score", "--date", AS_OF)
+        assert status == 0, text
+        assert "warning: model m2m_tiny version 1" in text
+        assert words in text
+        assert "the best baseline serves" in text
+        methods = said.rows("marts.forecast_daily").filter(ds=AS_OF)["method"]
+        assert methods.str.starts_with("baseline:").any()
+        assert not methods.str.contains("m2m").any()
+
+
+def test_the_gate_decides_about_the_versions_that_were_judged(said: Deployment) -> None:
+    registry = Registry(said.config)
+    assert said.run("train", "--date", AS_OF, "--from-scratch")[0] == 0
+    assert said.run("backtest", "--date", AS_OF)[0] == 0
+    judged = registry.version_of(CHALLENGER)
+    registry.client.delete_registered_model_alias(registry.name, CHAMPION)
+    status, text = said.run("promote", "--date", AS_OF)
+    assert status == 3
+    assert f"marts.backtest ds={AS_OF}: judged champion 1, but it is None now; run backtest again" in text
+    registry.promote("1")
+    assert said.run("promote", "--date", AS_OF)[0] == 0
+    assert registry.version_of(CHAMPION) == judged == "2"
+    assert said.run("promote", "--date", AS_OF)[0] == 0  # the same decision once more
+    ledger = said.rows("ops.promotion").sort("decided_at")
+    assert ledger.filter("promoted").select("champion", "challenger").rows() == [(None, "1"), ("1", "2")]
+
+
+def test_what_was_taken_back_by_hand_the_gate_does_not_bring_back(said: Deployment) -> None:
+    registry = Registry(said.config)
+    assert registry.version_of(CHAMPION) == "2"
+    registry.promote("1")  # a person rolls back
+    status, text = said.run("promote", "--date", AS_OF)
+    assert status == 0, text
+    assert "version 2 not promoted: version 2 was champion before and was replaced" in text
+    assert registry.version_of(CHAMPION) == "1"
+    moves = said.rows("ops.promotion").sort("decided_at").filter("promoted").select("champion", "challenger", "reason")
+    assert moves.rows()[-1][:2] == ("2", "1")
+    assert "moved outside the gate" in moves.rows()[-1][2]
+
+
+def test_a_promotion_killed_between_move_and_line_is_found(said: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(said.config)
+    assert said.run("train", "--date", AS_OF, "--from-scratch")[0] == 0
+    assert said.run("backtest", "--date", AS_OF)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.promote._write_line", lambda *_: sys.exit(137))
+        assert said.run("promote", "--date", AS_OF)[0] == 137
+    moved = registry.version_of(CHAMPION)
+    assert moved == registry.version_of(CHALLENGER)
+    before = said.rows("ops.promotion").filter("promoted")
+    assert moved not in before["challenger"].to_list()
+    assert said.run("promote", "--date", AS_OF)[0] == 0
+    assert said.rows("ops.promotion").filter("promoted").height == before.height + 1
+
+
+def test_nobody_is_judged_on_days_that_he_has_seen() -> None:
+    forecaster = SimpleNamespace(metadata={"held_out_from": "2024-02-22"})
+    cutoffs = [date(2024, 2, 11), date(2024, 2, 22)]
+    with pytest.raises(DataError, match=r"challenger 3 has seen the days up to 2024-02-22, so 1 of 2 cutoffs"):
+        refuse_seen_cutoffs("challenger 3", forecaster, cutoffs, date(2024, 2, 29))  # type: ignore[arg-type]
+    refuse_seen_cutoffs("challenger 3", forecaster, cutoffs[1:], date(2024, 2, 29))  # type: ignore[arg-type]
+
+
+def test_a_run_whose_process_was_killed_is_ended_by_the_next(deployment: Deployment) -> None:
+    code = (
+        "import os, signal\n"
+        "from pipelines.config import load_config; from pipelines.life.registry import Registry\n"
+        f"with Registry(load_config({str(deployment.toml)!r})).new_run('killed', {{}}, {{}}) as run_id:\n"
+        "    print(run_id, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    registry = Registry(deployment.config)
+    run_id = killed.stdout.strip().splitlines()[-1]
+    assert registry.client.get_run(run_id).info.status == "RUNNING"
+    with registry.new_run("next", {}, {}) as own:
+        assert registry.client.get_run(run_id).info.status == "KILLED"
+        assert registry.client.get_run(own).info.status == "RUNNING"
+    mlflow.end_run()
+
+
+def test_two_trainings_of_the_same_sequences_do_not_share_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "a.lock"
+    with locked(file, "busy"), pytest.raises(BusyError, match="another training"), locked(file, "another training"):
+        pass
+    with locked(tmp_path / "a.lock", "busy"):
+        pass
+
+
+@pytest.mark.slow
+def test_a_fresh_home_takes_several_first_processes_at_once(deployment: Deployment) -> None:
+    code = (
+        "from pipelines.config import load_config; from pipelines.life.registry import Registry\n"
+        f"print(Registry(load_config({str(deployment.toml)!r})).experiment_id())"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True) for _ in range(3)]
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], ended
+    assert len({out.strip().splitlines()[-1] for out, _ in ended}) == 1
+
+
+def test_ledger_rows_have_their_key(models: Deployment) -> None:
+    rows = models.rows("ops.promotion")
+    assert rows.select(pl.struct("ds", "run_id", "challenger").is_unique().all()).item()
