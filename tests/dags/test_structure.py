@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,25 @@ def test_trigger_forms(dags: dict[str, Any]) -> None:
         "m2m_training": {"date": day, "gate_dry_run": "boolean", "from_scratch": "boolean"},
     }
     assert all(dag["params"]["date"]["format"] == "date" for dag in dags.values())
+
+
+SETTINGS = """
+import stages
+from pathlib import Path
+operator = stages.StageOperator(stage="score")
+answer([operator.env_vars, stages.spark_conf(Path(%r))])
+"""
+
+
+def test_a_stage_gets_values_of_connections_and_no_secret_stands_on_a_command_line(ask: Ask, tmp_path: Path) -> None:
+    config = tmp_path / "pipeline.toml"
+    config.write_text('[spark.conf]\n"spark.driver.memory" = "2g"\n"spark.ssl.keyPassword" = "${ADS_KEY}"\n')
+    wanted = {"ADS_DB_PASSWORD": "{{ conn.ads_db.password }}"}
+    (environment, conf), _ = ask(SETTINGS % str(config), M2M_STAGE_ENVIRONMENT=json.dumps(wanted))
+    assert environment == wanted
+    assert conf == {"spark.driver.memory": "2g"}  # the rest is the stage's own to look up
+    config.write_text("[spark.conf")
+    assert ask(SETTINGS % str(config))[0] == [{}, {}]  # the stage says what is wrong with the file
 
 
 DATES = """

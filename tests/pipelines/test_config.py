@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deployment import FIRST_DAY
 
 from m2m_model.config import Within
-from pipelines.config import Config, load_config
+from pipelines.config import CHECKS, Config, load_config
 from pipelines.errors import ConfigError
+from pipelines.quality.rules import row_rules
 from pipelines.toml_tables import Text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,3 +64,16 @@ def _fields(cls: type) -> dict[str, Any]:
 def _parts(hint: Any) -> list[Any]:
     """The types that a type is made of."""
     return [part for arg in typing.get_args(hint) for part in (arg, *_parts(arg))]
+
+
+def test_every_check_whose_severity_may_be_set_is_documented() -> None:
+    text = (ROOT / "docs" / "bring_your_data.md").read_text(encoding="utf-8")
+    assert [name for name in CHECKS if f"`{name}`" not in text] == []
+
+
+def test_every_rule_on_rows_is_known_to_the_severities() -> None:
+    config = load_config(ROOT / "examples" / "simulated" / "pipeline.toml")
+    amounts = {metric.name: str(metric.kind) for metric in config.performance}
+    key, pairs = ("ds", "advertiser_id", "scenario_id"), config.checks.not_above
+    rules = row_rules(config, key, FIRST_DAY, FIRST_DAY, amounts, frozenset(), pairs, attributes=("industry",))
+    assert {rule.check.name for rule in rules} - set(CHECKS) == {"reserved_id"}  # whose severity is not to be set
