@@ -123,6 +123,8 @@ class Source:
     skip_lines: Annotated[int, Within(0, 100)] = 0
 
     def __post_init__(self) -> None:
+        if self.name.lower().startswith("dataset_"):
+            raise ValueError("dataset_... is the name of what the SQL returns; take another name")
         if not self.columns:
             raise ValueError("columns are missing; list each raw column with its type")
         if self.format not in ("jdbc", "table") and not self.path:

@@ -44,6 +44,7 @@ NAMES = {
         ("[attributes] advertiser views", "declared twice"),
         lines={"attributes": 'advertiser = ["views"]', "staging": 'advertiser = "performance_daily.sql"'},
     ),
+    "a source named as our view": _edit('name = "raw_day"', 'name = "dataset_scenario"', "dataset_", "SQL returns"),
     "sources in another case": _edit(
         "[staging]",
         '[[source]]\nname = "RAW_day"\nformat = "csv"\npath = "x"\ncolumns = { a = "string" }\n[staging]',

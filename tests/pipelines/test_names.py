@@ -20,6 +20,7 @@ from m2m_model.data.panel import Panel
 from pipelines.build_sequences import rules_of_week, series_of, week_of
 from pipelines.config import RESERVED, Attributes, Behavior, Config, Performance, load_config
 from pipelines.quality.rules import count_rows, counters_frame, row_rules
+from pipelines.quality.turnover import Turnover
 from pipelines.restatements import Version, restated_in
 from pipelines.warehouse.files import write_file
 from pipelines.warehouse.sequences import SERIES, put_together
@@ -129,7 +130,9 @@ def results(config: Config, folder: Path) -> dict[str, Any]:
         for age, rows in ((0, first_day), (2, first_day.with_columns(pl.col(metrics) + 1)))
     ]
     restated = restated_in(0, looks, schema, config.sequence_spec)
+    turnover = Turnover(FIRST, days[8], metrics[0], {}, schema).count(0, performance)
     return {
+        "turnover": turnover.sort(pl.all()).rows(),
         "whole": whole.rows(),
         "panel": (panel.performance_NTP.tolist(), panel.behavior_NTF.tolist(), panel.keys.num_columns),
         "found": [list(counters[f"negative.{name}"]) for name in metrics],
