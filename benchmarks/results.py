@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 
 from benchmarks.measure import machine
 from m2m_model.config import ModelConfig, Task, TrainConfig
+from m2m_model.data.activity import stratum_name, stratum_NM
 from m2m_model.data.features import fit_inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import COLD_START, eligible, served_by
@@ -44,7 +45,7 @@ from m2m_model.forecasts.cells import CELL_ROWS
 from m2m_model.forecasts.distribution import Distribution, pool
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
-from m2m_model.forecasts.metrics import cell_sums, finish, mean_over_tasks
+from m2m_model.forecasts.metrics import cell_sums, finish, group_sums, mean_over_tasks
 from m2m_model.forecasts.value import churn, ranking, reliability, size_deciles
 from m2m_model.rivals.boosted import (
     CUTOFFS,
@@ -187,7 +188,7 @@ def chosen_simple(forecaster: Forecaster, panel: Panel, cutoff: date) -> Forecas
     """What validation would have chosen without a network: the blend's anchor of each task."""
     assert forecaster.blend is not None
     anchors = [share.anchor for share in forecaster.blend.tasks]
-    each = [forecast_baseline(name, panel, cutoff) for name in anchors]
+    each = [forecast_baseline(name, panel, cutoff, forecaster.calibrations) for name in anchors]
     point_NM = np.stack([forecasts.distribution.point_NM[:, m] for m, forecasts in enumerate(each)], 1)
     return replace(each[0], distribution=Distribution.point(point_NM))
 
@@ -224,19 +225,24 @@ def oracle(panel: Panel, later: Panel, cutoffs: Sequence[date], scenarios: tuple
 
 def run_block(
     data: DataSet, rows: pa.Table, config: Config, number: int, folder: Path, quick: bool, say: Callable[[str], None]
-) -> tuple[list[pa.Table], list[pa.Table]]:
-    """Error sums of every forecaster at the block's cutoffs, and value sums of the first seed and the baselines."""
+) -> tuple[list[pa.Table], list[pa.Table], list[pa.Table]]:
+    """Error sums of every forecaster at the block's cutoffs; value sums, and error sums by activity and size, of the
+    first seed and the baselines."""
     as_of, every = data.blocks[number]
     spec, first_day = config.sequence_spec, config.dataset.first_day
     panel = Panel.from_sequences(rows, spec, as_of, (as_of - first_day).days + 1)
     latest = as_of - timedelta(days=spec.horizon_days)
     cutoffs = [latest - timedelta(days=every * k) for k in range(CUTOFFS_A_BLOCK)]
-    held_out_from, parts, values = cutoffs[-1], [], []
+    held_out_from, parts, values, groups = cutoffs[-1], [], [], []
+    tasks, scale_M = [task.name for task in spec.tasks], np.zeros(0)  # the scales of the first seed's inputs
 
     def keep(name: str, forecasts: Forecasts, worth: bool) -> None:
         parts.append(judged(forecasts, panel, forecasts.cutoff, name))
         if worth:
             values.append(valued(forecasts, panel, forecasts.cutoff, name))
+            day, series = panel.index_of(forecasts.cutoff), forecasts.series_N
+            group_NM = stratum_NM(panel, day, series, scale_M)
+            groups.append(group_sums(forecasts.distribution, targets_Nm(panel, day, series), group_NM, tasks, name))
 
     def judge(name: str, forecaster: Forecaster, worth: bool = False) -> None:
         for cutoff in cutoffs:
@@ -246,8 +252,9 @@ def run_block(
     for seed in SEEDS[:1] if quick else SEEDS:
         forecaster, seconds = train(panel, held_out_from, folder, {}, {"seed": seed})
         say(f"{data.name} {as_of} m2m, seed {seed}: {seconds:.0f} s")
+        scale_M = np.asarray(forecaster.inputs.task_scales)
         judge(f"m2m, seed {seed}", forecaster, worth=seed == SEEDS[0])
-        trained.append(replace(forecaster, blend=None))
+        trained.append(replace(forecaster, blend=None, young_blend=None))
         judge(f"{ALONE}, seed {seed}", trained[-1])
         if seed == SEEDS[0]:
             last_label = panel.index_of(held_out_from)
@@ -262,7 +269,7 @@ def run_block(
                 later = Panel.from_sequences(rows, spec, data.last_day, (data.last_day - first_day).days + 1)
                 parts.append(oracle(panel, later, cutoffs, forecaster.inputs.scenarios))
     if quick or number:
-        return parts, values
+        return parts, values, groups
     judge("without level calibration", replace(trained[0], levels=LevelCalibration.identity(len(spec.tasks))))
     for cutoff in cutoffs:
         each = [forecaster.predict(panel, cutoff) for forecaster in trained]
@@ -295,7 +302,7 @@ def run_block(
         forecaster, seconds = train(without, held_out_from, folder, {}, SHORT)
         say(f"{data.name} {as_of} without {scenario}: {seconds:.0f} s")
         judge(f"never saw {scenario}", forecaster)
-    return parts, values
+    return parts, values, groups
 
 
 def figures(sums: pa.Table, by: Sequence[str]) -> pl.DataFrame:
@@ -487,18 +494,45 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
             *table(frame),
         ]
 
-    young = every.filter(pl.col("forecaster") == "m2m, seed 1, cold start")
-    if len(young) and young["n"].sum():
-        frame = figures(young.to_arrow().cast(sums.schema), ("task",)).select("task", "n", "nmae", "smape", "level_90")
-        found["cold_start"] = frame.to_dicts()
+    young = cold_start(sums)
+    if len(young):
+        found["cold_start"] = young.to_dicts()
         lines += [
             "### Cold start",
             "",
-            "Series under 7 days of history, served by their mean per registered day; all forecasters share the rule:",
+            "Series under 7 days of history: by the champion's network and its blend with the rule, and by the rule, "
+            "which is what they get without a champion. `zeros` is the share of actuals that are 0, `zero_points` that "
+            "of points, `p_zero` the mean probability given to it. A forecaster that always says 0 has an NMAE of 1, a "
+            "bias of -1 and `zero_points` of 1.",
             "",
-            *table(frame),
+            *table(young),
         ]
     return lines, found
+
+
+def cold_start(sums: pa.Table) -> pl.DataFrame:
+    """How series under 7 days of history fare; no rows where there are none."""
+    names = {"m2m, seed 1, cold start": "m2m, seed 1", "last_h_days, cold start": "the rule, without a champion"}
+    young = figures(sums.filter(pc.is_in(sums["forecaster"], pa.array(names))), ("task", "forecaster"))
+    columns = ("task", "forecaster", "n", "zeros", "zero_points", "p_zero", "bias", "nmae", "smape", "level_90")
+    return young.filter(pl.col("n") > 0).select(columns).with_columns(pl.col("forecaster").replace(names))
+
+
+def group_report(groups: pa.Table, found: dict[str, Any]) -> list[str]:
+    """Is the model as honest with the steady as with the rare, with the small as with the large?"""
+    rows = figures(groups.filter(pc.equal(groups["forecaster"], "m2m, seed 1")), ("task", "group"))
+    rows = rows.with_columns(series=pl.col("group").map_elements(stratum_name, pl.String))
+    shown = rows.select("task", "series", "n", "level_50", "level_90", "p_zero", "zeros", "zero_points", "bias", "nmae")
+    found["groups"] = shown.to_dicts()
+    return [
+        "### By activity and size",
+        "",
+        "By the share of days above 0 in the last 28, and by the mean of these days (small: under a tenth of the mean "
+        "series; large: above it). `level_50` and `level_90` are right at 0.5 and 0.9; `p_zero` stands beside the "
+        "share of `zeros`.",
+        "",
+        *table(shown),
+    ]
 
 
 def value_report(data: DataSet, worth: pa.Table, found: dict[str, Any]) -> list[str]:
@@ -569,16 +603,15 @@ def main() -> None:
                 run_block(data, rows, config, number, Path(home), arguments.quick, print)
                 for number in range(1 if arguments.quick else len(data.blocks))
             ]
-        sums, worth = (pa.concat_tables([part for block in blocks for part in block[k]]) for k in (0, 1))
+        sums, worth, groups = (pa.concat_tables([part for block in blocks for part in block[k]]) for k in range(3))
         if arguments.quick:
-            print(
-                "\n".join(table(overview(sums).select("forecaster", "nmae", "smape", "nmae_ratio", "smape_ratio"), 4))
-            )
+            view = overview(sums).select("forecaster", "nmae", "smape", "nmae_ratio", "smape_ratio")
+            print("\n".join([*table(view, 4), *table(cold_start(sums)), *group_report(groups, {})]))
             continue
         as_of, every = data.blocks[0]
         newest = {as_of - timedelta(days=7 + every * k) for k in range(CUTOFFS_A_BLOCK)}
         chapter, chapters[name] = report(data, sums, newest)
-        lines += chapter + value_report(data, worth, chapters[name])
+        lines += chapter + group_report(groups, chapters[name]) + value_report(data, worth, chapters[name])
     if arguments.quick:
         return
     minutes = (time.monotonic() - started) / 60

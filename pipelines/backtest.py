@@ -12,6 +12,7 @@ on one of them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import polars as pl
 from pyspark.sql import SparkSession
 
 from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.forecasts.methods import without_weight
 from pipelines.cli import Run, exit_status, run_of, stage_parser, warn
 from pipelines.config import ALL_SCENARIOS
 from pipelines.errors import DataError
@@ -28,6 +30,7 @@ from pipelines.life.evaluation import (
     active_task,
     evaluate,
     figures,
+    group_figures,
     load_forecaster,
     mean_nmae,
     sample_pairs,
@@ -70,8 +73,8 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         refuse_seen_cutoffs(f"{name} {version.version}", load_forecaster(version.folder), cutoffs, ds)
     calibrations = load_forecaster(challenger.folder).calibrations
     contenders = Contenders(models, calibrations, usable_rivals(run, registry, challenger))
-    sums, worth = evaluate(spark, sequences, cutoffs, contenders)
-    if sums.is_empty():
+    judged = evaluate(spark, sequences, cutoffs, contenders)
+    if judged.errors.is_empty():
         raise DataError(
             f"{TABLE} ds={ds}: no series had a row in the {config.dataset.eligible_days} days before a cutoff"
         )
@@ -80,14 +83,18 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         {"forecaster": list(versions), "model_version": [version.version for version in versions.values()]}
     )
     active = active_task(sequences.spec)
-    found, value = figures(sums), value_figures(worth, active)
+    found = with_methods(figures(judged.errors), {name: load_forecaster(folder) for name, folder in models.items()})
+    everywhere = pl.col("cutoff").is_null() & (pl.col("scenario_id") == ALL_SCENARIOS)
+    of_challenger = everywhere & (pl.col("forecaster") == CHALLENGER)
+    found = found.with_columns(broken=pl.when(of_challenger).then(pl.lit(judged.broken, pl.String)))
+    value = pl.concat([value_figures(judged.worth, active), group_figures(judged.groups)], how="diagonal_relaxed")
     drafts = []
     for table, part in ((VALUE_TABLE, value), (TABLE, found)):
         rows = part.join(numbers, on="forecaster", how="left").with_columns(ds=pl.lit(ds), run_id=pl.lit(run.run_id))
         drafts.append(Draft.uncounted(table, [ds], warehouse.write_rows(table, rows, run.run_id)))
     publish(run, warehouse, reads, drafts)
 
-    mean = mean_nmae(sums)
+    mean = mean_nmae(judged.errors)
     overall = found.filter(pl.col("cutoff").is_null())
     metrics: dict[tuple[str, ...], float] = {("backtest_nmae", name): value for name, value in mean.items()}
     for forecaster, scenario, task, nmae, coverage in overall.select(
@@ -100,6 +107,9 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     for figure, *parts, number in logged.select("figure", "forecaster", "scenario_id", "task", "value").iter_rows():
         metrics[f"backtest_{figure}", *parts] = number
     registry.log_metrics(challenger.run_id, metrics)
+    if judged.broken:
+        run.say(f"warning: challenger {challenger.version} will not be promoted: {judged.broken}")
+        return  # nothing of it can be drawn
     pairs = sample_pairs(spark, sequences, cutoffs[0], challenger.folder)
     folder = config.home / "runs" / run.run_id
     together = value.filter(scenario_id=ALL_SCENARIOS)
@@ -142,6 +152,22 @@ def refuse_seen_cutoffs(name: str, forecaster: Forecaster, cutoffs: list[date], 
             f"are no test of it; expected 0. First: {min(seen)}. Train for {ds}, or run backtest for a date from "
             f"{ds + (unseen_from - min(seen))} on"
         )
+
+
+def with_methods(found: pl.DataFrame, models: Mapping[str, Forecaster]) -> pl.DataFrame:
+    """Errors, and who makes a model's points: in a scenario the one, for all scenarios each, without weights."""
+    cells = found.filter(pl.col("forecaster").is_in(list(models)), pl.col("scenario_id") != ALL_SCENARIOS)
+    rows = []
+    for forecaster, scenario in cells.select("forecaster", "scenario_id").unique().sort(pl.all()).iter_rows():
+        model = models[forecaster]
+        names = [task.name for task in model.spec.tasks]
+        rows += [(forecaster, scenario, *made) for made in zip(names, model.methods(scenario), strict=True)]
+    key = ["forecaster", "scenario_id", "task"]
+    each = pl.DataFrame(rows, dict.fromkeys([*key, "method"], pl.String), orient="row")
+    plain = each.with_columns(pl.col("method").map_elements(without_weight, pl.String))
+    together = plain.group_by("forecaster", "task").agg(pl.col("method").unique().sort().str.join(", "))
+    together = together.with_columns(scenario_id=pl.lit(ALL_SCENARIOS)).select(each.columns)
+    return found.join(pl.concat([each, together]), on=key, how="left")
 
 
 def usable_rivals(run: Run, registry: Registry, challenger: ModelVersion) -> Path | None:

@@ -129,7 +129,7 @@ def exit_status(stage: Callable[[list[str] | None], int | None], argv: list[str]
         print(f"configuration error: {plain(error)}", file=sys.stderr, flush=True)
         return EXIT_USAGE
     except DataError as error:
-        print("data error, nothing was published:", *map(plain, error.lines), sep="\n  ", file=sys.stderr, flush=True)
+        print(f"{error.title}:", *map(plain, error.lines), sep="\n  ", file=sys.stderr, flush=True)
         return EXIT_DATA
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr, flush=True)

@@ -19,9 +19,17 @@ class DataError(Exception):
     ``lines`` holds one line per failure, each naming table, date, check, column, scenario, count and an example.
     """
 
+    title = "data error, nothing was published"
+
     def __init__(self, lines: str | Sequence[str]) -> None:
         self.lines = [lines] if isinstance(lines, str) else list(lines)
         super().__init__("\n".join(self.lines))
+
+
+class ForecastError(DataError):
+    """What was forecast broke the rules of forecasts: a fault of the model or of the program, not of the data."""
+
+    title = "forecasts broke their own rules, by no fault of the data; nothing was published"
 
 
 _HIDDEN: dict[str, str] = {}  # values from the environment, and the references that are shown instead

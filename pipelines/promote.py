@@ -4,7 +4,7 @@ Reads marts.backtest of --date. The challenger is promoted when its NMAE, averag
 the champion's and not above the best single baseline's ([gate] sets both ratios). Writes every decision
 to ops.promotion, with its figures; --dry-run only records it. A version that was champion and was replaced, by
 hand or by a later one, is not promoted again. A rejected challenger is not an error: yesterday's champion, or the
-best baseline, goes on serving.
+best baseline, goes on serving. Neither is one promoted whose forecasts broke a rule in the backtest.
 Fails (3) when the date has no backtest of the present challenger and champion: one that has changed since is judged
 anew.
 """
@@ -54,7 +54,8 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     means = overall.group_by("forecaster").agg(
         pl.when(pl.col("nmae").null_count() == 0).then(pl.mean("nmae")).otherwise(float("nan"))
     )
-    decision = decide(dict(means.iter_rows()), run.config.gate)
+    broken = overall.filter(forecaster=CHALLENGER)["broken"].drop_nulls().first()
+    decision = decide(dict(means.iter_rows()), run.config.gate, None if broken is None else str(broken))
     if decision.promoted and challenger in replaced:
         decision = replace(
             decision,

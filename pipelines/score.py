@@ -1,17 +1,17 @@
 """Stage: features.advertiser_sequence -> marts.forecast_daily, a forecast for every series and task; marts.churn_risk.
 
 Reads the sequences as of --date and the model with the alias `champion`. Writes the date's partition of
-marts.forecast_daily in one commit, after the checks. Without a champion, when its files are lost, or when it forecasts
-other tasks than pipeline.toml declares, the best baseline of the held-out cutoffs serves, and the column `method`
-says so. Then writes marts.churn_risk from those forecasts: who may leave, and with how much; empty where no task
-counts active days.
-Fails (3) when there are no sequences, when the champion's files were changed, or when a forecast is missing,
-negative, not a number or crosses its quantiles.
+marts.forecast_daily in one commit, after the checks. Without a champion, when its files are lost, when it forecasts
+other tasks than pipeline.toml declares, or when a forecast of it breaks a rule (missing, negative, not a number,
+crossing quantiles, ...: a warning says which), the best baseline of the held-out cutoffs serves, and the column
+`method` says so. Then writes marts.churn_risk from those forecasts: who may leave, and with how much; empty where no
+task counts active days.
+Fails (3) when there are no sequences, when the champion's files were changed, or when a forecast of the baseline
+breaks a rule.
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from functools import partial
 import polars as pl
 from pyspark.sql import SparkSession
 
-from m2m_model.config import ACTIVE
 from m2m_model.forecasts.calibration import ResidualQuantiles
 from m2m_model.forecasts.forecasts import forecast_baseline
 from pipelines.cli import Run, exit_status, run_of, stage_parser, warn
-from pipelines.config import Config
+from pipelines.errors import DataError, ForecastError
 from pipelines.life.evaluation import active_task, fallback, load_forecaster
 from pipelines.life.registry import CHAMPION, LostModelError, ModelVersion, Registry
-from pipelines.quality.judge import Check
+from pipelines.quality.forecasts import TABLE, broken, forecast_rules
+from pipelines.quality.judge import Check, CheckResult
 from pipelines.quality.publish import Draft, Target, publish
-from pipelines.quality.rules import Rule, critical_rules, repeated
+from pipelines.quality.rules import Rule
 from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
 from pipelines.spark.session import spark_session
@@ -39,8 +39,18 @@ from pipelines.warehouse.files import DataFile, write_file
 from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import SequenceFiles, open_sequences
 
-TABLE, RISK_TABLE = "marts.forecast_daily", "marts.churn_risk"
-_QUANTILES = ("p05", "p25", "median", "p75", "p95")
+RISK_TABLE = "marts.churn_risk"
+_COMPLETE = Rule(
+    Check(
+        name="unscored",
+        column=None,
+        counter="unscored",
+        max_value=0,
+        severity="critical",
+        expected="a forecast for every series and task",
+    ),
+    pl.lit(False),
+)
 
 
 @dataclass(frozen=True)
@@ -59,32 +69,50 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
     config, ds = run.config, run.ds
     reads = Reads(run.stage, warehouse)
     sequences = open_sequences(config, reads, ds)
-    champion = usable_champion(run, registry, sequences)
+    rules = [*forecast_rules(sequences.spec), _COMPLETE]
+    target = Target.of(run, warehouse, TABLE, rules[:-1])
+    champion, noticed = usable_champion(run, registry, sequences), []
+    if champion:
+        job = Scoring(sequences, champion, None, run.run_id, target)
+        report = forecast(spark, job)
+        if faults := broken(report, rules):
+            noticed = [_fault(run, champion, *fault) for fault in faults]
+            champion = None
+    if champion is None:
+        job = Scoring(sequences, None, fallback(run, spark, sequences), run.run_id, target)
+        report = forecast(spark, job)
     reads.model(CHAMPION, champion.version if champion else None)
-    baseline = fallback(run, spark, sequences) if champion is None else None
-    rules = forecast_rules(config)
-    job = Scoring(sequences, champion, baseline, run.run_id, Target.of(run, warehouse, TABLE, rules))
-    report = buckets.map_buckets(spark, sequences.buckets, partial(score_bucket, job))
-    rows = int(report.filter(counter="rows")["value"].sum())
-    expected = sequences.series * len(config.task)
-    unscored = [(None, ds, None, "unscored", float(expected - rows), f"{rows} rows for {expected} series x tasks")]
-    complete = Check(
-        name="unscored",
-        column=None,
-        counter="unscored",
-        max_value=0,
-        severity="critical",
-        expected="a forecast for every series and task",
-    )
-    report = buckets.concat([report, pl.DataFrame(unscored, schema=REPORT, orient="row")])
-    checks = [*(rule.check for rule in rules), complete]
-    forecasts = Draft.counted(TABLE, [ds], report, checks, volume="critical")
+    forecasts = Draft.counted(TABLE, [ds], report, [rule.check for rule in rules], volume="critical")
     active = active_task(sequences.spec)
     # Without such a task the day is replaced all the same: an earlier run may have had one.
     risk = churn_risk(run, spark, warehouse, forecasts.files, active) if active and forecasts.files else []
-    publish(run, warehouse, reads, [forecasts, Draft.uncounted(RISK_TABLE, [ds], risk)])
-    by = f"version {champion.version}" if champion else f"baseline {baseline[0]}" if baseline else ""
-    run.say(f"{TABLE}: {rows:,} forecasts for {sequences.series:,} series by {by}")
+    try:
+        publish(run, warehouse, reads, [forecasts, Draft.uncounted(RISK_TABLE, [ds], risk)], noticed)
+    except DataError as error:
+        if broken(report, rules):
+            raise ForecastError(error.lines) from error
+        raise
+    by = f"version {champion.version}" if champion else f"baseline {job.baseline[0]}" if job.baseline else ""
+    run.say(f"{TABLE}: {forecasts.rows:,} forecasts for {sequences.series:,} series by {by}")
+
+
+def forecast(spark: SparkSession, job: Scoring) -> pl.DataFrame:
+    """Every bucket's files, and what counts for the checks."""
+    sequences = job.sequences
+    report = buckets.map_buckets(spark, sequences.buckets, partial(score_bucket, job))
+    rows = int(report.filter(counter="rows")["value"].sum())
+    expected = sequences.series * len(sequences.spec.tasks)
+    words = f"{rows} rows for {expected} series x tasks"
+    unscored = [(None, sequences.as_of, None, _COMPLETE.check.counter, float(expected - rows), words)]
+    return buckets.concat([report, pl.DataFrame(unscored, schema=REPORT, orient="row")])
+
+
+def _fault(run: Run, champion: ModelVersion, rule: Rule, count: int, example: str) -> CheckResult:
+    """What is kept and said of a rule that the champion broke: it stops the champion, not the day."""
+    expected = f"{rule.check.expected}. A fault of champion {champion.version}, not of the data: nothing of it is "
+    expected += "published, the best baseline serves"
+    where = (run.run_id, run.stage, TABLE, run.ds, rule.check.name, None, None)
+    return CheckResult(*where, "warning", expected, float(count), example, False)
 
 
 def churn_risk(
@@ -152,34 +180,6 @@ def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
     if rows.height:
         reports.append(job.target.write(bucket, rows, ds))
     return buckets.concat(reports)
-
-
-def forecast_rules(config: Config) -> list[Rule]:
-    """What must hold for every published forecast."""
-    values = ["point", "mean", "p_zero", *_QUANTILES]
-    pairs = itertools.pairwise(_QUANTILES)
-    days = [task.name for task in config.task if task.aggregate == "days"]
-    active = [task.name for task in config.task if task.metric == ACTIVE]
-    idle = (pl.col("point").filter(pl.col("task").is_in(active)) == 0).any().over("advertiser_id", "scenario_id")
-    broken = {
-        "not_finite": (
-            "finite numbers",
-            ~pl.all_horizontal(pl.col(name).is_finite().fill_null(False) for name in values),
-        ),
-        "negative": ("at least 0", pl.any_horizontal(pl.col(name) < 0 for name in values)),
-        "crossing": ("p05 <= p25 <= median <= p75 <= p95", pl.any_horizontal(pl.col(a) > pl.col(b) for a, b in pairs)),
-        "above_horizon": (
-            f"days <= {config.dataset.horizon_days}",
-            pl.col("task").is_in(days)
-            & pl.any_horizontal(pl.col(name) > config.dataset.horizon_days for name in values),
-        ),
-        "incoherent": ("no total without an active day", idle & (pl.col("point") > 0)),
-        "duplicate_key": (
-            "one row per (advertiser_id, scenario_id, task)",
-            repeated(["advertiser_id", "scenario_id", "task"]),
-        ),
-    }
-    return critical_rules(broken)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,23 +1,50 @@
-"""How steadily a series is active: what its intervals are learned from and judged by. N series, M tasks."""
+"""How steadily a series is active, and how large it is: what its intervals are learned from and judged by. N series, M
+tasks."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from m2m_model.arrays import Ints
+from m2m_model.arrays import Floats, Ints
 from m2m_model.data.panel import Panel
-from m2m_model.data.served_by import history_days
+from m2m_model.data.served_by import COLD_START_DAYS, history_days
 from m2m_model.data.spec import daily_totals
 
 ACTIVITY_DAYS = 28
 HABIT_DAYS = 14  # a younger series counts as this old: one active day out of one is no habit
 EDGES = (0.1, 0.25, 0.5, 0.75)  # of the share of active days; the last group is active nearly every day
 GROUPS = len(EDGES) + 1
+SIZE_EDGES = (0.1, 1.0)  # of the recent level over the mean series of training: small, middle, large
 
 
 def activity_NM(panel: Panel, day: int, series: Ints) -> Ints:
     """The group of each series and task, 0 = hardly ever active .. ``GROUPS`` - 1, by its share of days above 0 among
     the last ``ACTIVITY_DAYS`` registered ones. Reads nothing after ``day`` (an index in T)."""
-    recent_NTP = panel.performance_NTP[:, max(0, day + 1 - ACTIVITY_DAYS) : day + 1][series]
-    age_N1 = np.clip(history_days(panel, day)[series, None], HABIT_DAYS, ACTIVITY_DAYS)
-    return np.asarray(np.digitize((daily_totals(recent_NTP, panel.spec) > 0).sum(1) / age_N1, EDGES))
+    return _activity_NM(_recent_NTM(panel, day, series), history_days(panel, day)[series])
+
+
+def stratum_NM(panel: Panel, day: int, series: Ints, scale_M: Floats) -> Ints:
+    """A code of activity and size: 10 x activity (1 = hardly ever .. ``GROUPS``; 0 = under COLD_START_DAYS of history)
+    + size (1 = small .. 3 = large). ``scale_M`` is the mean series' total over a horizon, as in ``Inputs.task_scales``.
+    """
+    recent_NTM, age_N = _recent_NTM(panel, day, series), history_days(panel, day)[series]
+    level_NM = recent_NTM.sum(1) / np.clip(age_N[:, None], 1, ACTIVITY_DAYS) * panel.spec.horizon_days
+    active_NM = np.where(age_N[:, None] < COLD_START_DAYS, 0, 1 + _activity_NM(recent_NTM, age_N))
+    return np.asarray(10 * active_NM + 1 + np.digitize(level_NM / scale_M, SIZE_EDGES))
+
+
+def stratum_name(code: int) -> str:
+    """What a code of ``stratum_NM`` says, for people."""
+    active, size = divmod(code, 10)
+    bounds = [0, *(round(100 * edge) for edge in EDGES), 100]
+    habit = f"{bounds[active - 1]}..{bounds[active]} % of days" if active else f"under {COLD_START_DAYS} days old"
+    return f"{habit}, {('small', 'middle', 'large')[size - 1]}"
+
+
+def _recent_NTM(panel: Panel, day: int, series: Ints) -> Floats:
+    return daily_totals(panel.performance_NTP[:, max(0, day + 1 - ACTIVITY_DAYS) : day + 1][series], panel.spec)
+
+
+def _activity_NM(recent_NTM: Floats, age_N: Ints) -> Ints:
+    age_N1 = np.clip(age_N[:, None], HABIT_DAYS, ACTIVITY_DAYS)
+    return np.asarray(np.digitize((recent_NTM > 0).sum(1) / age_N1, EDGES))

@@ -14,7 +14,7 @@ import numpy as np
 from m2m_model.arrays import Bools, Floats, Ints, Strings
 from m2m_model.config import Task
 from m2m_model.data.activity import GROUPS
-from m2m_model.forecasts.cells import Cells, ungrouped
+from m2m_model.forecasts.cells import Cells
 from m2m_model.forecasts.distribution import Distribution, decode, levels_of
 from m2m_model.levels import LEVELS, MEDIAN
 
@@ -99,16 +99,13 @@ class ResidualQuantiles:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ResidualQuantiles:
-        """The inverse of ``to_dict``; reads what format 2 wrote, too."""
-        tasks = tuple(Task(**task) for task in values["tasks"])
-        stored = values["cells"] if "cells" in values else ungrouped(values["pooled"], values["scenarios"])
-        nothing = stored is None or None in stored["pooled_MK"][0]
+        """The inverse of ``to_dict``."""
         return cls(
-            tasks,
+            tuple(Task(**task) for task in values["tasks"]),
             values["horizon_days"],
             tuple(values["floor_M"]),
-            tuple(values.get("mean_scale_M", (1.0,) * len(tasks))),
-            None if nothing else Cells.read(stored, lambda cell: Cell(**cell)),
+            tuple(values["mean_scale_M"]),
+            values["cells"] and Cells.read(values["cells"], lambda cell: Cell(**cell)),
         )
 
 
@@ -205,9 +202,8 @@ class LevelCalibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LevelCalibration:
-        """The inverse of ``to_dict``; reads what format 2 wrote, too."""
-        stored = values["cells"] if "cells" in values else ungrouped(values["pooled_MG"], values["scenarios"])
-        return cls(Cells.read(stored, tuple), tuple(values["mean_ratio_M"]))
+        """The inverse of ``to_dict``."""
+        return cls(Cells.read(values["cells"], tuple), tuple(values["mean_ratio_M"]))
 
 
 def _shrunk_levels(low_X: Floats, high_X: Floats, cutoff_X: Ints, prior_G: Floats) -> Floats:

@@ -6,7 +6,7 @@ do nothing. N rows, M tasks, K activity groups (``data.activity``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -73,15 +73,6 @@ class Cells(Generic[T]):
             for name, tasks in values["scenarios"].items()
         }
         return cls(pooled_MK, scenarios)
-
-
-def ungrouped(pooled: Sequence[Any], scenarios: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """What ``Cells.read`` reads, of cells without groups: those of model folders before format 3."""
-
-    def repeated(cells: Sequence[Any]) -> list[list[Any]]:
-        return [[cell] * GROUPS for cell in cells]
-
-    return {"pooled_MK": repeated(pooled), "scenarios": {name: repeated(cells) for name, cells in scenarios.items()}}
 
 
 def _near(group_N: Ints, k: int) -> Bools:

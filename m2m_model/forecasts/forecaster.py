@@ -32,7 +32,6 @@ from m2m_model.forecasts.methods import M2M as M2M_METHOD
 from m2m_model.network.model import M2M
 
 FORMAT_VERSION = 3
-READABLE = (2, FORMAT_VERSION)  # 2: calibration without activity groups, no blend of young series
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,9 @@ class Forecaster:
         """
         folder = Path(folder)
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if stored.get("format_version") not in READABLE:
+        if stored.get("format_version") != FORMAT_VERSION:
             found = stored.get("format_version")
-            raise ValueError(f"{folder}: format_version {found}; this code reads {' and '.join(map(str, READABLE))}")
+            raise ValueError(f"{folder}: format_version {found}; this code reads {FORMAT_VERSION}")
         device = device or choose_device()
         inputs = Inputs.from_dict(stored["inputs"])
         config = from_dict(ModelConfig, stored["model_config"])
@@ -79,9 +78,7 @@ class Forecaster:
             raise ValueError(f"{folder}: weights.safetensors does not fit config.json: {error}") from error
         calibrations = {name: ResidualQuantiles.from_dict(cells) for name, cells in stored["calibrations"].items()}
         levels = LevelCalibration.from_dict(stored["levels"])
-        blend, young_blend = (
-            blend and Blend.from_dict(blend) for blend in (stored["blend"], stored.get("young_blend"))
-        )
+        blend, young_blend = (blend and Blend.from_dict(blend) for blend in (stored["blend"], stored["young_blend"]))
         model = model.to(device).eval()
         return cls(model, config, inputs, calibrations, levels, blend, young_blend, stored["metadata"], device)
 
@@ -134,6 +131,12 @@ class Forecaster:
 
         network, young = by_network(self.blend), by_network(self.young_blend)
         return forecast_each(panel, cutoff, network, self.calibrations, young=young, all_series=all_series)
+
+    def methods(self, scenario: str) -> tuple[str, ...]:
+        """Who makes the figures of a scenario's series with COLD_START_DAYS of history, per task."""
+        if self.blend is None:
+            return (M2M_METHOD,) * len(self.spec.tasks)
+        return tuple(share.method for share in self.blend.scenarios.get(scenario, self.blend.tasks))
 
     def serve(
         self, raw: Distribution, panel: Panel, day: int, series: Ints, blend: Blend | None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from m2m_model.arrays import Floats, Ints, Strings
+from m2m_model.arrays import Floats, Ints, Rows, Strings
 from m2m_model.data.activity import activity_NM
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import COLD_START, NETWORK, SILENT, served_by
@@ -44,6 +44,11 @@ class Forecasts:
     scenario_N: Strings
     method_NM: Strings
     distribution: Distribution
+
+    def __getitem__(self, rows: Rows) -> Forecasts:
+        """Those of some of the series."""
+        series = (self.series_N[rows], self.advertiser_N[rows], self.scenario_N[rows], self.method_NM[rows])
+        return Forecasts(self.cutoff, *series, self.distribution[rows])
 
     def to_table(self, spec: SequenceSpec) -> pa.Table:
         """Long form, one row per series and task; see ``FORECAST_SCHEMA``."""

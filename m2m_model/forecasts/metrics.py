@@ -16,21 +16,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from m2m_model.arrays import Floats, Strings
+from m2m_model.arrays import Floats, Ints, Strings
 from m2m_model.forecasts.distribution import Distribution, levels_of
 from m2m_model.levels import QUANTILES
 
 KEYS = ("cutoff", "forecaster", "scenario_id", "task")
+COUNTS = ("n", "covered_50", "covered_90", "zero_points", "zero_actuals")
 SUMS = (
     "n", "sum_abs_error", "sum_actual", "sum_forecast", "smape_sum", "pinball_sum", "covered_50", "covered_90",
-    "level_50_sum", "level_90_sum",
+    "level_50_sum", "level_90_sum", "zero_points", "zero_actuals", "p_zero_sum",
 )  # fmt: skip
+_SUM_FIELDS = [(name, pa.int64() if name in COUNTS else pa.float64()) for name in SUMS]
 CELL_SCHEMA = pa.schema(
-    [
-        *[("cutoff", pa.date32()), ("forecaster", pa.string()), ("scenario_id", pa.string()), ("task", pa.string())],
-        *[(name, pa.int64() if name in ("n", "covered_50", "covered_90") else pa.float64()) for name in SUMS],
-    ]
+    [("cutoff", pa.date32()), *[(name, pa.string()) for name in ("forecaster", "scenario_id", "task")], *_SUM_FIELDS]
 )
+GROUP_SCHEMA = pa.schema([("forecaster", pa.string()), ("task", pa.string()), ("group", pa.int32()), *_SUM_FIELDS])
 
 
 def cell_sums(
@@ -42,31 +42,7 @@ def cell_sums(
     forecaster: str,
 ) -> pa.Table:
     """One row of additive sums per (cutoff, forecaster, scenario, task); see ``CELL_SCHEMA``. Empty in, empty out."""
-    forecast_NM = distribution.point_NM
-    error_NM = np.abs(actual_NM - forecast_NM)
-    smape_NM = symmetric_error(forecast_NM, actual_NM)
-    pinball_NM = np.zeros_like(error_NM)
-    for level, quantile_NM in zip(QUANTILES, distribution.quantiles, strict=True):
-        gap_NM = actual_NM - quantile_NM
-        pinball_NM += np.maximum(level * gap_NM, (level - 1) * gap_NM) / len(QUANTILES)
-    inside_50_NM = (distribution.p25_NM <= actual_NM) & (actual_NM <= distribution.p75_NM)
-    inside_90_NM = (distribution.p05_NM <= actual_NM) & (actual_NM <= distribution.p95_NM)
-    figures = (
-        np.ones_like(error_NM),
-        error_NM,
-        actual_NM,
-        forecast_NM,
-        smape_NM,
-        pinball_NM,
-        inside_50_NM,
-        inside_90_NM,
-        *(share_between(distribution, actual_NM, (1 - width) / 2, (1 + width) / 2) for width in (0.5, 0.9)),
-    )
     scenarios, cell_N = np.unique(scenario_N.astype(str), return_inverse=True)
-    sums = {
-        name: np.stack([np.bincount(cell_N, figure_NM[:, m], len(scenarios)) for m in range(len(task_names))], 1)
-        for name, figure_NM in zip(SUMS, figures, strict=True)
-    }
     rows = len(scenarios) * len(task_names)
     columns: dict[str, Any] = {
         "cutoff": [cutoff] * rows,
@@ -74,9 +50,54 @@ def cell_sums(
         "scenario_id": np.repeat(scenarios, len(task_names)).tolist(),
         "task": list(task_names) * len(scenarios),
     }
-    for name in SUMS:
-        columns[name] = sums[name].ravel().astype(CELL_SCHEMA.field(name).type.to_pandas_dtype())
-    return pa.table(columns, CELL_SCHEMA)
+    cell_NM = np.broadcast_to(cell_N[:, None], actual_NM.shape)
+    return pa.table(columns | _sums(distribution, actual_NM, cell_NM, len(scenarios)), CELL_SCHEMA)
+
+
+def group_sums(
+    distribution: Distribution, actual_NM: Floats, group_NM: Ints, task_names: Sequence[str], forecaster: str
+) -> pa.Table:
+    """The same per (forecaster, task, group), where each task has a group of its own; see ``GROUP_SCHEMA``."""
+    groups, place_X = np.unique(group_NM, return_inverse=True)
+    rows = len(groups) * len(task_names)
+    columns: dict[str, Any] = {
+        "forecaster": [forecaster] * rows,
+        "task": list(task_names) * len(groups),
+        "group": np.repeat(groups, len(task_names)).astype(np.int32),
+    }
+    sums = _sums(distribution, actual_NM, place_X.reshape(group_NM.shape), len(groups))
+    return pa.table(columns | sums, GROUP_SCHEMA).filter(pc.field("n") > 0)
+
+
+def _sums(distribution: Distribution, actual_NM: Floats, cell_NM: Ints, cells: int) -> dict[str, Any]:
+    """Each of ``SUMS`` within ``cells`` cells, (cells x M,) with the tasks of a cell side by side."""
+    forecast_NM = distribution.point_NM
+    error_NM = np.abs(actual_NM - forecast_NM)
+    pinball_NM = np.zeros_like(error_NM)
+    for level, quantile_NM in zip(QUANTILES, distribution.quantiles, strict=True):
+        gap_NM = actual_NM - quantile_NM
+        pinball_NM += np.maximum(level * gap_NM, (level - 1) * gap_NM) / len(QUANTILES)
+    figures = (
+        np.ones_like(error_NM),
+        error_NM,
+        actual_NM,
+        forecast_NM,
+        symmetric_error(forecast_NM, actual_NM),
+        pinball_NM,
+        (distribution.p25_NM <= actual_NM) & (actual_NM <= distribution.p75_NM),
+        (distribution.p05_NM <= actual_NM) & (actual_NM <= distribution.p95_NM),
+        *(share_between(distribution, actual_NM, (1 - width) / 2, (1 + width) / 2) for width in (0.5, 0.9)),
+        forecast_NM == 0,
+        actual_NM == 0,
+        distribution.p_zero_NM,
+    )
+    tasks = range(actual_NM.shape[1])
+    return {
+        name: np.stack([np.bincount(cell_NM[:, m], figure_NM[:, m], cells) for m in tasks], 1)
+        .ravel()
+        .astype(np.int64 if name in COUNTS else np.float64)
+        for name, figure_NM in zip(SUMS, figures, strict=True)
+    }
 
 
 def symmetric_error(forecast_x: Floats, actual_x: Floats) -> Floats:
@@ -93,9 +114,10 @@ def share_between(distribution: Distribution, actual_NM: Floats, low: float, hig
 
 
 def finish(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> pa.Table:
-    """Add sums up within ``by`` (a subset of ``KEYS`` that holds ``task``) and divide: columns ``by``, n, nmae, smape,
-    pinball, coverage_50, coverage_90, level_50, level_90, bias (sum_forecast / sum_actual - 1). NMAE is NaN where
-    nothing happened and something was forecast, 0 where neither was.
+    """Add sums up within ``by`` (a subset of the table's keys that holds ``task``) and divide: columns ``by``, n, nmae,
+    smape, pinball, coverage_50, coverage_90, level_50, level_90, bias (sum_forecast / sum_actual - 1), p_zero (its
+    mean), zeros (share of actuals that are 0), zero_points (the same of points). NMAE is NaN where nothing happened and
+    something was forecast, 0 where neither was.
 
     Raises:
         ValueError: ``by`` leaves out the task (units cannot be added).
@@ -114,6 +136,8 @@ def finish(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> pa.Tab
         columns[f"coverage_{width}"] = _ratio(total[f"covered_{width}"], total["n"])
         columns[f"level_{width}"] = _ratio(total[f"level_{width}_sum"], total["n"])
     columns["bias"] = _ratio(total["sum_forecast"] - total["sum_actual"], total["sum_actual"])
+    for name, column in (("p_zero", "p_zero_sum"), ("zeros", "zero_actuals"), ("zero_points", "zero_points")):
+        columns[name] = _ratio(total[column], total["n"])
     return pa.table(columns)
 
 

@@ -11,26 +11,40 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from m2m_model.config import ACTIVE
+from m2m_model.data.activity import stratum_NM
 from m2m_model.data.features import fit_inputs
 from m2m_model.data.panel import Panel
+from m2m_model.data.served_by import is_eligible, served_by
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.calibration import ResidualQuantiles
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
-from m2m_model.forecasts.metrics import cell_sums, finish, mean_over_tasks
+from m2m_model.forecasts.metrics import (
+    CELL_SCHEMA,
+    GROUP_SCHEMA,
+    KEYS,
+    cell_sums,
+    finish,
+    group_sums,
+    mean_over_tasks,
+)
 from m2m_model.forecasts.value import CHURN, VALUE_SCHEMA, churn, ranking, reliability, size_deciles, value_sums
 from m2m_model.rivals import NAMES as RIVALS
 from m2m_model.training.serving import calibrate_baselines
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
 from pipelines.life.gate import best_baseline
+from pipelines.life.registry import CHALLENGER
+from pipelines.quality.forecasts import KEY, broken, forecast_rules, in_words
+from pipelines.quality.rules import Rule, count_rows
 from pipelines.spark import buckets
 from pipelines.spark.shards import write_shards
 from pipelines.warehouse.sequences import SequenceFiles, held_out_cutoffs
@@ -38,24 +52,16 @@ from pipelines.warehouse.sequences import SequenceFiles, held_out_cutoffs
 if TYPE_CHECKING:
     from m2m_model.rivals.boosted import Boosted
 
-_KEYS: dict[str, pl.DataType] = {
-    "cutoff": pl.Date(),
-    "forecaster": pl.String(),
-    "scenario_id": pl.String(),
-    "task": pl.String(),
-}
-_SUMS: dict[str, pl.DataType] = {
-    "n": pl.Int64(),
-    **dict.fromkeys(("sum_abs_error", "sum_actual", "sum_forecast", "smape_sum", "pinball_sum"), pl.Float64()),
-    "covered_50": pl.Int64(),
-    "covered_90": pl.Int64(),
-    "level_50_sum": pl.Float64(),
-    "level_90_sum": pl.Float64(),
-}
-SUMS = pl.Schema(_KEYS | _SUMS)
-_VALUE_KEYS: dict[str, pl.DataType] = {"figure": pl.String(), "bin": pl.Int32()}
-# Errors and value come from one pass over the forecasts, so as one table: a row of errors has no figure.
-_JUDGED = pl.Schema(_KEYS | _VALUE_KEYS | _SUMS | {"sum_error": pl.Float64()})
+# Errors, groups, value and broken rules come from one pass over the forecasts, so as one table: ``figure`` tells them
+# apart, and is null in a row of errors.
+_TEXT = pl.String()
+_EXTRA: dict[str, pl.DataType] = {"figure": _TEXT, "bin": pl.Int32(), "example": _TEXT, "sum_error": pl.Float64()}
+SUMS = pl.Schema(pl.DataFrame(CELL_SCHEMA.empty_table()).schema)
+_JUDGED = pl.Schema(SUMS | _EXTRA)
+_KEYS = [*KEYS, "figure", "bin", "example"]
+_GROUP, _BROKEN = "group", "broken"
+_SPREAD = ("pinball", "coverage_50", "coverage_90", "level_50", "level_90")  # what points alone do not have
+_GROUP_FIGURES = ("nmae", "bias", "zero_points", "zeros", "p_zero", "level_50", "level_90")
 # What finishes value, its column of parts, and what marts.backtest_value calls its figures.
 _VALUE_FIGURES: tuple[tuple[Callable[[pa.Table, Sequence[str]], pa.Table], str | None, dict[str, str]], ...] = (
     (ranking, None, {name: name for name in ("gini", "top_decile_capture", "perfect_capture")}),
@@ -94,33 +100,76 @@ def load_rivals(folder: Path) -> Mapping[str, Boosted]:
     return load_boosted(folder)
 
 
-def evaluate(
-    spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[date], contenders: Contenders
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Additive sums of errors per (cutoff, forecaster, scenario, task), see ``forecasts.metrics`` of m2m_model; and of
-    value per (forecaster, scenario, task, figure, bin), all cutoffs together, see its ``forecasts.value``."""
+@dataclass(frozen=True)
+class Judged:
+    """What came of an evaluation, each all that a few rows per cell can say: ``errors`` per (cutoff, forecaster,
+    scenario, task), ``worth`` per (forecaster, scenario, task, figure, bin), ``groups`` per (forecaster, task, group),
+    all additive sums; and ``broken``, the rules that the challenger's forecasts broke, in words."""
+
+    errors: pl.DataFrame
+    worth: pl.DataFrame
+    groups: pl.DataFrame
+    broken: str | None
+
+
+def evaluate(spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[date], contenders: Contenders) -> Judged:
+    """Judge every contender on the eligible series of each cutoff, and count the rules that the challenger breaks: for
+    everyone at the newest cutoff, silent series too, as score would publish it."""
+    spec, rules = sequences.spec, forecast_rules(sequences.spec)
+    names = [task.name for task in spec.tasks]
 
     def judge(bucket: int) -> pl.DataFrame:
         panel = sequences.panel(bucket)
-        tables, worth = [], []
+        errors, groups, worth, reports = [], [], [], []
         for cutoff in cutoffs:
-            actual_NM = targets_Nm(panel, panel.index_of(cutoff))
-            for name, forecasts in _forecasts(contenders, panel, cutoff):
-                series = forecasts.series_N
-                names = [task.name for task in sequences.spec.tasks]
-                tables.append(
-                    cell_sums(forecasts.distribution, actual_NM[series], forecasts.scenario_N, names, cutoff, name)
-                )
+            day = panel.index_of(cutoff)
+            actual_NM = targets_Nm(panel, day)
+            for name, forecasts in _forecasts(contenders, panel, cutoff, cutoff == max(cutoffs)):
+                sound = True
+                if name == CHALLENGER:
+                    reports.append(_rows_that_break(forecasts, spec, rules, bucket))
+                    sound = reports[-1].is_empty()
+                    forecasts = forecasts[is_eligible(served_by(panel, day)[forecasts.series_N])]
+                series, spread = forecasts.series_N, forecasts.distribution
+                errors.append(cell_sums(spread, actual_NM[series], forecasts.scenario_N, names, cutoff, name))
+                if not sound:  # its figures are no numbers to add up
+                    continue
                 worth.append(valued(forecasts, panel, cutoff, name))
-        value = _frame(pa.concat_tables(worth)).with_columns(cutoff=pl.lit(None, pl.Date))
-        value = value.group_by(*_KEYS, *_VALUE_KEYS, maintain_order=True).sum()
-        errors = _frame(pa.concat_tables(tables))
-        return pl.concat([pl.DataFrame(schema=_JUDGED), errors, value], how="diagonal_relaxed")
+                if CHALLENGER in contenders.models:
+                    scale_M = np.asarray(load_forecaster(contenders.models[CHALLENGER]).inputs.task_scales)
+                    group_NM = stratum_NM(panel, day, series, scale_M)
+                    groups.append(group_sums(spread, actual_NM[series], group_NM, names, name))
+        parts = [_frame(pa.concat_tables(errors)), *reports]
+        parts += [_frame(table).drop("cutoff") for table in worth]
+        parts += [_frame(table).rename({"group": "bin"}).with_columns(figure=pl.lit(_GROUP)) for table in groups]
+        together = pl.concat([pl.DataFrame(schema=_JUDGED), *parts], how="diagonal_relaxed")
+        return together.group_by(_KEYS, maintain_order=True).sum()
 
-    keys = [*_KEYS, *_VALUE_KEYS]
-    found = buckets.map_buckets(spark, sequences.buckets, judge, _JUDGED, sum_by=keys).sort(keys)
-    is_error = pl.col("figure").is_null()
-    return found.filter(is_error).select(*SUMS), found.filter(~is_error).select(VALUE_SCHEMA.names)
+    found = buckets.map_buckets(spark, sequences.buckets, judge, _JUDGED, sum_by=_KEYS).sort(_KEYS)
+    figure = pl.col("figure")
+    counted = found.filter(figure == _BROKEN).select(
+        "bin", counter="task", value=pl.col("n").cast(pl.Float64), bucket="bin", example="example"
+    )
+    words = in_words(broken(counted, rules)) or None
+    return Judged(
+        found.filter(figure.is_null()).select(*SUMS),
+        found.filter(figure.is_not_null(), ~figure.is_in([_GROUP, _BROKEN])).select(VALUE_SCHEMA.names),
+        found.filter(figure == _GROUP).rename({"bin": "group"}).select(GROUP_SCHEMA.names),
+        words,
+    )
+
+
+def _rows_that_break(forecasts: Forecasts, spec: SequenceSpec, rules: Sequence[Rule], bucket: int) -> pl.DataFrame:
+    """Count and example of each rule that some forecast breaks, as rows of ``_JUDGED``."""
+    rows = _frame(forecasts.to_table(spec)).with_columns(ds=pl.lit(forecasts.cutoff)).sort("ds", *KEY)
+    report = count_rows(bucket, rows, rules, KEY).filter(pl.col("counter") != "rows")
+    return report.select(
+        figure=pl.lit(_BROKEN),
+        task="counter",
+        bin="bucket",
+        n=pl.col("value").cast(pl.Int64),
+        example=pl.format("{} as of {}", pl.col("example").fill_null(""), "ds"),
+    )
 
 
 def valued(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Table:
@@ -184,13 +233,25 @@ def figures(sums: pl.DataFrame) -> pl.DataFrame:
         if "cutoff" not in by:
             part = part.with_columns(cutoff=pl.lit(None, pl.Date))
         parts.append(
-            part.select(*_KEYS, pl.exclude(*_KEYS)).cast(
+            part.select(*KEYS, pl.exclude(*KEYS)).cast(
                 {"n": pl.Int64, "scenario_id": pl.String, "forecaster": pl.String, "task": pl.String}
             )
         )
-    spread = ["pinball", "coverage_50", "coverage_90", "level_50", "level_90"]
-    found = pl.concat(parts).with_columns(pl.col(pl.Float64).fill_nan(None))
-    return found.with_columns(pl.when(~pl.col("forecaster").is_in(list(RIVALS))).then(pl.col(spread)).name.keep())
+    found = pl.concat(parts).with_columns(pl.col(pl.Float64).fill_nan(None)).drop("p_zero", "zeros", "zero_points")
+    return found.with_columns(pl.when(~pl.col("forecaster").is_in(list(RIVALS))).then(pl.col(_SPREAD)).name.keep())
+
+
+def group_figures(groups: pl.DataFrame) -> pl.DataFrame:
+    """Is a forecaster as honest with the steady as with the rare, with the small as with the large? One figure a row,
+    as ``value_figures`` gives them; ``part`` is ``data.activity``'s code of m2m_model."""
+    found = _frame(finish(groups.to_arrow(), ("forecaster", "task", "group"))).rename({"group": "part"})
+    points_alone = pl.col("forecaster").is_in(list(RIVALS))
+    found = found.with_columns(pl.when(~points_alone).then(pl.col("p_zero", "level_50", "level_90")).name.keep())
+    found = found.select("forecaster", "task", "part", pl.col("n").cast(pl.Float64), *_GROUP_FIGURES)
+    found = found.rename({name: f"group_{name}" for name in _GROUP_FIGURES})
+    index = ["forecaster", "scenario_id", "task", "part", "n"]
+    found = found.with_columns(scenario_id=pl.lit(ALL_SCENARIOS)).unpivot(index=index, variable_name="figure")
+    return found.with_columns(pl.col("value").fill_nan(None))
 
 
 def value_figures(worth: pl.DataFrame, active: str | None) -> pl.DataFrame:
@@ -229,8 +290,8 @@ def fallback(run: Run, spark: SparkSession, sequences: SequenceFiles) -> tuple[s
         calibrations = calibrate_baselines(shards, inputs, cutoffs[-1], config.training.validation_cutoffs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    sums, _ = evaluate(spark, sequences, cutoffs, Contenders({}, calibrations))
-    return best_baseline(mean_nmae(sums)), calibrations
+    judged = evaluate(spark, sequences, cutoffs, Contenders({}, calibrations))
+    return best_baseline(mean_nmae(judged.errors)), calibrations
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
@@ -239,8 +300,13 @@ def _frame(table: pa.Table) -> pl.DataFrame:
     return frame
 
 
-def _forecasts(contenders: Contenders, panel: Panel, cutoff: date) -> list[tuple[str, Forecasts]]:
-    models = [(name, load_forecaster(folder).predict(panel, cutoff)) for name, folder in contenders.models.items()]
+def _forecasts(
+    contenders: Contenders, panel: Panel, cutoff: date, whole_challenger: bool
+) -> list[tuple[str, Forecasts]]:
+    models = [
+        (name, load_forecaster(folder).predict(panel, cutoff, all_series=whole_challenger and name == CHALLENGER))
+        for name, folder in contenders.models.items()
+    ]
     baselines = [(name, forecast_baseline(name, panel, cutoff, contenders.baselines)) for name in BASELINES]
     rivals = load_rivals(contenders.rivals) if contenders.rivals else {}
     strongest = [(name, rival.forecasts(panel, cutoff, contenders.baselines)) for name, rival in rivals.items()]

@@ -35,8 +35,8 @@ def best_baseline(mean_nmae: Mapping[str, float]) -> str:
     return min(known, key=lambda name: (not mean_nmae[name] >= 0, mean_nmae[name]))
 
 
-def decide(mean_nmae: Mapping[str, float], gate: Gate) -> Decision:
-    """Apply the gate to the mean NMAE of each forecaster.
+def decide(mean_nmae: Mapping[str, float], gate: Gate, broken: str | None = None) -> Decision:
+    """Apply the gate to the mean NMAE of each forecaster; ``broken``: rules of forecasts that the challenger broke.
 
     Raises:
         DataError: the challenger or every baseline is missing from the backtest.
@@ -51,7 +51,9 @@ def decide(mean_nmae: Mapping[str, float], gate: Gate) -> Decision:
     # Products, not ratios: a perfect side has no ratio. Written so that a NaN on either side fails the gate.
     failed = [(name, value, limit) for name, value, limit in bars if not challenger <= limit * value]
     words = "; ".join(_compared(challenger, name, value, limit) for name, value, limit in failed or bars)
-    return Decision(not failed, words, challenger, champion, baseline, mean_nmae[baseline])
+    if broken:
+        words = f"its forecasts break rules, so that score would not publish them: {broken}. {words}"
+    return Decision(not (failed or broken), words, challenger, champion, baseline, mean_nmae[baseline])
 
 
 def _compared(challenger: float, name: str, value: float, limit: float) -> str:

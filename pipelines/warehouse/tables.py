@@ -304,6 +304,20 @@ def backtest(config: Config) -> Table:
             ),
             Column("level_90", "double", "The same for 5..95 %", null="points only (LightGBM)"),
             _RUN,
+            Column(
+                "method",
+                "string",
+                "Who makes the points of a challenger or champion here, as in marts.forecast_daily, for series with 7 "
+                "days of history; for all scenarios together each, without weights",
+                null="a baseline makes its own",
+            ),
+            Column(
+                "broken",
+                "string",
+                "Rules of marts.forecast_daily that the challenger's forecasts broke, with counts and an example: it "
+                "is not promoted. In its rows of all cutoffs and scenarios together",
+                null="none, or not looked at",
+            ),
         ),
     )
 
@@ -328,12 +342,18 @@ def backtest_value(config: Config) -> Table:
                 "of the actual total within the tenth with the highest forecasts), perfect_capture (the most it can "
                 "be); by size: size_nmae and size_bias of the mean, size_actual_share; churn_rate, churn_auc, "
                 "churn_brier, churn_brier_base (Brier of the constant rate); by probability: churn_predicted (mean), "
-                "churn_observed (share that left). No churn_* where only points are forecast (LightGBM)",
+                "churn_observed (share that left). No churn_* where only points are forecast (LightGBM). By activity "
+                "and size of the series, all scenarios together: group_nmae, group_bias, group_zero_points (share that "
+                "is 0) of the point, group_zeros (share of actuals that are 0), group_p_zero (mean probability of "
+                "it), group_level_50 and group_level_90 (0.5 and 0.9 are right)",
             ),
             Column(
                 "part",
                 "int",
-                "size_*: decile by the mean of 28 days, 1 = smallest; churn_predicted, churn_observed: bin, 0..49",
+                "size_*: decile by the mean of 28 days, 1 = smallest; churn_predicted, churn_observed: bin, 0..49; "
+                "group_*: 10 x activity + size. Activity: 0 = under 7 days of history, else by the share of days above "
+                "0 in the last 28: 1 = under 10 %, 2 = 25, 3 = 50, 4 = 75, 5 = more. Size, by the mean of 28 days: 1 = "
+                "under a tenth of the mean series, 2 = up to it, 3 = above",
                 null="the whole",
             ),
             Column("n", "double", "Forecasts compared; a tenth need not be whole"),

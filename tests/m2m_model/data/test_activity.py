@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from m2m_model.config import Task
-from m2m_model.data.activity import EDGES, activity_NM
+from m2m_model.data.activity import EDGES, activity_NM, stratum_name, stratum_NM
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 
@@ -53,3 +53,14 @@ def test_nothing_after_the_day_is_read() -> None:
     assert activity_NM(panel, 49, np.arange(2))[:, 0].tolist() == [0, 0]
     assert activity_NM(panel, 3, np.arange(2)).shape == (2, 2)
     assert activity_NM(panel, 49, np.zeros(0, np.int64)).shape == (0, 2)
+
+
+def test_strata_by_age_activity_and_size() -> None:
+    panel = panel_of([[49], [49], list(range(22, 50)), [30]], [48, -1, -1, -1])
+    scale_M = np.array([7.0, 7.0])  # a mean series clicks every day
+    found = stratum_NM(panel, 49, np.arange(4), scale_M)
+    # Once in two registered days and young; once in 28; every day; once, of a series far below the mean.
+    assert found[:, 0].tolist() == [2, 11, 53, 11]
+    assert found[:, 1].tolist() == [3, 53, 53, 53]
+    names = [stratum_name(code) for code in (2, 11, 53)]
+    assert names == ["under 7 days old, middle", "0..10 % of days, small", "75..100 % of days, large"]

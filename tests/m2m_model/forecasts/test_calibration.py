@@ -203,19 +203,3 @@ def test_a_steady_series_is_not_told_that_it_may_do_nothing() -> None:
         rows = group_N == k
         if rows.sum() >= GROUP_ROWS:
             assert found.p_zero_NM[rows].mean() == pytest.approx((next_N[rows] == 0).mean(), abs=0.12)
-
-
-def test_what_format_2_wrote_is_read() -> None:
-    """Before activity groups: the cell of a task, and of a scenario, is that of each group."""
-    calibration = ResidualQuantiles.fit(*simulate(1000, 1), TASKS, 7)
-    cell = json.loads(json.dumps(calibration.to_dict()))["cells"]["pooled_MK"][0][0]
-    old = {"tasks": [vars(task) for task in TASKS], "horizon_days": 7, "floor_M": [1.0, 1.0]}
-    read = ResidualQuantiles.from_dict(old | {"pooled": [cell, cell], "scenarios": {"a": [cell, cell]}})
-    forecast_NM = np.array([[3.0, 2.0], [5.0, 1.0]])
-    low, high = (read.apply(forecast_NM, np.array(["a", "b"], object), np.full((2, 2), k)) for k in (0, GROUPS - 1))
-    np.testing.assert_array_equal(low.level_GNM, high.level_GNM)
-    assert ResidualQuantiles.from_dict(old | {"pooled": [None, None], "scenarios": {}}).cells is None
-    levels = LevelCalibration.from_dict(
-        {"pooled_MG": [LEVELS.tolist()], "mean_ratio_M": [1.0], "scenarios": {"a": [LEVELS.tolist()]}}
-    )
-    assert levels.cells.pooled_MK == LevelCalibration.identity(1).cells.pooled_MK

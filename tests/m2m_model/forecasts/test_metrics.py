@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from m2m_model.forecasts.distribution import Distribution
-from m2m_model.forecasts.metrics import CELL_SCHEMA, cell_sums, finish, mean_over_tasks
+from m2m_model.forecasts.metrics import CELL_SCHEMA, GROUP_SCHEMA, cell_sums, finish, group_sums, mean_over_tasks
 from m2m_model.levels import LEVELS
 
 DAY = date(2024, 5, 1)
@@ -73,3 +73,32 @@ def test_empty_in_empty_out() -> None:
     )
     assert empty.schema == CELL_SCHEMA
     assert finish(empty).num_rows == 0
+
+
+def test_shares_of_zero_beside_its_probability() -> None:
+    spread = Distribution.point(np.array([[0.0], [0.0], [3.0], [1.0]]))
+    found = finish(cell_sums(spread, np.array([[0.0], [2.0], [0.0], [0.0]]), np.full(4, "a"), ["spend"], DAY, "f"))
+    (row,) = found.to_pylist()
+    assert (row["zeros"], row["zero_points"], row["p_zero"]) == (0.75, 0.5, 0.5)
+
+
+def test_groups_of_each_task_add_up_to_the_whole() -> None:
+    """A series may be steady in one task and rare in another."""
+    rng = np.random.default_rng(0)
+    median_NM, actual_NM = rng.gamma(2, 3, (60, 2)), rng.gamma(2, 3, (60, 2))
+    group_NM = np.stack([rng.choice([11, 52], 60), rng.choice([11, 23, 53], 60)], 1)
+    spread = Distribution.point(median_NM)
+    groups = group_sums(spread, actual_NM, group_NM, ["spend", "clicks"], "f")
+    assert groups.schema == GROUP_SCHEMA
+    assert set(zip(groups["task"].to_pylist(), groups["group"].to_pylist(), strict=True)) == {
+        *(("spend", code) for code in (11, 52)),
+        *(("clicks", code) for code in (11, 23, 53)),
+    }
+    whole = cell_sums(spread, actual_NM, np.full(60, "a"), ["spend", "clicks"], DAY, "f")
+    for name in finish(whole).column_names[2:]:
+        assert finish(groups)[name].to_pylist() == pytest.approx(finish(whole)[name].to_pylist()), name
+    steady = finish(groups, ("task", "group")).to_pylist()[2]
+    rows = group_NM[:, 1] == 53
+    assert (steady["task"], steady["group"], steady["n"]) == ("clicks", 53, rows.sum())
+    assert steady["nmae"] == pytest.approx(np.abs(median_NM - actual_NM)[rows, 1].sum() / actual_NM[rows, 1].sum())
+    assert len(group_sums(spread[:0], actual_NM[:0], group_NM[:0], ["spend", "clicks"], "f")) == 0

@@ -1,0 +1,83 @@
+"""What must hold of every published forecast: counted by score before it commits, and by the backtest for the gate."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from functools import reduce
+
+import polars as pl
+
+from m2m_model.data.spec import SequenceSpec
+from m2m_model.forecasts.coherence import binding_days, larger_tasks
+from pipelines.quality.rules import Rule, critical_rules, repeated
+
+TABLE = "marts.forecast_daily"
+KEY = ("advertiser_id", "scenario_id", "task")
+_QUANTILES = ("p05", "p25", "median", "p75", "p95")
+_TOTALS = ("point", "mean", *_QUANTILES)
+_VALUES = (*_TOTALS, "p_zero")
+
+
+def forecast_rules(spec: SequenceSpec) -> list[Rule]:
+    """The rules, for rows in order of ``KEY``; all of a series' tasks are in one frame."""
+    names, larger = [task.name for task in spec.tasks], larger_tasks(spec.tasks, spec.not_above)
+    days = pl.col("task").is_in([task.name for task in spec.tasks if task.aggregate == "days"])
+    above = [
+        (pl.col("task") == names[m]) & (_any(pl.col(name) > _of(names[k], name) for name in _TOTALS))
+        for m, others in enumerate(larger)
+        for k in others
+    ]
+    idle = [
+        (pl.col("task") == names[m]) & (pl.col("point") > 0) & (_of(names[k], "point") == 0)
+        for m, task in enumerate(spec.tasks)
+        if task.aggregate == "sum"
+        for k in binding_days(spec.tasks, m)
+    ]
+    whole = ("point", *_QUANTILES)
+    broken = {
+        "not_finite": (
+            "finite numbers",
+            ~pl.all_horizontal(pl.col(name).is_finite().fill_null(False) for name in _VALUES),
+        ),
+        "negative": ("at least 0", _any(pl.col(name) < 0 for name in _VALUES)),
+        "no_probability": ("p_zero <= 1", pl.col("p_zero") > 1),
+        "crossing": (
+            "p05 <= p25 <= median <= p75 <= p95",
+            _any(pl.col(a) > pl.col(b) for a, b in itertools.pairwise(_QUANTILES)),
+        ),
+        "above_horizon": (f"days <= {spec.horizon_days}", days & _any(pl.col(n) > spec.horizon_days for n in _TOTALS)),
+        "not_whole": ("whole days", days & _any(pl.col(name) != pl.col(name).round() for name in whole)),
+        "incoherent": ("no total without an active day", _any(idle)),
+        "above_larger": ("no total above one that it is part of ([checks] not_above, active days)", _any(above)),
+        "duplicate_key": (f"one row per ({', '.join(KEY)})", repeated(KEY)),
+    }
+    return critical_rules(broken)
+
+
+def broken(report: pl.DataFrame, rules: Sequence[Rule]) -> list[tuple[Rule, int, str]]:
+    """The rules that a report's rows break, how many do, and one of them."""
+    found = []
+    for rule in rules:
+        rows = report.filter(pl.col("counter") == rule.check.counter, pl.col("value") > 0).sort("bucket")
+        if rows.height:
+            example = rows["example"].drop_nulls().first()
+            found.append((rule, int(rows["value"].sum()), str(example)))
+    return found
+
+
+def in_words(found: Iterable[tuple[Rule, int, str]]) -> str:
+    """Rule, count, what is expected, one that breaks it."""
+    return "; ".join(
+        f"{rule.check.name} in {count:,} forecasts, expected {rule.check.expected}, first {example}"
+        for rule, count, example in found
+    )
+
+
+def _of(task: str, figure: str) -> pl.Expr:
+    """That figure of another task of the same series."""
+    return pl.col(figure).filter(pl.col("task") == task).first().over("advertiser_id", "scenario_id")
+
+
+def _any(masks: Iterable[pl.Expr]) -> pl.Expr:
+    return reduce(lambda one, other: one | other, masks, pl.lit(False))

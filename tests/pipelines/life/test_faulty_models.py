@@ -1,0 +1,154 @@
+"""A model whose forecasts break the rules of forecasts: the backtest sees it, the gate refuses it, and where it serves
+all the same, the best baseline steps in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deployment import FIRST_DAY, SQL, TOML, Deployment
+from pyspark.sql import SparkSession
+
+import pipelines.score
+from pipelines.life.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
+from pipelines.quality.rules import critical_rules
+
+AS_OF = FIRST_DAY + timedelta(days=69)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Iterator[Deployment]:
+    """Seventy days and a sound model, promoted through an open gate."""
+    folder = tmp_path_factory.mktemp("faulty") / "tiny"
+    folder.mkdir()
+    (folder / "pipeline.toml").write_text(
+        TOML + "\n[gate]\nmax_ratio_to_baseline = 100.0\nmax_ratio_to_champion = 100.0\n"
+    )
+    (folder / "performance_daily.sql").write_text(SQL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("M2M_HOME", str(folder.parent / "home"))
+        deployment = Deployment(folder, str, lambda: spark)
+        deployment.write_days(FIRST_DAY, 70)
+        assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", AS_OF)[0] == 0
+        for stage in ("build_sequences", "train", "backtest", "promote"):
+            assert deployment.run(stage, "--date", AS_OF)[0] == 0, stage
+        yield deployment
+
+
+@pytest.fixture
+def said(trained: Deployment, capfd: pytest.CaptureFixture[str]) -> Deployment:
+    """The same deployment, and what its stages print."""
+    return Deployment(trained.folder, lambda: "".join(capfd.readouterr()), lambda: None)
+
+
+def registered(deployment: Deployment, mean_ratio: float, tmp_path: Path) -> ModelVersion:
+    """The champion once more, as a challenger of its own whose means of the first task are so many times too large."""
+    registry = Registry(deployment.config)
+    sound = registry.get(CHAMPION)
+    assert sound is not None
+    folder = tmp_path / "model"
+    shutil.copytree(sound.folder, folder)
+    stored = json.loads((folder / "config.json").read_text())
+    stored["levels"]["mean_ratio_M"][0] *= mean_ratio
+    stored["blend"] = None
+    (folder / "config.json").write_text(json.dumps(stored))
+    with registry.new_run("faulty", {}, {}) as run_id:
+        return registry.register(run_id, folder)
+
+
+def forecasts(deployment: Deployment) -> pl.DataFrame:
+    return deployment.rows("marts.forecast_daily").filter(ds=AS_OF)
+
+
+@pytest.mark.parametrize(("mean_ratio", "rule"), [(-1.0, "negative"), (float("nan"), "not_finite")])
+def test_the_gate_refuses_what_score_would_refuse(
+    said: Deployment, tmp_path: Path, mean_ratio: float, rule: str
+) -> None:
+    champion = Registry(said.config).version_of(CHAMPION)
+    faulty = registered(said, mean_ratio, tmp_path)
+    status, text = said.run("backtest", "--date", AS_OF)
+    assert status == 0, text
+    assert f"warning: challenger {faulty.version} will not be promoted: {rule} in " in text
+    rows = said.rows("marts.backtest").filter(pl.col("broken").is_not_null())
+    assert rows.select("forecaster", "scenario_id", "cutoff").unique().rows() == [(CHALLENGER, "*", None)]
+    assert rows["broken"].str.contains(rf"^{rule} in \d+ forecasts, expected .*, first \(adv").all()
+    status, text = said.run("promote", "--date", AS_OF)
+    assert status == 0
+    assert f"version {faulty.version} not promoted: its forecasts break rules" in text
+    line = said.rows("ops.promotion").filter(challenger=faulty.version)
+    assert line["promoted"].to_list() == [False]
+    assert line["reason"].str.contains(f"{rule} in ").all()
+    assert Registry(said.config).version_of(CHAMPION) == champion
+
+
+def test_a_champion_that_breaks_a_rule_steps_back_for_the_baseline(said: Deployment, tmp_path: Path) -> None:
+    registry = Registry(said.config)
+    sound = registry.version_of(CHAMPION)
+    assert sound is not None
+    faulty = registered(said, -1.0, tmp_path)
+    registry.promote(faulty.version)
+    try:
+        status, text = said.run("score", "--date", AS_OF)
+        assert status == 0, text
+        assert text.count("warning: ") == 1
+        assert f"marts.forecast_daily ds={AS_OF}: negative: found " in text
+        assert f"A fault of champion {faulty.version}, not of the data" in text
+        assert "the best baseline serves" in text
+        rows = forecasts(said)
+        assert rows.height == said.rows("features.advertiser_sequence").filter(ds=AS_OF).height * 2
+        assert rows["method"].str.starts_with("baseline:").all()
+        assert rows["model_version"].null_count() == rows.height
+        assert (rows["mean"] >= 0).all()
+        kept = said.rows("ops.validation").filter(check="negative", passed=False, table="marts.forecast_daily")
+        assert kept["severity"].to_list() == ["warning"]
+        lineage = said.warehouse.lineage("marts.forecast_daily")[AS_OF]
+        assert lineage["m2m.input.model.champion"] == "None"
+    finally:
+        registry.promote(sound)
+    assert said.run("score", "--date", AS_OF)[0] == 0
+    assert set(forecasts(said)["model_version"]) == {sound}
+
+
+def test_a_baseline_that_breaks_a_rule_too_ends_with_3_and_says_whose_fault_it_is(
+    said: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = forecasts(said).drop("run_id")
+    impossible = critical_rules({"impossible": ("no forecast", pl.col("point") >= 0)})
+    monkeypatch.setattr(pipelines.score, "forecast_rules", lambda spec: impossible)
+    status, text = said.run("score", "--date", AS_OF)
+    assert status == 3
+    assert "forecasts broke their own rules, by no fault of the data; nothing was published:" in text
+    assert "data error" not in text
+    assert f"marts.forecast_daily ds={AS_OF} scenario=feed: impossible: found " in text
+    assert forecasts(said).drop("run_id").equals(before)
+
+
+def test_the_backtest_names_who_makes_the_points_and_is_judged_by_group(trained: Deployment) -> None:
+    assert trained.run("train", "--date", AS_OF, "--from-scratch")[0] == 0
+    assert trained.run("backtest", "--date", AS_OF)[0] == 0
+    rows = trained.rows("marts.backtest")
+    assert rows.filter(pl.col("broken").is_not_null()).is_empty()
+    models = rows.filter(pl.col("forecaster").is_in([CHALLENGER, CHAMPION]))
+    assert models["method"].str.contains(r"^(m2m|blend:\w+(@0\.\d)?|baseline:\w+)(, |$)").all()
+    assert models.filter(scenario_id="*")["method"].str.contains("@").sum() == 0
+    assert (
+        rows.filter(~pl.col("forecaster").is_in([CHALLENGER, CHAMPION]))["method"].null_count()
+        == rows.height - models.height
+    )
+    groups = trained.rows("marts.backtest_value").filter(pl.col("figure").str.starts_with("group_"))
+    mine = groups.filter(forecaster=CHALLENGER, task="spend")
+    assert set(mine["scenario_id"]) == {"*"}
+    # Every series is active on four of five days: the fifth group, of two sizes.
+    assert set(mine["part"]) <= {51, 52, 53}
+    assert len(set(mine["part"])) > 1
+    overall = rows.filter(pl.col("cutoff").is_null(), forecaster=CHALLENGER, scenario_id="*", task="spend")
+    level = mine.filter(figure="group_level_90")
+    assert (level["value"] * level["n"]).sum() / level["n"].sum() == pytest.approx(overall["level_90"].item())
+    assert level["n"].sum() == overall["n"].item()
+    zeros = mine.filter(figure="group_zeros").join(mine.filter(figure="group_zero_points"), on="part")
+    assert zeros.height == len(set(mine["part"]))
