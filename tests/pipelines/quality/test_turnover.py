@@ -99,6 +99,15 @@ def test_in_the_first_week_nearly_all_must_have_changed(config: Config, tmp_path
     assert _judged(config, tmp_path, every, day(1), day(1)) == {(day(1), "changed_ids"): 1.0}
 
 
+def test_rows_of_no_day_of_the_run_count_for_nobody(config: Config) -> None:
+    turnover = Turnover.of(config, [], schema_to_pyarrow(performance_daily(config).schema()), day(0), day(1))
+    good = _frame(_days(IDS, 0, 1))
+    odd = _frame([(date(1900, 1, 1), IDS[0], 1.0), (date(2199, 1, 1), "x", 1.0)])
+    nobody = good.head(1).with_columns(advertiser_id=pl.lit(None, pl.String))
+    counted = turnover.count(0, pl.concat([good, odd, nobody])).sort("ds", "counter")
+    assert counted.equals(turnover.count(0, good).sort("ds", "counter"))
+
+
 def test_a_bucket_that_got_no_row_has_lost_its_own(config: Config, tmp_path: Path) -> None:
     rows = _days([*IDS, "eight888"], 0, 9) + _days(["eight888"], 10, 10)
     assert _judged(config, tmp_path, rows, day(10), day(10)) == {}  # gone alone is for the volume to say
