@@ -61,16 +61,16 @@ def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse, daily: bo
         scenarios = None
         drafts = []
         if query := queries.get("staged.scenario"):
-            drafts.append(_stage(run, spark, warehouse, "staged.scenario", query, {}))
+            drafts.append(_stage(run, spark, warehouse, "staged.scenario", query, views, {}))
             scenarios = known_scenarios(spark, query)
         if query := queries.get("staged.advertiser"):
-            drafts.append(_stage(run, spark, warehouse, "staged.advertiser", query, {}))
+            drafts.append(_stage(run, spark, warehouse, "staged.advertiser", query, views, {}))
         if query := queries.get("staged.behavior_daily"):
             amounts = dict.fromkeys(config.behavior_names, "count")
-            drafts.append(_stage(run, spark, warehouse, "staged.behavior_daily", query, amounts, scenarios))
+            drafts.append(_stage(run, spark, warehouse, "staged.behavior_daily", query, views, amounts, scenarios))
         amounts = {metric.name: str(metric.kind) for metric in config.performance}
         query = queries["staged.performance_daily"]
-        performance = _stage(run, spark, warehouse, "staged.performance_daily", query, amounts, scenarios)
+        performance = _stage(run, spark, warehouse, "staged.performance_daily", query, views, amounts, scenarios)
         checks = [*performance.checks, *turnover_rules(config, daily)]
         drafts.append(replace(performance, checks=checks, volume="critical" if daily else "warning"))
     except (PySparkException, Py4JJavaError) as error:
@@ -179,6 +179,7 @@ def _stage(
     warehouse: Warehouse,
     name: str,
     query: Query,
+    views: list[View],
     amounts: dict[str, str],
     scenarios: frozenset[str] | None = None,
 ) -> Draft:
@@ -207,7 +208,8 @@ def _stage(
     try:
         report = buckets.map_frame(frame, config.dataset.buckets, partial(write_staged, target, turnover=turnover))
     except (PySparkException, Py4JJavaError) as error:
-        raise query.explain(spark, error) or error from None
+        # Raw values first: the SQL only met them.
+        raise explain_failure(views, error) or query.explain(spark, error) or error from None
     refuse_misuse(query, report)
     if turnover:
         report = with_turnover(run, spark, warehouse, turnover, report)
