@@ -25,6 +25,8 @@ def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     it has them, and so is each Airflow setting that does not follow from them.
     """
     home = Path(base.get("M2M_HOME") or REPOSITORY / ".m2m").resolve()
+    if {*"%?"} & {*str(home)}:  # stages work there; Airflow puts the path into URIs and templates as it is
+        sys.exit(f"Airflow cannot keep its state below a path with % or ?: {home}; set M2M_HOME to another folder")
     airflow_port = base.get("AIRFLOW_PORT", "8080")
     no_proxy = ",".join(filter(None, [base.get("NO_PROXY") or base.get("no_proxy"), "localhost", "127.0.0.1"]))
     # Never taken from ``base``: a shell that has the variables of another home or port would mix the two.

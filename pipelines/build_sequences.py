@@ -29,8 +29,8 @@ from pipelines.spark.buckets import REPORT
 from pipelines.spark.session import spark_session
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between
-from pipelines.warehouse.files import DataFile, fingerprint, read_files
-from pipelines.warehouse.pins import Reads
+from pipelines.warehouse.files import DataFile, fingerprint, lost, read_files
+from pipelines.warehouse.pins import Pin, Reads
 from pipelines.warehouse.sequences import SERIES, TABLE, WEEK_TABLE, history_start, week_days, week_ends
 
 _EPOCH = date(1970, 1, 1)
@@ -196,7 +196,7 @@ def plan_weeks(config: Config, reads: Reads, ends: list[date]) -> dict[int, list
         for file in reads.pin(name).files(min(end_of), ends[-1]):
             inputs[file.bucket, end_of[file.ds]][name].append(file)
     stored = reads.pin(WEEK_TABLE)
-    there = {file.identity: file for file in stored.files(ends[0], ends[-1])}
+    there = {file.identity: file for file in _there(stored, ends)}
     weeks: dict[int, list[Week]] = defaultdict(list)
     for (bucket, end), files in sorted(inputs.items(), key=lambda item: item[0]):
         of_files = (f"{name} {file.ds} {file.fingerprint}" for name in files for file in files[name])
@@ -207,13 +207,20 @@ def plan_weeks(config: Config, reads: Reads, ends: list[date]) -> dict[int, list
     return dict(weeks)
 
 
+def _there(weeks: Pin, ends: list[date]) -> list[DataFile]:
+    """The files of the parts; one that is lost is made again."""
+    files = weeks.files(ends[0], ends[-1])
+    gone = lost(files)
+    return [file for file in files if file.path not in gone]
+
+
 def _changed(reads: Reads, ends: list[date], weeks: dict[int, list[Week]]) -> list[date]:
     """Partitions of features.sequence_week that are not yet what the staged rows make them."""
     wanted, stored = defaultdict(set), defaultdict(set)
     for bucket, parts in weeks.items():
         for week in parts:
             wanted[week.end].add((week.end, bucket, week.made_from))
-    for file in reads.pin(WEEK_TABLE).files(ends[0], ends[-1]):
+    for file in _there(reads.pin(WEEK_TABLE), ends):
         stored[file.ds].add(file.identity)
     return [end for end in ends if wanted[end] != stored[end]]
 

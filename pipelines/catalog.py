@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import ConfigError
+from pipelines.paths import sqlite_uri
 from pipelines.toml_tables import Keys, Text
 
 TYPES = ("sql", "rest", "hive", "glue", "dynamodb", "bigquery")  # in-memory would be empty for the next stage
@@ -25,6 +26,7 @@ _KNOWN = (
     " view-endpoints-supported rest-page-size namespace-separator"  # rest
     " table-name ugi lock-check-min-wait-time lock-check-max-wait-time lock-check-retries"  # dynamodb, hive
 ).split()
+PREFIX = "namespace_prefix"  # ours, and no catalog's
 _PREFIXES = ("rest.", "auth.", "ssl.", "header.", "glue.", "dynamodb.", "hive.", "gcp.bigquery.")
 _TABLES = ("auth", "ssl")  # what the REST catalog expects as tables in tables
 
@@ -38,7 +40,7 @@ class CatalogTable:
         files = tuple(
             v for k, v in vars(io).items() if k.isupper() and isinstance(v, str) and re.match("[a-z0-9]+[.]", v)
         )
-        return Keys((*_KNOWN, *files), _PREFIXES).fault(table) or _fault(
+        return Keys((*_KNOWN, PREFIX, *files), _PREFIXES).fault(table) or _fault(
             {key: str(text) for key, text in table.items() if not text.refers},
             late=any(t.refers for t in table.values()),
         )
@@ -53,9 +55,10 @@ def properties(table: dict[str, Text], home: Path) -> dict[str, Any]:
     given = {key: text.resolve() for key, text in table.items()}
     if fault := _fault(given):
         raise ConfigError(f"[warehouse]: {fault}")
+    given.pop(PREFIX, None)
     own = {} if "py-catalog-impl" in given else {"type": _type_of(given)}
     if own.get("type") == "sql":
-        own |= {"uri": f"sqlite:///{home}/catalog.db", "warehouse": f"file://{home}/warehouse"}
+        own |= {"uri": f"{sqlite_uri(home / 'catalog.db')}?timeout=30", "warehouse": str(home / "warehouse")}
     nested: dict[str, Any] = {}
     for key, value in (own | given).items():
         path = key.split(".") if key.split(".")[0] in _TABLES else [key]
@@ -91,6 +94,8 @@ def _fault(given: dict[str, str], late: bool = False) -> str:
         return f'missing key "uri", which a catalog of type {kind} needs'
     if uri and relative_sqlite(uri):
         return "uri: write an absolute path, sqlite:////folder/catalog.db; a stage may start anywhere"
+    if not re.fullmatch("([A-Za-z_][A-Za-z0-9_]*)?", given.get(PREFIX, "")):
+        return f"{PREFIX}: expected letters, digits and underscores, or an empty text"
     if kind != "rest" and not re.match("[a-z0-9]+://|/", given.get("warehouse", "/")):
         return "warehouse: expected an address as s3://bucket/folder, or an absolute path"
     return ""

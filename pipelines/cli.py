@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import select
+import shlex
 import subprocess
 import sys
+import tempfile
+import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
@@ -17,7 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipelines.config import Config, load_config
-from pipelines.errors import EXIT_DATA, EXIT_STOPPED, EXIT_UNREAD, EXIT_USAGE, ConfigError, DataError, plain
+from pipelines.errors import EXIT_DATA, EXIT_STOPPED, EXIT_UNREAD, EXIT_USAGE, ConfigError, plain
+from pipelines.failures import anchor, tell
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,61 @@ class Run:
 
     def say(self, message: str) -> None:
         """One progress line."""
-        print(plain(f"{self.stage} {self.ds}: {message}"), flush=True)
+        line = plain(f"{self.stage} {self.ds}: {message}")
+        print(line, flush=True)
+        LOG.write(line)
 
 
 def warn(message: str) -> None:
     """One line of warning; the run goes on."""
-    print(plain(f"warning: {message}"), file=sys.stderr, flush=True)
+    line = plain(f"warning: {message}")
+    print(line, file=sys.stderr, flush=True)
+    LOG.write(line)
+
+
+class Log:
+    """What this process said and published, kept in a file of its own below the data set's home.
+
+    The file is made with the first line; where that fails, it is made in the folder for temporary files.
+    """
+
+    def __init__(self) -> None:
+        self.begin("", [])
+
+    def begin(self, name: str, arguments: Sequence[str]) -> None:
+        """A command starts, of which the data set is not known yet."""
+        self.name, self._head = name, " ".join([name, *arguments])
+        self._path = Path(tempfile.gettempdir()) / f"m2m-{name}-{os.getpid()}.log"
+        self._tables: list[str] = []
+
+    def of(self, home: Path, run_id: str = "") -> None:
+        """Where it is kept from now on."""
+        now = datetime.now(UTC)
+        self._path = home / "logs" / f"{run_id or f'{self.name}-{now:%Y-%m-%d-%H%M%S}-{os.getpid()}'}.log"
+
+    def write(self, text: str) -> Path | None:
+        """Add a line or more; returns the file, None if there can be none."""
+        for path in (self._path, Path(tempfile.gettempdir()) / self._path.name):
+            with contextlib.suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                    if self._head:
+                        print(f"{plain(self._head)}    {code_version()}", file=file)
+                    print(_plain_lines(text), file=file)
+                self._path, self._head = path, ""
+                return path
+        return None
+
+    def commit(self, table: str) -> None:
+        """Note that a table was published."""
+        self._tables.append(table)
+
+    def published(self) -> str:
+        """What readers see of this run, in words."""
+        return f"published before it: {', '.join(self._tables)}" if self._tables else "nothing was published"
+
+
+LOG = Log()
 
 
 @cache
@@ -80,6 +134,7 @@ def stage_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--date", type=day, help="the day to process, YYYY-MM-DD (UTC); the as-of date of what is written"
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure (the log has it anyway)")
     return parser
 
 
@@ -97,6 +152,7 @@ def config_of(arguments: argparse.Namespace) -> Config:
             raise ConfigError(f"{day} is before the data starts: [dataset] first_day = {config.dataset.first_day}")
         if day > today:
             raise ConfigError(f"{day} is in the future: today is {today} (UTC)")
+    LOG.of(config.home)
     return config
 
 
@@ -115,32 +171,43 @@ def run_of(stage: str, arguments: argparse.Namespace) -> Run:
         raise ConfigError("no date: give --date YYYY-MM-DD")
     if last < first:
         raise ConfigError(f"the range {first}..{last} ends before it starts")
-    return Run(f"{stage}-{last}-{uuid.uuid4().hex[:8]}", stage, config, first, last)
+    run = Run(f"{stage}-{last}-{uuid.uuid4().hex[:8]}", stage, config, first, last)
+    LOG.of(config.home, run.run_id)
+    return run
 
 
 def exit_status(stage: Callable[[list[str] | None], int | None], argv: list[str] | None = None) -> int:
-    """Run a stage and turn its errors into an exit status and words on stderr: 0 done, 2 wrong use, 3 bad data. A stage
-    may return another one."""
+    """Run a stage and turn its errors into an exit status and words on stderr: 0 done, 2 wrong use, 3 bad data, 1 all
+    else. A stage may return another one. The traceback is kept in the run's log, and shown with --debug."""
+    arguments = sys.argv[1:] if argv is None else argv
+    name = Path(sys.argv[0]).stem if stage.__module__ == "__main__" else stage.__module__.rpartition(".")[2]
+    LOG.begin(name, arguments)
     try:
         status = stage(argv) or 0
         sys.stdout.flush()  # here, where a reader that has gone is no failure
         return status
-    except ConfigError as error:
-        print(f"configuration error: {plain(error)}", file=sys.stderr, flush=True)
-        return EXIT_USAGE
-    except DataError as error:
-        print(f"{error.title}:", *map(plain, error.lines), sep="\n  ", file=sys.stderr, flush=True)
-        return EXIT_DATA
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr, flush=True)
+        print(f"stopped; {LOG.published()}", file=sys.stderr, flush=True)
         return EXIT_STOPPED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, one line says what to do, and the log has the rest
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return EXIT_UNREAD
-        # On the driver or inside a worker: either way the words are in the text, and the trace says the rest.
-        if "No space left on device" in str(error):
-            print("disk full, nothing was published: make room and run again. What was writing:", file=sys.stderr)
-        raise
+        told, trace = tell(error), traceback.format_exc()
+        log = LOG.write(trace)
+        if not log or "--debug" in arguments:
+            print(_plain_lines(trace), file=sys.stderr)
+        if told.status == EXIT_USAGE:
+            print(f"{told.heading}: {plain(told.lines[0])}", file=sys.stderr, flush=True)
+            return told.status
+        again = [f"again: python -m pipelines.{name} {shlex.join(arguments)}"] if told.status != EXIT_DATA else []
+        where = f"what to do: docs/operations.md#{anchor(told.section)}; the whole of it: {log or 'above'}"
+        lines = [f"{told.heading}, {LOG.published()}:", *told.lines, *again, where]
+        print("\n  ".join(map(plain, lines)), file=sys.stderr, flush=True)
+        return told.status
+
+
+def _plain_lines(text: str) -> str:
+    return "\n".join(map(plain, text.splitlines()))
 
 
 def _nobody_reads() -> bool:

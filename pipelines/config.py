@@ -21,6 +21,7 @@ from m2m_model.config import ACTIVE, Days, Matching, ModelConfig, Name, Task, Tr
 from m2m_model.data.spec import SequenceSpec
 from pipelines import catalog
 from pipelines.errors import ConfigError
+from pipelines.paths import sqlite_uri
 from pipelines.toml_tables import Entries, Keys, Text, build, nearest
 
 Kind = Literal["count", "money", "ratio"]
@@ -373,9 +374,15 @@ class Config:
         return catalog.properties(self.warehouse, self.home)
 
     @property
+    def namespace_prefix(self) -> str:
+        """What the catalog's namespaces begin with, so that data sets can share a catalog or a warehouse."""
+        declared = self.warehouse.get(catalog.PREFIX)
+        return f"{self.dataset.name}_" if declared is None else declared.resolve()
+
+    @property
     def mlflow_uri(self) -> str:
         declared = self.mlflow.tracking_uri
-        return declared.resolve() if declared else f"sqlite:///{m2m_home()}/mlflow.db"
+        return declared.resolve() if declared else sqlite_uri(m2m_home() / "mlflow.db")
 
 
 def m2m_home() -> Path:

@@ -1,5 +1,8 @@
 """The two errors a person can mend, the exit status each one ends a stage with, and how words reach a terminal."""
 
+from __future__ import annotations
+
+import re
 from collections.abc import Sequence
 
 EXIT_USAGE = 2
@@ -19,7 +22,7 @@ class DataError(Exception):
     ``lines`` holds one line per failure, each naming table, date, check, column, scenario, count and an example.
     """
 
-    title = "data error, nothing was published"
+    title = "data error"
 
     def __init__(self, lines: str | Sequence[str]) -> None:
         self.lines = [lines] if isinstance(lines, str) else list(lines)
@@ -29,7 +32,14 @@ class DataError(Exception):
 class ForecastError(DataError):
     """What was forecast broke the rules of forecasts: a fault of the model or of the program, not of the data."""
 
-    title = "forecasts broke their own rules, by no fault of the data; nothing was published"
+    title = "forecasts broke their own rules, by no fault of the data"
+
+
+def said_by_worker(text: str) -> DataError | None:
+    """The error that a kernel raised on a Spark worker: on the driver it is the last line of a traceback in another
+    error's text."""
+    found = re.search(r"^pipelines\.errors\.DataError: (.*)$", text, re.MULTILINE)
+    return DataError(found[1]) if found else None
 
 
 _HIDDEN: dict[str, str] = {}  # values from the environment, and the references that are shown instead

@@ -4,8 +4,9 @@ Reads every table's metadata and lists its folder; the same for the data set's `
 nothing and shows what would go. A snapshot is kept when it is younger than [maintenance] keep_snapshots_days, is the
 newest, or was read by a kept snapshot, the champion or the challenger: every kept run can be replayed. A file is
 removed when no kept snapshot refers to it and it is older than [maintenance] keep_files_hours: younger ones may belong
-to a run that has not committed yet.
-Fails (2) on wrong use.
+to a run that has not committed yet. With --restore it looks into one table's metadata alone, and writes to the catalog
+which of it is the newest that can be read.
+Fails (2) on wrong use, or when a table's folder is another's as well; (3) when there is nothing to restore.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from pyiceberg.table.snapshots import Snapshot
 
 from pipelines.cli import config_of, exit_status, stage_parser
 from pipelines.config import Config
+from pipelines.errors import ConfigError
 from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
+from pipelines.paths import filesystem
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import INPUT, properties_of
+from pipelines.warehouse.repair import foreign_metadata, restore
 from pipelines.warehouse.tables import DECLARATIONS
 
 
@@ -41,8 +45,18 @@ class Plan:
 
 
 def plan(warehouse: Warehouse, pinned: Mapping[str, set[int]], now: float) -> list[Plan]:
-    """What may go, as of ``now`` (seconds); ``pinned`` snapshots per table are kept whatever their age."""
+    """What may go, as of ``now`` (seconds); ``pinned`` snapshots per table are kept whatever their age.
+
+    Raises:
+        ConfigError: the folder of a table holds another one's metadata, so that its files may be the other's.
+    """
     tables = {name: warehouse.table(name) for name in DECLARATIONS if warehouse.exists(name)}
+    for name, table in tables.items():
+        if other := foreign_metadata(table):
+            raise ConfigError(
+                f"{name}: {table.location()} is another table's folder as well, and nothing can tell whose its files "
+                f"are: {other}. Nothing was removed. Load one of the two anew with a [warehouse] namespace_prefix"
+            )
     settings = warehouse.config.maintenance
     kept = kept_snapshots(tables, pinned, now - timedelta(days=settings.keep_snapshots_days).total_seconds())
     oldest = now - timedelta(hours=settings.keep_files_hours).total_seconds()
@@ -80,7 +94,7 @@ def kept_snapshots(
 
 def orphans(table: IcebergTable, kept: set[int], oldest: float) -> list[FileInfo]:
     """Files in the table's folder, older than ``oldest``, that no kept snapshot refers to."""
-    filesystem, root = FileSystem.from_uri(table.location())
+    store, root = filesystem(table.location())
     referenced = {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
     for snapshot in table.snapshots():
         if snapshot.snapshot_id in kept:
@@ -89,8 +103,8 @@ def orphans(table: IcebergTable, kept: set[int], oldest: float) -> list[FileInfo
                 referenced.add(manifest.manifest_path)
                 entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
                 referenced.update(entry.data_file.file_path for entry in entries)
-    inner = {FileSystem.from_uri(path)[1] for path in referenced}
-    found = filesystem.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
+    inner = {filesystem(path)[1] for path in referenced}
+    found = store.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
     return [
         info
         for info in found
@@ -105,19 +119,19 @@ def apply(warehouse: Warehouse, plans: list[Plan], now: float) -> None:
         if found.expired:
             warehouse.table(found.table).maintenance.expire_snapshots().by_ids(found.expired).commit()
         table = warehouse.table(found.table)
-        filesystem, root = FileSystem.from_uri(table.location())
+        store, root = filesystem(table.location())
         for info in orphans(table, {s.snapshot_id for s in table.snapshots()}, oldest):
-            filesystem.delete_file(info.path)
-        _remove_empty_folders(filesystem, root, oldest)
+            store.delete_file(info.path)
+        _remove_empty_folders(store, root, oldest)
 
 
 def dead_runs(config: Config, now: float) -> list[Path]:
-    """Folders of runs (training shards, checkpoints, plots) that nothing has written to for as long as a snapshot is
-    kept."""
+    """Folders of runs (training shards, checkpoints, plots) and logs that nothing has written to for as long as a
+    snapshot is kept."""
     oldest = now - timedelta(days=config.maintenance.keep_snapshots_days).total_seconds()
-    folders = [path for parent in ("runs", "training") for path in (config.home / parent).glob("*") if path.is_dir()]
-    newest = {path: max((file.stat().st_mtime for file in (path, *path.rglob("*"))), default=now) for path in folders}
-    return sorted(path for path in folders if newest[path] < oldest)
+    left = [path for parent in ("runs", "training", "logs") for path in (config.home / parent).glob("*")]
+    newest = {path: max((file.stat().st_mtime for file in (path, *path.rglob("*"))), default=now) for path in left}
+    return sorted(path for path in left if newest[path] < oldest)
 
 
 def pinned_by_models(registry: Registry) -> dict[str, set[int]]:
@@ -140,7 +154,7 @@ def report(plans: list[Plan], runs: list[Path]) -> list[str]:
             f"refers to: {len(found.orphans)}, {size / 2**20:.1f} MiB"
         )
         lines += [f"    e.g. {info.path}" for info in found.orphans[:1]]
-    lines.append(f"  folders of runs long over: {len(runs)}" + (f", e.g. {runs[0]}" if runs else ""))
+    lines.append(f"  folders and logs of runs long over: {len(runs)}" + (f", e.g. {runs[0]}" if runs else ""))
     return lines
 
 
@@ -152,22 +166,32 @@ def _inputs(snapshot: Snapshot) -> list[tuple[str, int]]:
     ]
 
 
-def _remove_empty_folders(filesystem: FileSystem, root: str, oldest: float) -> None:
+def _remove_empty_folders(store: FileSystem, root: str, oldest: float) -> None:
     """Folders that held a run's files; a young one may be about to be filled. Object stores have none."""
-    found = filesystem.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
+    found = store.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
     filled = {parent for info in found if info.type == FileType.File for parent in map(str, Path(info.path).parents)}
     for info in sorted(found, key=lambda info: -len(info.path)):
         young = info.mtime is not None and info.mtime.timestamp() >= oldest
         if info.type == FileType.Directory and info.path not in filled and not young:
-            filesystem.delete_dir(info.path)
+            store.delete_dir(info.path)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__ or "")
     parser.add_argument("--apply", action="store_true", help="remove what would go (default: only show it)")
+    parser.add_argument(
+        "--restore",
+        metavar="TABLE",
+        choices=("all", *DECLARATIONS),
+        help="instead: let the catalog name the newest state of a table (or of all) that can be read",
+    )
     arguments = parser.parse_args(argv)
     config = config_of(arguments)
     warehouse, now = Warehouse(config), time.time()
+    if arguments.restore:
+        names = DECLARATIONS if arguments.restore == "all" else [arguments.restore]
+        print("\n".join(restore(warehouse, name) for name in names))
+        return
     plans, runs = plan(warehouse, pinned_by_models(Registry(config)), now), dead_runs(config, now)
     settings = config.maintenance
     print(
@@ -177,8 +201,8 @@ def main(argv: list[str] | None = None) -> None:
     print("\n".join(report(plans, runs)))
     if arguments.apply:
         apply(warehouse, plans, now)
-        for folder in runs:
-            shutil.rmtree(folder, ignore_errors=True)
+        for path in runs:
+            path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
         print("done")
     else:
         print("nothing was removed; --apply does it")

@@ -21,12 +21,13 @@ from m2m_model.config import ACTIVE
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.errors import DataError
 from pipelines.quality.publish import Draft, publish
+from pipelines.spark.buckets import frame_of
 from pipelines.spark.session import spark_session
 from pipelines.spark.sql_files import SHARED, run_sql
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between
-from pipelines.warehouse.files import DataFile, read_files
-from pipelines.warehouse.pins import Pin, Reads
+from pipelines.warehouse.files import read_files
+from pipelines.warehouse.pins import Reads
 
 TABLE = "marts.forecast_quality"
 _ACTIVE = "_active"  # beside metrics of any name
@@ -61,8 +62,8 @@ def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame
             f"expected 0. First: {missing[0]}. Stage them with: python -m pipelines.stage_sources "
             f"--config {config.path} --from {missing[0]} --to {missing[-1]}"
         )
-    _view(spark, forecasts, published).createOrReplaceTempView("forecast_daily")
-    performance = _view(spark, performed.files(days[0], days[-1]), performed)
+    frame_of(spark, forecasts, published.schema).createOrReplaceTempView("forecast_daily")
+    performance = frame_of(spark, performed.files(days[0], days[-1]), performed.schema)
     metrics = [F.col(name) for name in config.metric_names]
     active = F.greatest(*metrics) if len(metrics) > 1 else metrics[0]
     performance.withColumn(_ACTIVE, active).createOrReplaceTempView("performance_daily")
@@ -97,13 +98,6 @@ def _actual_total(run: Run, spark: SparkSession, as_of: date, horizon: int) -> D
         for task in run.config.task
     ]
     return reduce(DataFrame.unionByName, parts)
-
-
-def _view(spark: SparkSession, files: list[DataFile], of: Pin) -> DataFrame:
-    """The planned files as a Spark frame; with no file, no rows."""
-    if files:
-        return spark.read.parquet(*(file.path for file in files))
-    return spark.createDataFrame(of.schema.empty_table())
 
 
 def main(argv: list[str] | None = None) -> None:

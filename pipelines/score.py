@@ -119,7 +119,7 @@ def churn_risk(
     run: Run, spark: SparkSession, warehouse: Warehouse, forecasts: Sequence[DataFile], active: str
 ) -> list[DataFile]:
     """Files of who may leave, from those of the forecasts; ``active`` is the task whose zero means leaving."""
-    spark.read.parquet(*(file.path for file in forecasts)).createOrReplaceTempView("forecast_daily")
+    buckets.frame_of(spark, forecasts, warehouse.arrow_schema(TABLE)).createOrReplaceTempView("forecast_daily")
     path = SHARED / "marts" / "churn_risk.sql"
     found = run_sql(spark, path, as_of=run.ds, active_task=active, money_task=run.config.money_task)
     key, schema = warehouse.declared(RISK_TABLE).key, warehouse.arrow_schema(RISK_TABLE)

@@ -116,7 +116,7 @@ class Deployment:
 
     folder: Path
     capture: Callable[[], str]
-    start_spark: Callable[[], object]
+    start_spark: Callable[[], object] = object  # by default each stage starts its own
 
     @property
     def toml(self) -> Path:

@@ -38,6 +38,7 @@ from m2m_model.forecasts.forecasts import FIGURES
 from pipelines.config import ALL_SCENARIOS, Config, m2m_home
 from pipelines.errors import DataError, plain
 from pipelines.locks import locked
+from pipelines.paths import sqlite_path
 from pipelines.warehouse.tables import sequence_columns
 
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -68,10 +69,9 @@ class Registry:
         self.name = f"m2m_{config.dataset.name}"
         self._config = config
         mlflow.set_tracking_uri(config.mlflow_uri)
-        local = config.mlflow_uri.startswith("sqlite:///")
-        home = Path(config.mlflow_uri.removeprefix("sqlite:///")).parent if local else m2m_home()
+        database = sqlite_path(config.mlflow_uri)
         # The first of two that start at once makes the database's tables; the other waits for them.
-        with locked(home / "mlflow.lock") if local else nullcontext():
+        with locked(database.with_suffix(".lock")) if database else nullcontext():
             self.client = mlflow.MlflowClient()
             self.client.search_experiments(max_results=1)
 
@@ -80,8 +80,8 @@ class Registry:
         found = self.client.get_experiment_by_name(self.name)
         if found:
             return str(found.experiment_id)
-        local = self._config.mlflow_uri.startswith("sqlite:")
-        location = f"file://{m2m_home()}/mlartifacts/{self.name}" if local else None
+        local = sqlite_path(self._config.mlflow_uri)
+        location = (m2m_home() / "mlartifacts" / self.name).as_uri() if local else None
         try:
             return str(self.client.create_experiment(self.name, artifact_location=location))
         except MlflowException:  # another process was first
@@ -121,7 +121,7 @@ class Registry:
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(_LOADER),
-            artifacts={"model": str(folder)},
+            artifacts={"model": folder.absolute().as_uri()},
             code_paths=[str(Path(m2m_model.__file__).parent)],
             signature=_signature(self._config),
             pip_requirements=[

@@ -13,8 +13,9 @@ import polars as pl
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
-from pipelines.warehouse.files import DataFile
+from pipelines.warehouse.files import DataFile, read_files
 
 REPORT = pl.Schema(
     {
@@ -80,6 +81,18 @@ def map_frame(frame: DataFrame, buckets: int, kernel: Callable[[int, pl.DataFram
 
     placed = frame.repartitionById(buckets, F.coalesce("bucket", F.lit(0)))
     return _gather(placed, run, REPORT)
+
+
+def frame_of(spark: SparkSession, files: Sequence[DataFile], schema: pa.Schema) -> DataFrame:
+    """The rows of data files of one table as a Spark frame; workers read them as every other reader does."""
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for index in batch.column("id").to_pylist():
+                yield from read_files([files[index]], schema).to_arrow().cast(schema).to_batches()
+
+    placed = spark.range(0, len(files), 1, tasks(spark, len(files)))
+    return placed.mapInArrow(read, from_arrow_schema(schema))
 
 
 def file_row(file: DataFile) -> pl.DataFrame:

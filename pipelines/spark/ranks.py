@@ -22,6 +22,7 @@ from pyspark.ml.torch.distributor import TorchDistributor
 
 from m2m_model.training.loop import train_rank
 from m2m_model.training.progress import TrainResult
+from pipelines.cli import LOG, warn
 from pipelines.config import Distributor
 from pipelines.errors import DataError
 
@@ -64,15 +65,15 @@ def train_on_ranks(settings: Distributor, run_dir: Path, resume: bool, arguments
             first = first_error(errors)
             if first and first["type"] == "ValueError":
                 raise DataError(f"training: {first['message']}") from None
-            words = f"rank {first['rank']}: {first['traceback']}" if first else f"no rank left a word; {error}"
-            if attempt == settings.attempts:
-                raise RankError(
-                    f"training failed {attempt} times. First failure of the last attempt: {words}"
-                ) from error
-            print(
-                f"train: attempt {attempt} of {settings.attempts} failed, going on from the checkpoint. {words}",
-                flush=True,
+            LOG.write(first["traceback"] if first else str(error))
+            words = (
+                f"rank {first['rank']}: {first['type']}: {first['message']}"
+                if first
+                else f"no rank left a word; {error}"
             )
+            if attempt == settings.attempts:
+                raise RankError(f"training failed {attempt} times; the last time, first: {words}") from error
+            warn(f"train: attempt {attempt} of {settings.attempts} failed, going on from the checkpoint: {words}")
     raise AssertionError("unreachable")
 
 

@@ -14,27 +14,37 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
     NamespaceAlreadyExistsError,
     NoSuchTableError,
     TableAlreadyExistsError,
+    ValidationError,
     ValidationException,
 )
 from pyiceberg.expressions import BooleanExpression, Or
 from pyiceberg.io.pyarrow import parquet_file_to_data_file, schema_to_pyarrow
 from pyiceberg.table import Table as IcebergTable
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.orm import Session
 
+from pipelines.catalog import PREFIX
+from pipelines.cli import LOG
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
+from pipelines.paths import local_path
 from pipelines.warehouse.days import ranges
-from pipelines.warehouse.files import DataFile, write_file
+from pipelines.warehouse.files import NO_DAY, DataFile, lost, write_file
 from pipelines.warehouse.pins import EMPTY_DAY, REPLACED, Pin, between, properties_of, replaced
+from pipelines.warehouse.repair import foreign_metadata
 from pipelines.warehouse.tables import DECLARATIONS, Table
 
 BUCKETS = "m2m.buckets"  # table property: how many buckets its days are split into
@@ -47,7 +57,7 @@ class Warehouse:
     def __init__(self, config: Config) -> None:
         self.config = config
         config.home.mkdir(parents=True, exist_ok=True)
-        self.catalog: Catalog = load_catalog(config.dataset.name, **config.catalog_properties)
+        self.catalog = _open_catalog(config)
         self._plans: dict[tuple[str, int | None, date | None, date | None], list[Any]] = {}
 
     def declared(self, name: str) -> Table:
@@ -64,30 +74,64 @@ class Warehouse:
         """The Iceberg table, for a writer: created on first use.
 
         Raises:
-            ConfigError: its columns or buckets are not those that the configuration declares now.
+            ConfigError: its columns or buckets are not those that the configuration declares now; it is not of this
+                home, or its folder is another table's.
+            DataError: its metadata is gone or damaged.
         """
-        if found := self._stored(name):
-            return found
-        declared = self.declared(name)
-        with contextlib.suppress(NamespaceAlreadyExistsError):
-            self.catalog.create_namespace(name.split(".")[0])
-        with contextlib.suppress(TableAlreadyExistsError):
-            return self.catalog.create_table(
-                name,
-                declared.schema(),
-                partition_spec=declared.partition_spec(),
-                properties={"comment": declared.doc, "write.metadata.delete-after-commit.enabled": "true"}
-                | self._buckets(declared),
-            )
-        return self.table(name)
+        declared, identifier = self.declared(name), self._identifier(name)
+        for attempt in range(COMMIT_ATTEMPTS):
+            if found := self._stored(name):
+                return found
+            time.sleep(0.1 * attempt)
+            # Another process may be making either of them: whoever is second takes what is there.
+            with contextlib.suppress(NamespaceAlreadyExistsError, IntegrityError):
+                self.catalog.create_namespace(identifier.split(".")[0])
+            with contextlib.suppress(TableAlreadyExistsError, IntegrityError):
+                made = self.catalog.create_table(
+                    identifier,
+                    declared.schema(),
+                    partition_spec=declared.partition_spec(),
+                    properties={"comment": declared.doc, "write.metadata.delete-after-commit.enabled": "true"}
+                    | self._buckets(declared),
+                )
+                if other := foreign_metadata(made):
+                    self.catalog.drop_table(identifier)
+                    made.io.delete(made.metadata_location)
+                    raise ConfigError(
+                        f"{name}: {made.location()} holds another table already, of a data set of the same name or of "
+                        f"a catalog that is lost: {other}. Give this one a [warehouse] namespace_prefix of its own, or "
+                        f"take that one over: python -m pipelines.maintain --config {self.config.path} --restore {name}"
+                    )
+                return made
+        raise AssertionError(f"{name}: neither there nor made")
+
+    def _identifier(self, name: str) -> str:
+        """What the catalog calls the table."""
+        return f"{self.config.namespace_prefix}{name}"
 
     def _stored(self, name: str) -> IcebergTable | None:
         """The Iceberg table as it is now; None if nobody has written to it."""
-        declared = self.declared(name)
+        declared, metadata = self.declared(name), next(iter(self.metadata_locations(name)), None)
+        if metadata:
+            self._refuse_another_home(name, metadata)
         try:
-            table = self.catalog.load_table(name)
+            table = self.catalog.load_table(self._identifier(name))
         except NoSuchTableError:
+            if PREFIX not in self.config.warehouse and self.catalog.table_exists(name):
+                raise ConfigError(
+                    f"{name}: the catalog holds the table as version 0.1 named it, without the data set. To go on with "
+                    f'it: [warehouse] namespace_prefix = ""; to load anew beside it: namespace_prefix = '
+                    f"\"{self.config.namespace_prefix}\". See docs/operations.md, 'Upgrade from 0.1'."
+                ) from None
             return None
+        except (FileNotFoundError, ValidationError, ValueError) as error:
+            if not metadata:
+                raise
+            how = "gone" if isinstance(error, FileNotFoundError) else "damaged"
+            raise DataError(
+                f"{name}: its metadata file is {how}: {metadata}. Take the newest state that can be read: "
+                f"python -m pipelines.maintain --config {self.config.path} --restore {name}"
+            ) from error
         stored = [(field.name, str(field.field_type)) for field in table.schema().fields]
         wanted = [(field.name, str(field.field_type)) for field in declared.schema().fields]
         if stored != wanted:
@@ -111,9 +155,46 @@ class Warehouse:
         """The table property that says how its days are split; none for a table that is not."""
         return {BUCKETS: str(self.config.dataset.buckets)} if "bucket" in declared.partition else {}
 
+    def _refuse_another_home(self, name: str, metadata: str) -> None:
+        """Paths in metadata are absolute: state that was copied would be written where it was copied from."""
+        home, path = self.config.home, local_path(metadata)
+        if self.catalog.properties.get("warehouse") != str(home / "warehouse") or not path:
+            return  # the user's own arrangement
+        if not Path(path).resolve().is_relative_to(home.resolve()):
+            old = Path(path).parents[4]
+            raise ConfigError(
+                f"{name}: its files are in {old}, not in {home}: this home was copied or moved. Use it where it was; "
+                f"or, when it was moved, leave a link there: ln -s '{home}' '{old}'; or load it anew in an empty home"
+            )
+
     def exists(self, name: str) -> bool:
         """Whether the table was ever written to."""
-        return bool(self.catalog.table_exists(name))
+        return bool(self.catalog.table_exists(self._identifier(name)))
+
+    def metadata_locations(self, name: str) -> list[str]:
+        """The newest metadata file of a table and the one before it, if the catalog tells without reading them."""
+        if not isinstance(self.catalog, SqlCatalog):
+            return []
+        namespace, table = self._identifier(name).split(".")
+        chosen = select(IcebergTables.metadata_location, IcebergTables.previous_metadata_location).filter_by(
+            catalog_name=self.catalog.name, table_namespace=namespace, table_name=table
+        )
+        with Session(self.catalog.engine) as session:
+            return [location for row in session.execute(chosen) for location in row if location]
+
+    def metadata_folder(self, name: str) -> str:
+        """Where a table's metadata lies, whether or not the catalog knows of it."""
+        if known := self.metadata_locations(name):
+            return known[0].rpartition("/")[0]
+        return f"{self.catalog.properties['warehouse']}/{self._identifier(name).replace('.', '/')}/metadata"
+
+    def register(self, name: str, metadata: str) -> None:
+        """Let the catalog name this metadata file as the table's newest."""
+        identifier = self._identifier(name)
+        self.catalog.create_namespace_if_not_exists(identifier.split(".")[0])
+        with contextlib.suppress(NoSuchTableError):
+            self.catalog.drop_table(identifier)
+        self.catalog.register_table(identifier, metadata)
 
     def pin(self, name: str, snapshot_id: int | None = None) -> Pin:
         """The table as it is now, or as a snapshot of it was; a reader never creates one."""
@@ -166,7 +247,8 @@ class Warehouse:
         return [(int(snapshot.snapshot_id), replaced(snapshot)) for snapshot in self.pin(name).snapshots()]
 
     def commit(self, name: str, days: Iterable[date], files: Iterable[DataFile], properties: Mapping[str, str]) -> int:
-        """Replace whole days of a table by ``files``, in one snapshot with ``properties`` as lineage.
+        """Replace whole days of a table by ``files``, in one snapshot with ``properties`` as lineage; without days, add
+        the files.
 
         A file that the day already has, by its fingerprint, is kept: its path stays. A concurrent writer of the same
         days makes PyIceberg refuse; then the commit is planned anew and repeated, so that the later of two runs wins
@@ -181,7 +263,6 @@ class Warehouse:
         """
         files, days = list(files), list(days)
         folded = ranges(days)
-        where = reduce(Or, (between(first, last) for first, last in folded))
         filled = {file.ds for file in files if file.rows}
         empty = [ds for ds in days if ds not in filled]
         own = {f"m2m.{key}": value for key, value in properties.items()}
@@ -191,22 +272,28 @@ class Warehouse:
             pin = self.pin(name)
             table = pin.table
             assert table is not None
-            there = {file.identity: file.path for first, last in folded for file in pin.files(first, last)}
+            before = [file for first, last in folded for file in pin.files(first, last)]
+            gone = lost(before)  # what is not there any more is written anew
+            there = {file.identity: file.path for file in before if file.path not in gone}
             kept = {path for file in files if (path := there.get(file.identity))}
             new = [self._data_file(table, name, file) for file in files if file.identity not in there]
             try:
                 with table.transaction() as transaction:
-                    with transaction.update_snapshot(snapshot_properties=own).overwrite() as overwrite:
-                        overwrite.delete_by_predicate(where)  # whose files another run must not have changed meanwhile
+                    update = transaction.update_snapshot(snapshot_properties=own)
+                    with update.overwrite() if days else update.fast_append() as change:
                         for first, last in folded:
                             for file in pin.plan(first, last):
                                 if file.file_path not in kept:
-                                    overwrite.delete_data_file(file)
+                                    change.delete_data_file(file)
+                        if days:  # whose files another run must not have changed meanwhile
+                            change.delete_by_predicate(reduce(Or, (between(*ends) for ends in folded)))
                         for data_file in new:
-                            overwrite.append_data_file(data_file)
+                            change.append_data_file(data_file)
                     _mark_empty_days(transaction, table, empty, filled)
                     if not self._buckets(self.declared(name)).items() <= table.properties.items():  # made by 0.1
                         transaction.set_properties(self._buckets(self.declared(name)))
+                if days:
+                    LOG.commit(name)
                 current = self.table(name)
                 return next(
                     int(snapshot.snapshot_id)
@@ -222,18 +309,9 @@ class Warehouse:
 
     def append(self, name: str, rows: pa.Table, properties: Mapping[str, str]) -> None:
         """Append a few rows (a ledger): they are never replaced."""
-        for attempt in range(1, COMMIT_ATTEMPTS + 1):
-            table = self.table(name)
-            try:
-                table.append(
-                    rows.cast(schema_to_pyarrow(table.schema(), include_field_ids=False)),
-                    snapshot_properties={f"m2m.{key}": value for key, value in properties.items()},
-                )
-                return
-            except (CommitFailedException, ValidationException):
-                if attempt == COMMIT_ATTEMPTS:
-                    raise
-                time.sleep(0.2 * 2**attempt)
+        frame = pl.from_arrow(rows)
+        assert isinstance(frame, pl.DataFrame)
+        self.commit(name, [], self.write_rows(name, frame, properties["run-id"]), properties)
 
     def scan(
         self,
@@ -250,12 +328,13 @@ class Warehouse:
         """Write the files of a table that does not grow with advertisers (partitioned by ds alone), not committed."""
         schema, folder = self.arrow_schema(name), self.folder(name, run_id)
         by_day = rows.sort(*self.declared(name).key, nulls_last=True).group_by("ds", maintain_order=True)
-        return [write_file(part, schema, folder, ds, 0) for (ds,), part in by_day]
+        return [write_file(part, schema, folder, ds or NO_DAY, 0) for (ds,), part in by_day]
 
     def _data_file(self, table: IcebergTable, name: str, file: DataFile) -> Any:
         data_file = parquet_file_to_data_file(table.io, table.metadata, file.path)
         partition = dict(zip([field.name for field in table.spec().fields], data_file.partition, strict=True))
-        found = date(1970, 1, 1) + timedelta(days=partition["ds"]), partition.get("bucket", file.bucket)
+        ds = NO_DAY if partition["ds"] is None else date(1970, 1, 1) + timedelta(days=partition["ds"])
+        found = ds, partition.get("bucket", file.bucket)
         if found != (file.ds, file.bucket) or data_file.record_count != file.rows:
             raise DataError(
                 f"{name} ds={file.ds}: {file.path} holds partition {found} with {data_file.record_count} rows; "
@@ -264,9 +343,23 @@ class Warehouse:
         return data_file
 
 
+def _open_catalog(config: Config) -> Catalog:
+    """The catalog; of processes that find an empty database, all but the first fail to make its tables."""
+    properties = config.catalog_properties
+    try:
+        return load_catalog(config.dataset.name, **properties)
+    except (OperationalError, ProgrammingError) as error:
+        if "already exists" not in str(error):
+            raise
+        return load_catalog(config.dataset.name, **properties)
+
+
 def _mark_empty_days(transaction: Any, table: IcebergTable, empty: Iterable[date], filled: Iterable[date]) -> None:
-    """Record days written without a row: a partition with no file cannot tell 'empty' from 'never written'."""
-    if new := {key: "true" for ds in empty if (key := f"{EMPTY_DAY}{ds}") not in table.properties}:
+    """Record days written without a row: a partition with no file cannot tell 'empty' from 'never written'.
+
+    A mark is never taken away, only changed: of two writers of the day, the second would find none to take.
+    """
+    marks = {f"{EMPTY_DAY}{ds}": "true" for ds in empty}
+    marks |= {key: "false" for ds in filled if (key := f"{EMPTY_DAY}{ds}") in table.properties}
+    if new := {key: mark for key, mark in marks.items() if table.properties.get(key) != mark}:
         transaction.set_properties(new)
-    if stale := [key for ds in filled if (key := f"{EMPTY_DAY}{ds}") in table.properties]:
-        transaction.remove_properties(*stale)

@@ -18,8 +18,9 @@ from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
 from pipelines import chain
+from pipelines.errors import DataError
 from pipelines.warehouse.days import days_between
-from pipelines.warehouse.files import NO_DAY, DataFile
+from pipelines.warehouse.files import NO_DAY, DataFile, read_files
 
 if TYPE_CHECKING:
     from pipelines.warehouse.commits import Warehouse
@@ -51,16 +52,17 @@ class Pin:
 
     def files(self, first: date | None = None, last: date | None = None) -> list[DataFile]:
         """The data files of ``first``..``last`` (all days if not given), in a fixed order."""
-        if self.table is None:
-            return []
-        names = [field.name for field in self.table.spec().fields]
-        planned = []
-        for file in self.plan(first, last or first):
+        return self._ours(self.plan(first, last or first))
+
+    def _ours(self, planned: Iterable[Any]) -> list[DataFile]:
+        """Data files as PyIceberg knows them, as we do."""
+        names = [field.name for field in self.table.spec().fields] if self.table else []
+        found = []
+        for file in planned:
             partition = dict(zip(names, file.partition, strict=True))
             ds = NO_DAY if partition["ds"] is None else _EPOCH + timedelta(days=partition["ds"])
-            bucket = int(partition.get("bucket", 0))
-            planned.append(DataFile(file.file_path, ds, bucket, file.record_count))
-        return sorted(planned, key=lambda file: (file.ds, file.bucket, file.path))
+            found.append(DataFile(file.file_path, ds, int(partition.get("bucket", 0)), file.record_count))
+        return sorted(found, key=lambda file: (file.ds, file.bucket, file.path))
 
     def plan(self, first: date | None, last: date | None) -> list[Any]:
         """PyIceberg's own plan of ``first``..``last``."""
@@ -68,16 +70,27 @@ class Pin:
             return []
         key = (self.name, self.snapshot_id, first, last)
         if key not in self.plans:
-            where = between(first, last) if first and last else AlwaysTrue()
-            scan = self.table.scan(row_filter=where, snapshot_id=self.snapshot_id)
-            self.plans[key] = [task.file for task in scan.plan_files()]
+            self.plans[key] = self._planned(between(first, last) if first and last else AlwaysTrue())
         return self.plans[key]
+
+    def _planned(self, where: BooleanExpression) -> list[Any]:
+        assert self.table is not None
+        try:
+            return [task.file for task in self.table.scan(where, snapshot_id=self.snapshot_id).plan_files()]
+        except Exception as error:
+            # A store that does not answer says so itself; for all else a decoder stumbled over what is no manifest.
+            if isinstance(error, OSError | MemoryError) and not isinstance(error, FileNotFoundError):
+                raise
+            raise DataError(
+                f"{self.name}: its snapshot {self.snapshot_id} cannot be read: {type(error).__name__}: {error}. Take "
+                f"the newest state that can be read: python -m pipelines.maintain --restore {self.name}"
+            ) from error
 
     def days(self, first: date | None = None, last: date | None = None) -> dict[date, int]:
         """Rows of each written day, in order; a day that was written empty has 0, an unwritten day is absent."""
         rows: dict[date, int] = {}
-        for key in self.table.properties if self.table else ():
-            if key.startswith(EMPTY_DAY):
+        for key, is_empty in self.table.properties.items() if self.table else ():
+            if key.startswith(EMPTY_DAY) and is_empty == "true":
                 rows[date.fromisoformat(key.removeprefix(EMPTY_DAY))] = 0
         for file in self.files(first, last):
             rows[file.ds] = rows.get(file.ds, 0) + file.rows
@@ -103,16 +116,15 @@ class Pin:
     def scan(
         self, where: BooleanExpression | None = None, columns: tuple[str, ...] = ("*",), limit: int | None = None
     ) -> pl.DataFrame:
-        """Rows of a small table, or the first ``limit`` of any, on the driver."""
-        if self.table is None or self.snapshot_id is None:
-            found = self.schema.empty_table().select(self.schema.names if columns == ("*",) else columns)
-        else:
-            everywhere = where if where is not None else AlwaysTrue()
-            scan = self.table.scan(everywhere, columns, limit=limit, snapshot_id=self.snapshot_id)
-            found = scan.to_arrow()
-        frame = pl.from_arrow(found)
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        """Rows of a small table, or ``limit`` of any, on the driver; ``where`` chooses partitions."""
+        names = list(self.schema.names if columns == ("*",) else columns)
+        parts = [read_files([], self.schema, names)]
+        if self.table is not None and self.snapshot_id is not None:
+            for file in self._ours(self._planned(where if where is not None else AlwaysTrue())):
+                parts.append(read_files([file], self.schema, names))
+                if limit is not None and sum(part.height for part in parts) >= limit:
+                    break
+        return pl.concat(parts).head(limit) if limit is not None else pl.concat(parts)
 
 
 class Reads:

@@ -201,6 +201,9 @@ TABLES = {
     "sql at a service": _set("warehouse", 'type = "sql"\nuri = "http://x"', "[warehouse]: uri", "sqlite:"),
     "rest without an address": _set("warehouse", 'type = "rest"', '[warehouse]: missing key "uri"'),
     "a catalog where one happens to be": _set("warehouse", 'uri = "sqlite:///c.db"', "[warehouse]: uri", "absolute"),
+    "a namespace that no catalog takes": _set(
+        "warehouse", 'namespace_prefix = "ads team."', "[warehouse]: namespace_prefix", "letters, digits"
+    ),
     "a relative warehouse": _set("warehouse", 'warehouse = "tables"', "[warehouse]: warehouse", "absolute path"),
     "two kinds of catalog": _set(
         "warehouse", 'type = "sql"\npy-catalog-impl = "a.B"', "[warehouse]: type and py-catalog-impl"

@@ -40,7 +40,7 @@ def test_ctrl_c_ends_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> 
         raise KeyboardInterrupt
 
     assert exit_status(stage) == 130
-    assert capsys.readouterr().err == "stopped\n"
+    assert capsys.readouterr().err == "stopped; nothing was published\n"
 
 
 def append_validation(deployment: Deployment, ds: date | None, example: str, count: int = 1) -> None:

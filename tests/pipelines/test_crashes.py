@@ -64,7 +64,7 @@ def test_two_runs_of_one_date_at_once_leave_one_whole_day(staged: Deployment) ->
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
 def test_a_full_disk_is_named_and_publishes_nothing(staged: Deployment, tmp_path: Path) -> None:
-    small = staged.config.home / "warehouse" / "staged" / "performance_daily" / "data"
+    small = staged.config.home / "warehouse" / "tiny_staged" / "performance_daily" / "data"
     before = staged.rows(TABLE)
     kept = tmp_path / "kept"
     small.rename(kept)
@@ -76,7 +76,9 @@ def test_a_full_disk_is_named_and_publishes_nothing(staged: Deployment, tmp_path
         (small / "filler").write_bytes(b"x" * 64 * 1024)
         status, said = staged.run("stage_sources", "--date", NEXT)
         assert status == 1, said
-        assert "disk full, nothing was published" in said
+        assert "failed, nothing was published:" in said
+        assert f"disk full. Make room, then run it again. It said: OSError: {small}/run=" in said
+        assert f"ds={NEXT}/" in said
         assert staged.rows(TABLE).equals(before)
         (small / "filler").unlink()
         assert staged.run("stage_sources", "--date", NEXT)[0] == 0

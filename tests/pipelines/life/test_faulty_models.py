@@ -122,7 +122,7 @@ def test_a_baseline_that_breaks_a_rule_too_ends_with_3_and_says_whose_fault_it_i
     monkeypatch.setattr(pipelines.score, "forecast_rules", lambda spec: impossible)
     status, text = said.run("score", "--date", AS_OF)
     assert status == 3
-    assert "forecasts broke their own rules, by no fault of the data; nothing was published:" in text
+    assert "forecasts broke their own rules, by no fault of the data, nothing was published:" in text
     assert "data error" not in text
     assert f"marts.forecast_daily ds={AS_OF} scenario=feed: impossible: found " in text
     assert forecasts(said).drop("run_id").equals(before)

@@ -133,7 +133,7 @@ def test_files_carry_field_ids_so_that_a_renamed_column_is_not_read_as_null(depl
     _commit(warehouse, "one", DAYS[:1], 7.0)
     with warehouse.table(TABLE).update_schema() as update:
         update.rename_column("spend", "spend_renamed")
-    renamed = warehouse.catalog.load_table(TABLE).scan().to_arrow()
+    renamed = warehouse.catalog.load_table(f"tiny_{TABLE}").scan().to_arrow()
     assert sum(renamed["spend_renamed"].to_pylist()) == 7.0
     with pytest.raises(ConfigError, match=r"Only stored: .*spend_renamed.*only declared: .*spend"):
         warehouse.table(TABLE)

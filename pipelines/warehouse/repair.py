@@ -1,0 +1,80 @@
+"""State of others, and state that is damaged: seen before it is written to, and taken back to what can be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from pyarrow.fs import FileSelector
+from pyiceberg.table import StaticTable
+from pyiceberg.table import Table as IcebergTable
+
+from pipelines.errors import DataError
+from pipelines.paths import filesystem
+
+if TYPE_CHECKING:
+    from pipelines.warehouse.commits import Warehouse
+
+_METADATA = ".metadata.json"
+
+
+def foreign_metadata(table: IcebergTable) -> str | None:
+    """Metadata of another table with rows in the folder of this one; None if there is none.
+
+    Two catalogs may give one folder to two tables, and then neither knows which files are the other's. Metadata without
+    a snapshot is what a process leaves that was not the first to make the table.
+    """
+    folder = f"{table.location()}/metadata"
+    own = {PurePosixPath(entry.metadata_file).name for entry in table.metadata.metadata_log}
+    for path in _metadata_files(folder):
+        if PurePosixPath(path).name in own | {PurePosixPath(table.metadata_location).name}:
+            continue
+        store, inner = filesystem(path)
+        try:
+            with store.open_input_file(inner) as file:
+                found = json.loads(file.read())
+        except (ValueError, FileNotFoundError):  # of a writer that was killed, or just now expired
+            continue
+        if found.get("table-uuid") != str(table.metadata.table_uuid) and found.get("snapshots"):
+            return path
+    return None
+
+
+def restore(warehouse: Warehouse, name: str) -> str:
+    """Let the catalog name the newest metadata of a table that can be read, with the manifests that it names; in words.
+
+    Raises:
+        DataError: there is none.
+    """
+    known = warehouse.metadata_locations(name)
+    newest_first = sorted(_metadata_files(warehouse.metadata_folder(name)), key=_version, reverse=True)
+    for path in dict.fromkeys([*known, *newest_first]):
+        try:
+            table = StaticTable.from_metadata(path, warehouse.catalog.properties)
+            files = list(table.scan().plan_files())
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not what we look for
+            continue
+        if path in known[:1]:
+            return f"{name}: nothing to restore, its newest state can be read"
+        warehouse.register(name, path)
+        snapshot = table.current_snapshot()
+        as_of = f"snapshot {snapshot.snapshot_id}" if snapshot else "no snapshot"
+        return f"{name}: restored to {path}: {as_of}, {len(files)} data files. What is missing since: m2m status"
+    if not known and not newest_first:
+        return f"{name}: was never written"
+    raise DataError(
+        f"{name}: none of {len(newest_first)} metadata files in {warehouse.metadata_folder(name)} can be read with the "
+        "manifests that it names: restore that folder from a backup, or remove the table's and load it again"
+    )
+
+
+def _metadata_files(folder: str) -> list[str]:
+    store, inner = filesystem(folder)
+    found = store.get_file_info(FileSelector(inner, allow_not_found=True))
+    return [f"{folder}/{info.base_name}" for info in found if info.base_name.endswith(_METADATA)]
+
+
+def _version(path: str) -> int:
+    number = PurePosixPath(path).name.partition("-")[0]
+    return int(number) if number.isdigit() else -1
