@@ -23,8 +23,9 @@ def main() -> None:
         return
     if asked not in STAGES:
         nearest = difflib.get_close_matches(asked, STAGES, n=1)
-        hint = f'; did you mean "{nearest[0]}"?' if nearest else ""
-        print(f'{USAGE}\nno command "{asked}"{hint}\n\n{commands()}', file=sys.stderr)
+        wrong = f'no command "{asked}"' if asked else "no command"
+        hint = f'did you mean "{nearest[0]}"?' if nearest else "they are:"
+        print(f"{USAGE}\n{wrong}; {hint}\n\n{commands()}", file=sys.stderr)
         sys.exit(2)
     del sys.argv[1]
     runpy.run_module(f"pipelines.{asked}", run_name="__main__", alter_sys=True)

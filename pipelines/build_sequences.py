@@ -19,6 +19,7 @@ import polars as pl
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
+from pipelines import chain
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
 from pipelines.quality.judge import Check
@@ -35,6 +36,7 @@ from pipelines.warehouse.sequences import SERIES, TABLE, WEEK_TABLE, history_sta
 
 _EPOCH = date(1970, 1, 1)
 _WEEK = "week:"
+_OF_THE_PAST = ("ds", "bucket", "advertiser_id", "registered_on")  # of a profile, what is no attribute
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def build_sequences(run: Run, spark: SparkSession, warehouse: Warehouse) -> None
     report, week_report = buckets.split(found, _WEEK)
     planned = reads.pin("staged.performance_daily").days(week_days(ends[0])[0], ds)
     staged = {day: rows for day, rows in planned.items() if day >= first}
-    report = buckets.concat([report, _completeness(config, staged, first, ds)])
+    series = int(report.filter(counter="rows")["value"].sum())
+    report = buckets.concat([report, _completeness(config, staged, first, ds), _late(config, reads, ds, series)])
     checks = [*(rule.check for rule in rules), *_history_checks(config)]
     sequences = Draft.counted(TABLE, [ds], report, checks, volume="critical")
     parts = Draft.counted(WEEK_TABLE, _changed(reads, ends, weeks), week_report, [rule.check for rule in week_rules])
@@ -123,6 +126,9 @@ def build_bucket(job: Build, bucket: int) -> pl.DataFrame:
         parts.append(rows.select(known.columns))
     profile = [job.profiles[bucket]] if bucket in job.profiles else []
     profiles = read_files(profile, schemas["staged.advertiser"]) if "staged.advertiser" in schemas else None
+    if profiles is not None and profile and profile[0].ds > job.ds:
+        told_later = [name for name in profiles.columns if name not in _OF_THE_PAST]
+        profiles = profiles.with_columns(pl.lit(None, pl.String).alias(name) for name in told_later)
     series = series_of(pl.concat(parts), job.first, profiles, job.scenarios)
     series = series.with_columns(ds=pl.lit(job.ds), bucket=pl.lit(bucket, pl.Int32))
     reports.append(job.series.count(bucket, series))
@@ -222,7 +228,8 @@ def _changed(reads: Reads, ends: list[date], weeks: dict[int, list[Week]]) -> li
             wanted[week.end].add((week.end, bucket, week.made_from))
     for file in _there(reads.pin(WEEK_TABLE), ends):
         stored[file.ds].add(file.identity)
-    return [end for end in ends if wanted[end] != stored[end]]
+    made = {week.end for parts in weeks.values() for week in parts if not week.there}  # one of them may have been lost
+    return [end for end in ends if end in made or wanted[end] != stored[end]]
 
 
 def rules_of_week(config: Config) -> list[Rule]:
@@ -277,6 +284,18 @@ def _history_checks(config: Config) -> list[Check]:
             severity=severity.get("day_completeness", "critical"),
             expected="every day of the history was staged",
         ),
+        *(
+            Check(
+                name="attributes_known",
+                column=name,
+                counter=f"late.{name}",
+                max_value=0,
+                severity=severity.get("attributes_known", "warning"),
+                expected="no series without attributes: a day up to the date was staged",
+            )
+            for name in ("staged.advertiser", "staged.scenario")
+            if chain.has(config, name)
+        ),
     ]
 
 
@@ -299,30 +318,52 @@ def _daily(config: Config) -> list[str]:
 
 
 def _profiles(config: Config, reads: Reads, ds: date) -> dict[int, DataFile]:
-    """The newest profiles up to the date: a file a bucket, if the data set has any."""
-    newest = _newest(config, reads, "staged.advertiser", ds) if config.staging.advertiser else []
-    return {file.bucket: file for file in newest}
+    """The newest profiles up to the date: a file a bucket, if the data set has any. See ``_late``."""
+    return {file.bucket: file for file in _newest(config, reads, "staged.advertiser", ds)}
 
 
 def _scenarios(config: Config, reads: Reads, ds: date) -> pl.DataFrame:
-    """Scenario attributes, a row per scenario; without scenario.sql there is none and nothing to join."""
+    """Scenario attributes as known on the date, a row per scenario; where none are known there is nothing to join."""
     columns = ["scenario_id", *config.attributes.scenario]
-    newest = _newest(config, reads, "staged.scenario", ds) if config.staging.scenario else []
-    if not newest:
+    newest = _newest(config, reads, "staged.scenario", ds)
+    if not newest or newest[0].ds > ds:
         return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
     return read_files(newest, reads.pin("staged.scenario").schema, columns)
 
 
 def _newest(config: Config, reads: Reads, name: str, ds: date) -> list[DataFile]:
-    """Files of the newest day up to ``ds``, which is mostly itself: all days are planned only when it is not."""
+    """Files of the day of a table that counts for ``ds``, which is mostly itself: others are planned only when it is
+    not."""
+    if name not in reads.tables:
+        return []
     pin = reads.pin(name)
-    files = pin.files(ds) or pin.files(config.dataset.first_day, ds)
-    return [file for file in files if file.ds == files[-1].ds]
+    files = pin.files(ds) or pin.files(config.dataset.first_day, ds) or pin.files()
+    days = chain.NEWEST.of(config, ds, {file.ds for file in files})
+    return [file for file in files if file.ds in days]
+
+
+def _late(config: Config, reads: Reads, ds: date, series: int) -> pl.DataFrame:
+    """Counter of the series whose attributes are unknown, because no profile was staged up to the date.
+
+    A range stages profiles for its last day alone. What they say of a later day would tell a label's future to its
+    features; the day an advertiser joined is a fact of the past, whenever it was told.
+    """
+    rows = []
+    for name in ("staged.advertiser", "staged.scenario"):
+        files = _newest(config, reads, name, ds)
+        if name in reads.tables and (not files or files[0].ds > ds):
+            told = f"the oldest is of {files[0].ds}" if files else "there is none"
+            kept = ", registered_on alone is taken from it" if files and name == "staged.advertiser" else ""
+            mend = f"python -m pipelines.stage_sources --config {config.path} --from {ds} --to {ds}"
+            rows.append(
+                (None, ds, None, f"late.{name}", float(series), f"{name}: {told}{kept}; stage the day with: {mend}")
+            )
+    return pl.DataFrame(rows, schema=REPORT, orient="row")
 
 
 def main(argv: list[str] | None = None) -> None:
     run = run_of("build_sequences", stage_parser(__doc__ or "").parse_args(argv))
-    warehouse = Warehouse(run.config)
+    warehouse = Warehouse.existing(run.config, run.ds)
     with spark_session(run.config, run.run_id) as spark:
         build_sequences(run, spark, warehouse)
 

@@ -33,7 +33,7 @@ RESERVED = frozenset("ds bucket advertiser_id scenario_id registered_on day beha
 CHECKS = (
     "other_day null_id empty_id padded_id long_id control_characters lost_characters not_ascii unknown_scenario"
     " duplicate_key null nan infinite absurd negative not_above long_attribute empty_day volume changed_ids"
-    " new_advertisers freshness day_completeness"
+    " new_advertisers freshness day_completeness attributes_known"
 ).split()
 ALL_SCENARIOS = "*"  # scenario_id of a row that sums over scenarios
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -74,8 +75,9 @@ def plan(warehouse: Warehouse, pinned: Mapping[str, set[int]], now: float) -> li
 def kept_snapshots(
     tables: Mapping[str, IcebergTable], pinned: Mapping[str, set[int]], since: float
 ) -> dict[str, set[int]]:
-    """Per table: every snapshot that was the newest at any time after ``since``, the pinned ones, and all that these
-    were made from. A stage that began before a commit still reads the snapshot that it replaced."""
+    """Per table: every snapshot that was the newest at any time after ``since``, the pinned ones, all that these were
+    made from, and what their runs wrote to other tables: a run is kept or goes whole. A stage that began before a
+    commit still reads the snapshot that it replaced."""
     by_id = {name: {s.snapshot_id: s for s in table.snapshots()} for name, table in tables.items()}
     kept: dict[str, set[int]] = {name: set() for name in tables}
     todo = [(name, snapshot_id) for name, ids in pinned.items() for snapshot_id in ids]
@@ -83,12 +85,18 @@ def kept_snapshots(
         in_time = sorted(snapshots.values(), key=lambda s: s.timestamp_ms)
         before = sum(s.timestamp_ms / 1000 < since for s in in_time)
         todo += [(name, s.snapshot_id) for s in in_time[max(0, before - 1) :]]
+    of_run: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for name, snapshots in by_id.items():
+        for snapshot in snapshots.values():
+            of_run[properties_of(snapshot).get("m2m.run-id", "")].append((name, snapshot.snapshot_id))
+    of_run.pop("", None)
     while todo:
         name, snapshot_id = todo.pop()
         if snapshot_id in kept.get(name, ()) or snapshot_id not in by_id.get(name, {}):
             continue
         kept[name].add(snapshot_id)
-        todo += _inputs(by_id[name][snapshot_id])
+        snapshot = by_id[name][snapshot_id]
+        todo += [*_inputs(snapshot), *of_run.get(properties_of(snapshot).get("m2m.run-id", ""), ())]
     return kept
 
 
@@ -187,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     config = config_of(arguments)
-    warehouse, now = Warehouse(config), time.time()
+    warehouse, now = Warehouse.existing(config), time.time()
     if arguments.restore:
         names = DECLARATIONS if arguments.restore == "all" else [arguments.restore]
         print("\n".join(restore(warehouse, name) for name in names))

@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dry-run", action="store_true", help="decide and record, but do not move the alias")
     arguments = parser.parse_args(argv)
     run = run_of("promote", arguments)
-    promote(run, Warehouse(run.config), Registry(run.config), arguments.dry_run)
+    promote(run, Warehouse.existing(run.config, run.ds), Registry(run.config), arguments.dry_run)
 
 
 if __name__ == "__main__":

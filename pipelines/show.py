@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("--limit", type=count(1_000_000), default=20, help="rows to print (default 20)")
     arguments = parser.parse_args(argv)
-    warehouse = Warehouse(config_of(arguments))
+    warehouse = Warehouse.existing(config_of(arguments), arguments.date)
     if arguments.table == "tables":
         frame = table_list(warehouse)
     else:

@@ -1,18 +1,22 @@
-"""Which days of which table are missing or stale, and the commands that mend them, in order.
+"""Which days of which table are missing, stale or lost, and the commands that mend them, in order.
 
-Reads only the tables' Iceberg metadata: no Spark, no rows. Looks at the --days (default 28) up to --date (default:
-yesterday). A table is expected to have every day since its first one. A day is *stale* when a day that it was made
-from has been written since, with other rows or for the first time: its lineage names the input snapshots that it read.
-Writes nothing.
-Fails (4) when a day is missing or stale, (2) on wrong use.
+Reads the tables' Iceberg metadata and asks whether their files are there: no Spark, no rows. Looks at the --days
+(default 28) up to --date (default: yesterday). The tables of a stage are expected to have every day since its first
+one. A day is *stale* when a day that it was made from has been written since, with other rows or for the first time
+(its lineage names the snapshots that it read), or when the run that wrote another table of the stage ended before this
+one. It is *lost* when a data file of it is gone. Writes nothing and makes no table.
+Fails (4) when a day is missing, stale or lost, (2) on wrong use or where there is no catalog.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
+
+from pyiceberg.table.snapshots import Snapshot
 
 from pipelines import chain
 from pipelines.cli import config_of, count, exit_status, stage_parser
@@ -20,87 +24,153 @@ from pipelines.config import Config
 from pipelines.errors import EXIT_HOLES
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between, in_words, ranges
+from pipelines.warehouse.files import DataFile, lost
+from pipelines.warehouse.pins import INPUT, Pin, properties_of, replaced
+from pipelines.warehouse.sequences import TABLE, open_sequences
 
 
 @dataclass(frozen=True)
 class TableStatus:
-    """What is wrong with one table within the days looked at."""
+    """What is wrong with one table within the days looked at; of a stale or lost day, why."""
 
     table: str
     stage: chain.Stage
     lag: int
     present: list[date]
     missing: list[date]
-    stale: dict[date, str]  # day -> why
+    stale: dict[date, str]
+    lost: dict[date, str]
 
     @property
     def to_run(self) -> list[date]:
         """Dates that the stage has to run for, in order."""
         late = timedelta(days=self.lag)
-        return sorted(day + late for day in {*self.missing, *self.stale})
+        return sorted(day + late for day in {*self.missing, *self.stale, *self.lost})
 
 
-class Lineage:
-    """The files of a table as each of its snapshots sees them; every snapshot is planned once."""
+class Story:
+    """One table now, and what its snapshots tell."""
 
-    def __init__(self, warehouse: Warehouse, table: str) -> None:
-        self.warehouse, self.table = warehouse, table
-        self.planned: dict[int | None, dict[date, set[str]]] = {}
-
-    @cached_property
-    def by_day(self) -> dict[date, dict[str, str]]:
-        """Snapshot properties of the commit that wrote each day."""
-        return self.warehouse.lineage(self.table)
+    def __init__(self, pin: Pin) -> None:
+        self.now = pin
 
     @cached_property
-    def snapshots(self) -> set[int]:
-        return {int(snapshot.snapshot_id) for snapshot in self.warehouse.table(self.table).snapshots()}
+    def days(self) -> dict[date, int]:
+        return self.now.days()
 
-    def files(self, snapshot_id: int | None = None) -> dict[date, set[str]]:
-        """Paths by day, now or then."""
-        if snapshot_id not in self.planned:
-            by_day: dict[date, set[str]] = {}
-            for file in self.warehouse.files(self.table, snapshot_id=snapshot_id):
-                by_day.setdefault(file.ds, set()).add(file.path)
-            self.planned[snapshot_id] = by_day
-        return self.planned[snapshot_id]
+    @cached_property
+    def writers(self) -> dict[date, Snapshot]:
+        """The commit that wrote each day."""
+        return self.now.writers()
+
+    @cached_property
+    def runs(self) -> set[str]:
+        return {properties_of(snapshot).get("m2m.run-id", "") for snapshot in self.now.snapshots()}
+
+    def changed(self, snapshot_id: int, days: Collection[date]) -> list[date]:
+        """Which of some days have other rows now than a snapshot had. Only those that a commit replaced since are
+        looked at; where one of these commits has expired, all are."""
+        since, at = set[date](), self.now.snapshot_id
+        while at is not None and at != snapshot_id and (snapshot := self.now.snapshot(at)):
+            since |= {*replaced(snapshot)}
+            at = snapshot.parent_snapshot_id
+        touched = sorted(since & {*days} if at == snapshot_id else days)
+        if not touched:
+            return []
+        then, now = (_identities(pin.files(touched[0], touched[-1])) for pin in (self.now.at(snapshot_id), self.now))
+        return [day for day in touched if then.get(day) != now.get(day)]
+
+
+def _identities(files: Collection[DataFile]) -> dict[date, set[tuple[date, int, str]]]:
+    by_day: dict[date, set[tuple[date, int, str]]] = {}
+    for file in files:
+        by_day.setdefault(file.ds, set()).add(file.identity)
+    return by_day
 
 
 def status(warehouse: Warehouse, first: date, last: date) -> list[TableStatus]:
-    """Every table of the chain within ``first``..``last``; what a mended input would make stale is stale as well."""
+    """Every table of the daily stages within ``first``..``last``; what a mended input would make stale is stale too."""
     config = warehouse.config
-    daily = [(stage, table) for stage in chain.CHAIN for table in stage.daily if chain.has(config, table)]
-    lineages = {table: Lineage(warehouse, table) for _, table in daily}
+    stages = [stage for stage in chain.CHAIN if stage.daily]
+    names = [table for stage in stages for table in stage.tables if chain.has(config, table)]
+    stories = {table: Story(warehouse.pin(table)) for table in names}
     found: dict[str, TableStatus] = {}
-    for stage, name in daily:
-        written, lag = warehouse.days(name), stage.lag(config)
-        due = last - timedelta(days=lag)
-        begun = max(first, min(written, default=due + timedelta(days=1)))
-        present = [day for day in written if begun <= day <= due]
-        missing = [day for day in days_between(begun, due) if day not in written]
-        stale = {}
-        for day in present:
-            for source in (source for source in stage.reads if source in found):
-                read = stage.reads[source].of(config, day, ())
-                upstream = found[source]
-                mending = [d for d in read if d in upstream.missing or d in upstream.stale]
-                changed = mending or _changed(lineages[name], lineages[source], day, read)
-                if changed:
-                    word = "is to be mended" if mending else "was written since"
-                    more = f" and {len(changed) - 1} more days" if len(changed) > 1 else ""
-                    stale[day] = f"{source} {changed[0]}{more} {word}"
-                    break
-        found[name] = TableStatus(name, stage, lag, present, missing, stale)
+    for stage in stages:
+        lag = stage.lag(config)
+        due, begun = last - timedelta(days=lag), _begun(config, stage, stories)
+        expected = days_between(max(begun, first if stage.reads else begun), due) if begun else []
+        for table in filter(stories.__contains__, stage.tables):
+            if table in stage.writes and table in stage.reads:
+                continue  # parts of the stage's other table, whose days are what counts
+            story = stories[table]
+            present = [day for day in story.days if first <= day <= due]
+            missing = [day for day in expected if table in stage.daily and day not in story.days]
+            stale = {day: why for day, why in _unfinished(stage, table, stories).items() if first <= day <= due}
+            for day in present:
+                if day not in stale and (why := _outdated(config, stage, story, day, stories, found)):
+                    stale[day] = why
+            lost_days = _lost(warehouse, story, present)
+            found[table] = TableStatus(table, stage, lag, present, missing, dict(sorted(stale.items())), lost_days)
     return list(found.values())
 
 
-def _changed(own: Lineage, source: Lineage, day: date, read: list[date]) -> list[date]:
-    """Days of the source that are not what ``day`` of the table was made from; none where lineage does not reach."""
-    stored = own.by_day.get(day, {}).get(f"m2m.input.{source.table}", "")
-    if not (stored.isdigit() and int(stored) in source.snapshots):
-        return []
-    then, now = source.files(int(stored)), source.files()
-    return [d for d in read if then.get(d) != now.get(d)]
+def _begun(config: Config, stage: chain.Stage, stories: Mapping[str, Story]) -> date | None:
+    """The first day that the stage wrote; where nothing was ever staged, all is missing from the first day on."""
+    days = [day for table in stage.daily if table in stories for day in stories[table].days]
+    return min(days, default=None if stage.reads else config.dataset.first_day)
+
+
+def _outdated(
+    config: Config,
+    stage: chain.Stage,
+    story: Story,
+    day: date,
+    stories: Mapping[str, Story],
+    found: Mapping[str, TableStatus],
+) -> str:
+    """Why a day is not what its inputs are now; empty if it is, or if its lineage does not reach."""
+    writer = story.writers.get(day)
+    made_from = properties_of(writer) if writer else {}
+    for source, days in stage.reads.items():
+        if source in stage.tables or source not in found:
+            continue
+        read, upstream = days.of(config, day, stories[source].days), found[source]
+        mending = [d for d in read if d in upstream.missing or d in upstream.stale]
+        then = made_from.get(INPUT + source, "")
+        known = then.isdigit() and stories[source].now.knows(int(then))
+        changed = mending or (stories[source].changed(int(then), read) if known else [])
+        if changed:
+            word = "is to be mended" if mending else "was written since"
+            more = f" and {len(changed) - 1} more days" if len(changed) > 1 else ""
+            return f"{source} {changed[0]}{more} {word}"
+    return ""
+
+
+def _unfinished(stage: chain.Stage, table: str, stories: Mapping[str, Story]) -> dict[date, str]:
+    """Days of the last table of a run that wrote another one, and ended before this."""
+    old: dict[date, str] = {}
+    for other in filter(stories.__contains__, stage.tables):
+        for day, snapshot in stories[other].writers.items():
+            said = properties_of(snapshot)
+            run, tables, days = (said.get(f"m2m.{key}", "") for key in ("run-id", "tables", "days"))
+            if tables.split(", ")[-1] == table and run not in stories[table].runs:
+                ds = day if other in stage.daily else date.fromisoformat(days.split("..")[-1])
+                own = stories[table].writers.get(ds)
+                if own is None or own.timestamp_ms < snapshot.timestamp_ms:
+                    old.setdefault(ds, f"run {run} wrote {other} and ended before this table")
+    return old
+
+
+def _lost(warehouse: Warehouse, story: Story, present: list[date]) -> dict[date, str]:
+    """Days of which a file is gone; for the newest sequences, that is also a week that they are put together from."""
+    if not present:
+        return {}
+    of_day = [(file.ds, file) for file in story.now.files(present[0], present[-1])]
+    if story.now.name == TABLE and story.days[present[-1]]:
+        weeks = open_sequences(warehouse.config, warehouse, present[-1]).weeks
+        of_day += [(present[-1], file) for files in weeks.values() for file in files]
+    gone = lost(file for _, file in of_day)
+    return {day: f"{file.path} is gone" for day, file in of_day if file.path in gone}
 
 
 def commands(config: Config, tables: list[TableStatus]) -> list[str]:
@@ -108,13 +178,13 @@ def commands(config: Config, tables: list[TableStatus]) -> list[str]:
     days: dict[str, set[date]] = {}
     for table in tables:
         days.setdefault(table.stage.name, set()).update(table.to_run)
-    module, lines = "python -m pipelines", []
+    lines = []
     for stage, to_run in days.items():
-        if stage == "stage_sources":
-            folded = ranges(sorted(to_run))
-            lines += [f"{module}.{stage} --config {config.path} --from {first} --to {last}" for first, last in folded]
+        command = f"python -m pipelines.{stage} --config {config.path}"
+        if chain.STAGES[stage].reads:
+            lines += [f"{command} --date {day}" for day in sorted(to_run)]
         else:
-            lines += [f"{module}.{stage} --config {config.path} --date {day}" for day in sorted(to_run)]
+            lines += [f"{command} --from {first} --to {last}" for first, last in ranges(to_run)]
     return lines
 
 
@@ -123,19 +193,20 @@ def report(config: Config, tables: list[TableStatus], first: date, last: date) -
     lines = [f"{config.dataset.name}, {first}..{last}"]
     for table in tables:
         ends = f"{table.present[0]}..{table.present[-1]}" if table.present else "nothing yet"
-        counts = f"{len(table.present)} present, {len(table.missing)} missing, {len(table.stale)} stale"
-        lines.append(f"  {table.table:30} {counts}; {ends}")
+        kinds = {"missing": table.missing, "stale": table.stale, "lost": table.lost}
+        counts = ", ".join(f"{len(days)} {kind}" for kind, days in kinds.items())
+        lines.append(f"  {table.table:30} {len(table.present)} present, {counts}; {ends}")
         if table.missing:
             lines.append(f"    missing: {in_words(table.missing)}")
-        if table.stale:
-            day, why = next(iter(table.stale.items()))
-            lines.append(f"    stale: {in_words(table.stale)}. {day}: {why}")
+        for kind, why in (("stale", table.stale), ("lost", table.lost)):
+            if why:
+                day, reason = next(iter(why.items()))
+                lines.append(f"    {kind}: {in_words(why)}. {day}: {reason}")
     todo = commands(config, tables)
     if todo:
-        lines += ["to mend, in this order:", *(f"  {line}" for line in todo)]
-    else:
-        lines.append("nothing is missing or stale")
-    return lines
+        return [*lines, "to mend, in this order:", *(f"  {line}" for line in todo)]
+    idle = {table.stage.name: None for table in tables if not any(t.present for t in tables if t.stage is table.stage)}
+    return [*lines, "nothing is missing, stale or lost" + (f"; not begun: {', '.join(idle)}" if idle else "")]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     config = config_of(arguments)
     last = arguments.date or datetime.now(UTC).date() - timedelta(days=1)
     first = max(config.dataset.first_day, last - timedelta(days=arguments.days - 1))
-    tables = status(Warehouse(config), first, last)
+    tables = status(Warehouse.existing(config, last), first, last)
     print("\n".join(report(config, tables, first, last)))
     return EXIT_HOLES if any(table.to_run for table in tables) else 0
 

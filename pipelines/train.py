@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     run = run_of("train", arguments)
-    warehouse = Warehouse(run.config)
+    warehouse = Warehouse.existing(run.config, run.ds)
     snapshot_id = warehouse.snapshot_named(TABLE, arguments.snapshot) if arguments.snapshot else None
     with spark_session(run.config, run.run_id) as spark:
         train(run, spark, warehouse, arguments.from_scratch, snapshot_id)

@@ -136,6 +136,22 @@ class Deployment:
         assert old in text
         self.toml.write_text(text.replace(old, new))
 
+    def write_profiles(self, tier: str = "gold", form: str = "text") -> None:
+        """Profiles and scenarios, of which all have the same attribute; every advertiser joined a year before."""
+        (self.folder / "advertiser.sql").write_text(
+            "select concat('adv', id) as advertiser_id, date '2023-01-01' as registered_on, "
+            f"'{tier}' as tier from range(20)"
+        )
+        (self.folder / "scenario.sql").write_text(
+            f"select scenario_id, '{form}' as form from values ('search'), ('feed') as s (scenario_id)"
+        )
+        if "[attributes]" not in self.toml.read_text():
+            self.edit(
+                'performance_daily = "performance_daily.sql"',
+                'performance_daily = "performance_daily.sql"\nadvertiser = "advertiser.sql"\nscenario = "scenario.sql"'
+                '\n\n[attributes]\nadvertiser = ["tier"]\nscenario = ["form"]',
+            )
+
     def write_day(self, ds: date, rows: pl.DataFrame | None = None) -> Path:
         path = self.folder / "raw" / f"ds={ds}.parquet"
         path.parent.mkdir(exist_ok=True)

@@ -40,7 +40,7 @@ from pipelines.catalog import PREFIX
 from pipelines.cli import LOG
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
-from pipelines.paths import local_path
+from pipelines.paths import local_path, sqlite_path
 from pipelines.warehouse.days import ranges
 from pipelines.warehouse.files import NO_DAY, DataFile, lost, write_file
 from pipelines.warehouse.pins import EMPTY_DAY, REPLACED, Pin, between, properties_of, replaced
@@ -59,6 +59,22 @@ class Warehouse:
         config.home.mkdir(parents=True, exist_ok=True)
         self.catalog = _open_catalog(config)
         self._plans: dict[tuple[str, int | None, date | None, date | None], list[Any]] = {}
+
+    @classmethod
+    def existing(cls, config: Config, last: date | None = None) -> Warehouse:
+        """For readers, which make neither a catalog nor a table; ``last`` is the day that they asked for.
+
+        Raises:
+            ConfigError: there is no catalog.
+        """
+        file = sqlite_path(str(config.catalog_properties.get("uri", "")))
+        if file and not file.is_file():
+            raise ConfigError(
+                f"{config.home}: no catalog there, so nothing was ever staged; is M2M_HOME the right one? Load it "
+                f"with: python -m pipelines.stage_sources --config {config.path} "
+                f"--from {config.dataset.first_day} --to {last or 'DAY'}"
+            )
+        return cls(config)
 
     def declared(self, name: str) -> Table:
         """The declaration of a table.

@@ -96,22 +96,29 @@ class Pin:
             rows[file.ds] = rows.get(file.ds, 0) + file.rows
         return {ds: rows[ds] for ds in sorted(rows) if (first is None or ds >= first) and (last is None or ds <= last)}
 
-    def lineage(self) -> dict[date, dict[str, str]]:
-        """Properties of the newest commit that replaced each day; days whose commit has expired are absent."""
-        found: dict[date, dict[str, str]] = {}
+    def writers(self) -> dict[date, Snapshot]:
+        """The newest commit that replaced each day; days whose commit has expired are absent."""
+        found: dict[date, Snapshot] = {}
         for snapshot in self.snapshots():
-            found |= dict.fromkeys(replaced(snapshot), properties_of(snapshot))
+            found |= dict.fromkeys(replaced(snapshot), snapshot)
             if snapshot.snapshot_id == self.snapshot_id:
                 break
         return found
+
+    def lineage(self) -> dict[date, dict[str, str]]:
+        """What the commits of ``writers`` said of themselves."""
+        return {day: properties_of(snapshot) for day, snapshot in self.writers().items()}
 
     def snapshots(self) -> list[Snapshot]:
         """In the order of commits, not from parent to parent: between two that were kept, others may have expired."""
         return sorted(self.table.snapshots() if self.table else (), key=lambda snapshot: snapshot.sequence_number or 0)
 
+    def snapshot(self, snapshot_id: int) -> Snapshot | None:
+        return self.table.snapshot_by_id(snapshot_id) if self.table else None
+
     def knows(self, snapshot_id: int) -> bool:
         """Whether the table still has a snapshot."""
-        return self.table is not None and self.table.snapshot_by_id(snapshot_id) is not None
+        return self.snapshot(snapshot_id) is not None
 
     def scan(
         self, where: BooleanExpression | None = None, columns: tuple[str, ...] = ("*",), limit: int | None = None

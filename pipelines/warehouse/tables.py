@@ -124,7 +124,7 @@ def behavior_daily(config: Config) -> Table:
 def advertiser(config: Config) -> Table:
     return Table(
         "staged.advertiser",
-        "Advertiser profiles as known at the end of each staged day.",
+        "Advertiser profiles as known at the end of each staged day; a range of days has those of its last day alone.",
         ("ds", "advertiser_id"),
         _DAILY_PARTITION,
         (
@@ -140,7 +140,7 @@ def advertiser(config: Config) -> Table:
 def scenario(config: Config) -> Table:
     return Table(
         "staged.scenario",
-        "Scenarios as known at the end of each staged day.",
+        "Scenarios as known at the end of each staged day; a range of days has those of its last day alone.",
         ("ds", "scenario_id"),
         ("ds",),
         (_AS_OF, _SCENARIO, *_attributes(config.attributes.scenario, "scenario")),

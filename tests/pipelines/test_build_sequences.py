@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
 from pathlib import Path
 from random import Random
@@ -303,6 +304,7 @@ def test_a_new_advertiser_and_a_new_scenario_are_normal(deployment: Deployment) 
 
 @pytest.mark.spark
 def test_history_is_cut_at_keep_days(deployment: Deployment) -> None:
+    deployment.edit("buckets = 2", "buckets = 2\neligible_days = 14")
     deployment.edit("keep_days = 60", "keep_days = 14")
     last = deployment.write_days(FIRST_DAY, 20)
     deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)
@@ -311,3 +313,49 @@ def test_history_is_cut_at_keep_days(deployment: Deployment) -> None:
     assert min(file.ds for parts in files.weeks.values() for file in parts) >= last - timedelta(days=13)
     assert deployment.rows(TABLE)["registered_on"].min() == last - timedelta(days=13)
     assert rows_of(deployment, last)["day"].list.min().min() == (last - timedelta(days=13) - EPOCH).days
+
+
+@pytest.mark.spark
+def test_a_day_before_any_profile_says_so_and_knows_only_what_was_past(deployment: Deployment) -> None:
+    """A range stages profiles for its last day alone; what they say then must not reach the features of days before."""
+    deployment.write_profiles()
+    last = deployment.write_days(FIRST_DAY, 10)
+    before = last - timedelta(days=3)
+    assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[0] == 0
+    assert "attributes_known" not in deployment.run("build_sequences", "--date", last)[1]
+    status, said = deployment.run("build_sequences", "--date", before)
+    assert status == 0
+    rows = deployment.rows(TABLE).filter(ds=before)
+    assert f"attributes_known staged.advertiser: found {rows.height}; expected no series without attributes" in said
+    assert f"attributes_known staged.scenario: found {rows.height}; " in said
+    assert f"the oldest is of {last}, registered_on alone is taken from it" in said
+    assert set(rows["registered_on"]) == {date(2023, 1, 1)}
+    assert rows["tier"].null_count() == rows["form"].null_count() == rows.height
+    ledger = deployment.rows("ops.validation").filter(check="attributes_known", ds=before)
+    assert ledger.select("passed", "severity", "found").unique().rows() == [(False, "warning", float(rows.height))]
+    assert "stale:" not in deployment.run("status", "--date", last)[1]
+
+    deployment.write_profiles(tier="silver")  # as known on that day
+    (command,) = set(re.findall(r"python -m pipelines.stage_sources --config \S+ (--from \S+ --to \S+)", said))
+    assert deployment.run("stage_sources", *command.split())[0] == 0
+    status, said = deployment.run("status", "--date", last)
+    assert status == 4
+    assert f"stale: {before}. {before}: staged.advertiser {before} was written since" in said
+    status, said = deployment.run("build_sequences", "--date", before)
+    assert (status, "attributes_known" in said) == (0, False)
+    tiers = deployment.rows(TABLE).group_by("ds").agg(pl.col("tier").unique()).sort("ds").rows()
+    assert tiers == [(before, ["silver"]), (last, ["gold"])]
+
+
+@pytest.mark.spark
+def test_profiles_that_were_never_staged_are_no_secret(deployment: Deployment) -> None:
+    """The data set got its profiles after its history was loaded."""
+    last = deployment.write_days(FIRST_DAY, 3)
+    assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[0] == 0
+    deployment.write_profiles()
+    deployment.edit("[checks]", '[checks]\nseverity = { attributes_known = "critical" }')
+    status, said = deployment.run("build_sequences", "--date", last)
+    assert status == 3
+    assert f"stage the day with: python -m pipelines.stage_sources --config {deployment.toml} --from {last}" in said
+    assert "staged.advertiser: there is none;" in said
+    assert deployment.warehouse.days(TABLE) == {}

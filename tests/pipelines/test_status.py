@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from deployment import FIRST_DAY, Deployment, day, rows_of_day
 
+from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import ranges
 
 pytestmark = pytest.mark.spark
@@ -33,7 +36,7 @@ def mend(deployment: Deployment, said: str) -> list[str]:
 
 def test_nothing_is_missing_before_a_table_begins(daily: Deployment) -> None:
     status, said = daily.run("status", "--date", day(9))
-    assert (status, "nothing is missing or stale" in said) == (0, True), said
+    assert (status, "nothing is missing, stale or lost" in said) == (0, True), said
 
 
 def test_missing_days_are_named_and_mended_in_order(daily: Deployment) -> None:
@@ -86,6 +89,122 @@ def test_a_stage_of_two_tables_is_named_once(deployment: Deployment) -> None:
     status, said = deployment.run("status", "--date", last)
     assert status == 4
     assert said.count(f"{last}: features.advertiser_sequence {last} was written since") == 2  # of both tables
+    assert mend(deployment, said) == ["score"]
+    assert deployment.run("status", "--date", last)[0] == 0
+
+
+@pytest.mark.parametrize(("table", "changed"), [("advertiser", {"tier": "silver"}), ("scenario", {"form": "image"})])
+def test_restated_profiles_make_stale_what_was_made_from_them(
+    deployment: Deployment, table: str, changed: dict[str, str]
+) -> None:
+    deployment.write_profiles()
+    last = deployment.write_days(FIRST_DAY, 3)
+    for stage, arguments in (
+        ("stage_sources", ("--from", FIRST_DAY, "--to", last)),
+        ("stage_sources", ("--date", last)),
+        ("build_sequences", ("--date", last)),
+        ("stage_sources", ("--date", last)),  # the same again is nothing new
+    ):
+        assert deployment.run(stage, *arguments)[0] == 0
+    assert deployment.run("status", "--date", last)[0] == 0
+    deployment.write_profiles(**changed)
+    assert deployment.run("stage_sources", "--date", last)[0] == 0
+    status, said = deployment.run("status", "--date", last)
+    assert status == 4
+    assert f"stale: {last}. {last}: staged.{table} {last} was written since" in said
+    assert mend(deployment, said) == ["build_sequences"]
+    assert deployment.run("status", "--date", last)[0] == 0
+    ((name, value),) = changed.items()
+    assert set(deployment.rows("features.advertiser_sequence")[name]) == {value}
+
+
+def test_where_nothing_was_ever_staged_nothing_is_green_and_nothing_is_made(deployment: Deployment) -> None:
+    last = deployment.write_days(FIRST_DAY, 2)
+    first_load = f"python -m pipelines.stage_sources --config {deployment.toml} --from {FIRST_DAY} --to {last}"
+    for command in (["status"], ["show", "tables"], ["show", "marts.forecast_daily"], ["score"], ["restatements"]):
+        status, said = deployment.run(*command, "--date", last, spark=False)
+        assert (status, "is M2M_HOME the right one?" in said, first_load in said) == (2, True, True), said
+    assert not deployment.config.home.exists()
+
+    Warehouse(deployment.config)  # a catalog without a table
+    before = sorted(deployment.config.home.rglob("*"))
+    status, said = deployment.run("status", "--date", last, spark=False)
+    assert (status, first_load in said) == (4, True), said
+    assert deployment.run("show", "tables", spark=False)[0] == 0
+    assert deployment.run("show", "marts.forecast_daily", spark=False)[0] == 0
+    assert sorted(deployment.config.home.rglob("*")) == before
+    assert mend(deployment, said) == ["stage_sources"]
+    status, said = deployment.run("status", "--date", last)
+    assert status == 0
+    assert "not begun: build_sequences, score, monitor" in said
+
+
+@pytest.mark.parametrize(
+    "table", ["staged.performance_daily", "features.sequence_week", "features.advertiser_sequence"]
+)
+def test_a_lost_file_is_seen_and_made_again(daily: Deployment, table: str) -> None:
+    before = daily.rows("features.advertiser_sequence")
+    lost = daily.warehouse.files(table, day(9) if table != "features.sequence_week" else day(6))[0]
+    Path(lost.path.removeprefix("file://")).unlink()
+    status, said = daily.run("status", "--date", day(9))
+    assert status == 4
+    assert f"lost: {day(9)}. {day(9)}: {lost.path} is gone" in said
+    mend(daily, said)
+    status, said = daily.run("status", "--date", day(9))
+    assert status == 0, said
+    assert daily.rows("features.advertiser_sequence").equals(before)
+
+
+def test_a_run_that_ended_between_its_tables_is_seen_until_it_is_run_again(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.write_profiles()
+    deployment.write_days(FIRST_DAY, 3)
+    assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", day(1))[0] == 0
+    commit = Warehouse.commit
+
+    def killed(warehouse: Warehouse, table: str, *arguments: Any) -> int:
+        if table == "staged.performance_daily":
+            raise KeyboardInterrupt
+        return commit(warehouse, table, *arguments)
+
+    for days in (("--date", day(2)), ("--from", day(0), "--to", day(1))):
+        with monkeypatch.context() as patch:
+            patch.setattr(Warehouse, "commit", killed)
+            assert deployment.run("stage_sources", *days)[0] == 130
+        status, said = deployment.run("status", "--date", days[-1])
+        assert status == 4, said
+        assert re.search(
+            rf"stale: .*{days[-1]}: run stage_sources-{days[-1]}-\w+ wrote staged.scenario and ended", said
+        )
+        assert mend(deployment, said) == ["stage_sources"]
+        assert deployment.run("status", "--date", days[-1])[0] == 0
+
+
+def test_forecasts_whose_second_table_was_never_written_are_seen(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = deployment.write_days(FIRST_DAY, 30)
+    assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[0] == 0
+    assert deployment.run("build_sequences", "--date", last)[0] == 0
+    commit = Warehouse.commit
+
+    def killed(warehouse: Warehouse, table: str, *arguments: Any) -> int:
+        if table == "marts.churn_risk":
+            raise KeyboardInterrupt
+        return commit(warehouse, table, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Warehouse, "commit", killed)
+        assert deployment.run("score", "--date", last)[0] == 130
+    status, said = deployment.run("status", "--date", last)
+    assert status == 4
+    assert f"missing: {last}" in said
+    assert mend(deployment, said) == ["score"]
+    assert deployment.run("status", "--date", last)[0] == 0
+    Path(deployment.warehouse.files("marts.forecast_daily", last)[0].path.removeprefix("file://")).unlink()
+    status, said = deployment.run("status", "--date", last)
+    assert (status, f"lost: {last}" in said) == (4, True)
     assert mend(deployment, said) == ["score"]
     assert deployment.run("status", "--date", last)[0] == 0
 

@@ -1,0 +1,66 @@
+"""`m2m` and `python -m pipelines`: every command of the chain with a line, at once and without its libraries."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pipelines.chain import STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+LISTED = """
+import sys
+sys.argv = ["m2m", "--help"]
+from pipelines.__main__ import main
+main()
+print(sorted({name.split(".")[0] for name in sys.modules} & set(%r)))
+"""
+HEAVY = ["pyspark", "torch", "mlflow", "great_expectations", "polars", "pyarrow", "pyiceberg", "numpy", "pandas"]
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_every_command_with_a_line_and_imports_nothing_heavy() -> None:
+    found = run("-c", LISTED % HEAVY)
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    assert lines[-1] == "[]"
+    assert [line.split()[0] for line in lines[2:-1]] == list(STAGES)
+    assert all(len(line.split()) > 3 for line in lines[2:-1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--help"], 0, "usage: m2m COMMAND"),
+        (["help"], 0, "usage: m2m COMMAND"),
+        ([], 2, "no command; "),
+        (["traim"], 2, 'no command "traim"; did you mean "train"?'),
+        (["../show"], 2, 'no command "../show"'),
+        (["status", "--help"], 0, "usage: status"),
+    ],
+)
+def test_of_the_command_line(arguments: list[str], status: int, said: str) -> None:
+    found = run("-m", "pipelines", *arguments)
+    assert found.returncode == status
+    assert said in (found.stderr if status else found.stdout)
+
+
+def test_the_console_script_is_the_same() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    module, function = scripts["m2m"].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_every_command_is_a_module_with_a_main_and_every_such_module_a_command() -> None:
+    modules = {
+        path.stem for path in (ROOT / "pipelines").glob("*.py") if "exit_status(main)" in path.read_text("utf-8")
+    }
+    assert modules == set(STAGES)
