@@ -21,7 +21,7 @@ from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import in_words
 from pipelines.warehouse.files import NO_DAY
 from pipelines.warehouse.pins import on_day
-from pipelines.warehouse.tables import DECLARATIONS
+from pipelines.warehouse.tables import DECLARATIONS, declared
 
 
 def rows_of(
@@ -62,7 +62,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument("--limit", type=count(1_000_000), default=20, help="rows to print (default 20)")
     arguments = parser.parse_args(argv)
-    warehouse = Warehouse.existing(config_of(arguments), arguments.date)
+    config = config_of(arguments)
+    if arguments.table != "tables":
+        declared(arguments.table, config)
+    warehouse = Warehouse.existing(config, arguments.date)
     if arguments.table == "tables":
         frame = table_list(warehouse)
     else:

@@ -11,7 +11,7 @@ from datetime import date
 from fnmatch import fnmatchcase
 
 from pipelines.config import PLACEHOLDER, Config, Source
-from pipelines.errors import ConfigError, DataError
+from pipelines.errors import ConfigError, DataError, plain
 from pipelines.sources.storage import Entry, Storage, scheme_of
 from pipelines.warehouse.days import days_between
 
@@ -112,6 +112,8 @@ def files_of(
 
 def shown(config: Config, path: str) -> str:
     """A path as short as it is clear: relative to pipeline.toml where it lies beside it."""
+    if "${" in (reference := plain(path)):  # cut short, a value of the environment would not be known again
+        return reference
     folder = f"{config.path.parent}/"
     return path.removeprefix(folder) if path.startswith(folder) else path
 

@@ -45,7 +45,7 @@ from pipelines.warehouse.days import ranges
 from pipelines.warehouse.files import NO_DAY, DataFile, lost, write_file
 from pipelines.warehouse.pins import EMPTY_DAY, REPLACED, Pin, between, properties_of, replaced
 from pipelines.warehouse.repair import foreign_metadata
-from pipelines.warehouse.tables import DECLARATIONS, Table
+from pipelines.warehouse.tables import Table, declared
 
 BUCKETS = "m2m.buckets"  # table property: how many buckets its days are split into
 COMMIT_ATTEMPTS = 6
@@ -77,14 +77,8 @@ class Warehouse:
         return cls(config)
 
     def declared(self, name: str) -> Table:
-        """The declaration of a table.
-
-        Raises:
-            ConfigError: there is no such table.
-        """
-        if name not in DECLARATIONS:
-            raise ConfigError(f'unknown table "{name}"; the tables are {", ".join(DECLARATIONS)}')
-        return DECLARATIONS[name](self.config)
+        """The declaration of a table, see ``tables.declared``."""
+        return declared(name, self.config)
 
     def table(self, name: str) -> IcebergTable:
         """The Iceberg table, for a writer: created on first use.

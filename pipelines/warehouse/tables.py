@@ -28,6 +28,7 @@ from pyiceberg.types import (
 
 from pipelines import chain
 from pipelines.config import Config
+from pipelines.errors import ConfigError
 
 _TYPES: dict[str, IcebergType] = {
     "string": StringType(),
@@ -444,6 +445,17 @@ DECLARATIONS: dict[str, Callable[[Config], Table]] = {
     "ops.validation": validation,
     "ops.promotion": promotion,
 }
+
+
+def declared(name: str, config: Config) -> Table:
+    """The declaration of a table.
+
+    Raises:
+        ConfigError: there is no such table.
+    """
+    if name not in DECLARATIONS:
+        raise ConfigError(f'unknown table "{name}"; the tables are {", ".join(DECLARATIONS)}')
+    return DECLARATIONS[name](config)
 
 
 def data_dictionary(config: Config) -> str:

@@ -37,9 +37,7 @@ ARGUMENTS = {
     "no table to show": Case(("TABLE",), "show"),
     "an unknown table": Case(('unknown table "marts.forecasts"', "marts.forecast_daily"), "show marts.forecasts"),
     "a format that nobody prints": Case(("--format", "'xml'"), "show tables --format xml"),
-    "a snapshot that is not there": Case(
-        ("staged.scenario", "no snapshot of run x1"), "show staged.scenario --snapshot x1"
-    ),
+    "nothing to show yet": Case(("no catalog there", "pipelines.stage_sources"), "show staged.scenario --snapshot x1"),
     "a snapshot that is no name": Case(("--snapshot", "neither the id"), "show staged.scenario --snapshot 'a b'"),
     "a snapshot of 300 characters": Case(("--snapshot", "neither the id"), f"show tables --snapshot {'9' * 300}"),
     "a snapshot to train on": Case(("--snapshot", "neither the id"), "train --date 2024-01-09 --snapshot ../x"),

@@ -244,13 +244,6 @@ SECRETS = {
     "a variable that is not set": _set(
         "warehouse", 'uri = "postgresql://ads:${ADS_DB_PW}@db/ads"', "[warehouse] uri", "ADS_DB_PW is not set"
     ),
-    "tracking that is not set": _set(
-        "mlflow",
-        'tracking_uri = "${ADS_MLFLOW}"',
-        "[mlflow] tracking_uri",
-        "ADS_MLFLOW is not set",
-        command="promote --date 2024-01-10",
-    ),
     "a name that is not set": _edit('"tiny"', '"${ADS_NAME}"', "[dataset] name", "ADS_NAME is not set"),
     "a variable without a name": _edit('"local[2]"', '"${}"', "[spark] master", "${NAME}"),
     "a variable that is not closed": _edit('"local[2]"', '"${MASTER"', "[spark] master", "${NAME}"),

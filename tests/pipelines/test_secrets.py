@@ -23,6 +23,12 @@ def test_a_value_is_looked_up_when_it_is_used(deployment: Deployment, monkeypatc
     assert "second-secret" in config.catalog_properties["uri"]
 
 
+def test_tracking_that_is_not_set_is_named(deployment: Deployment) -> None:
+    deployment.toml.write_text(deployment.toml.read_text() + '[mlflow]\ntracking_uri = "${ADS_MLFLOW}"\n')
+    with pytest.raises(ConfigError, match=r"\[mlflow\] tracking_uri: the environment variable ADS_MLFLOW is not set"):
+        _ = deployment.config.mlflow_uri
+
+
 def test_what_is_kept_and_printed_has_the_reference(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     deployment.toml.write_text(deployment.toml.read_text() + WAREHOUSE)
     monkeypatch.setenv("ADS_DB_PASSWORD", "one-secret")
