@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import distribution
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -58,6 +59,8 @@ def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its job queues serve features that are not used here
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": base.get("SPARK_LOCAL_IP", "127.0.0.1"),
+        # Spark's own way to find it fails below a path with a blank.
+        "SPARK_HOME": str(distribution("pyspark").locate_file("pyspark")),
         # spark-submit and airflow are looked up on the PATH.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
         "NO_PROXY": no_proxy,

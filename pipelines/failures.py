@@ -158,8 +158,10 @@ def anchor(section: str) -> str:
 
 
 def _texts(error: BaseException | None) -> Iterator[str]:
-    """Type and message of an error and of those that led to it."""
-    while error is not None:
+    """Type and message of an error and of those that led to it, each once: they may lead to one another."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield f"{type(error).__name__}: {error}"
         error = error.__cause__ or error.__context__
 

@@ -118,7 +118,7 @@ def test_any_order_of_arrival_gives_the_same_files(deployment: Deployment, seed:
     found, files = rows_of(deployment, days[-1]), contents(deployment, days[-1])
 
     for table in ("staged.performance_daily", WEEK_TABLE, TABLE):
-        deployment.warehouse.catalog.drop_table(table)
+        deployment.warehouse.catalog.drop_table(deployment.warehouse.table(table).name())
     assert deployment.run("stage_sources", "--from", days[0], "--to", days[-1])[0] == 0
     status, said = deployment.run("build_sequences", "--date", days[-1])
     assert status == 0, said
