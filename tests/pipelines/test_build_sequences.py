@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 from random import Random
@@ -118,7 +119,9 @@ def test_any_order_of_arrival_gives_the_same_files(deployment: Deployment, seed:
     found, files = rows_of(deployment, days[-1]), contents(deployment, days[-1])
 
     for table in ("staged.performance_daily", WEEK_TABLE, TABLE):
-        deployment.warehouse.catalog.drop_table(deployment.warehouse.table(table).name())
+        stored = deployment.warehouse.table(table)
+        deployment.warehouse.catalog.drop_table(stored.name())
+        shutil.rmtree(stored.location().removeprefix("file://"))
     assert deployment.run("stage_sources", "--from", days[0], "--to", days[-1])[0] == 0
     status, said = deployment.run("build_sequences", "--date", days[-1])
     assert status == 0, said
