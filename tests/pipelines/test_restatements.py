@@ -87,7 +87,7 @@ def test_no_label_holds_a_day_that_is_not_mature(
         config = deployment.config
         sequences = open_sequences(config, deployment.warehouse, last)
         name, calibrations = fallback(Run("r", "score", config, last, last), spark, sequences)
-        sums, _ = evaluate(spark, sequences, held_out_cutoffs(config, last), Contenders({}, calibrations))
+        sums = evaluate(spark, sequences, held_out_cutoffs(config, last), Contenders({}, calibrations)).errors
         stored = {key: calibration.to_dict() for key, calibration in calibrations.items()}
         return (name, stored), sums.sort(sums.columns)
 
