@@ -151,6 +151,8 @@ def test_too_little_history_to_train_is_said_with_dates(deployment: Deployment) 
 
 
 def test_a_stage_before_its_input_names_the_command_that_makes_it(deployment: Deployment) -> None:
+    deployment.write_days(FIRST_DAY, 1)
+    assert deployment.run("stage_sources", "--date", FIRST_DAY)[0] == 0
     for stage in ("train", "score"):
         status, said = deployment.run(stage, "--date", FIRST_DAY)
         assert status == 3
