@@ -147,7 +147,8 @@ def test_too_little_history_to_train_is_said_with_dates(deployment: Deployment) 
     status, said = deployment.run("train", "--date", last)
     assert status == 3
     assert "2024-01" in said
-    assert deployment.run("score", "--date", last)[0] == 0  # forecasts do not wait for training
+    status, said = deployment.run("score", "--date", last)
+    assert status == 0, said  # forecasts do not wait for training
 
 
 def test_a_stage_before_its_input_names_the_command_that_makes_it(deployment: Deployment) -> None:
