@@ -67,7 +67,8 @@ def warn(message: str) -> None:
 class Log:
     """What this process said and published, kept in a file of its own below the data set's home.
 
-    The file is made with the first line; where that fails, it is made in the folder for temporary files.
+    A log never makes a home: its lines wait for one. What failed is kept at once, in the folder for temporary files
+    where there is no home, or no room in it.
     """
 
     def __init__(self) -> None:
@@ -75,25 +76,29 @@ class Log:
 
     def begin(self, name: str, arguments: Sequence[str]) -> None:
         """A command starts, of which the data set is not known yet."""
-        self.name, self._head = name, " ".join([name, *arguments])
-        self._path = Path(tempfile.gettempdir()) / f"m2m-{name}-{os.getpid()}.log"
-        self._tables: list[str] = []
+        self._home: Path | None = None
+        self.name, self._file = name, f"m2m-{name}-{os.getpid()}.log"
+        self._head, self._waiting = " ".join([name, *arguments]), list[str]()
+        self._tables = list[str]()
 
     def of(self, home: Path, run_id: str = "") -> None:
         """Where it is kept from now on."""
         now = datetime.now(UTC)
-        self._path = home / "logs" / f"{run_id or f'{self.name}-{now:%Y-%m-%d-%H%M%S}-{os.getpid()}'}.log"
+        self._home, self._file = home, f"{run_id or f'{self.name}-{now:%Y-%m-%d-%H%M%S}-{os.getpid()}'}.log"
 
-    def write(self, text: str) -> Path | None:
-        """Add a line or more; returns the file, None if there can be none."""
-        for path in (self._path, Path(tempfile.gettempdir()) / self._path.name):
+    def write(self, text: str, failed: bool = False) -> Path | None:
+        """Add a line or more; returns the file that has them, None where they wait or there can be none."""
+        self._waiting.append(_plain_lines(text))
+        places = [self._home / "logs"] if self._home and self._home.is_dir() else []
+        for folder in [*places, Path(tempfile.gettempdir())] if failed else places:
             with contextlib.suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(exist_ok=True)
+                path = folder / self._file
                 with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                     if self._head:
                         print(f"{plain(self._head)}    {code_version()}", file=file)
-                    print(_plain_lines(text), file=file)
-                self._path, self._head = path, ""
+                    print(*self._waiting, sep="\n", file=file)
+                self._head, self._waiting = "", []
                 return path
         return None
 
@@ -193,7 +198,7 @@ def exit_status(stage: Callable[[list[str] | None], int | None], argv: list[str]
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return EXIT_UNREAD
         told, trace = tell(error), traceback.format_exc()
-        log = LOG.write(trace)
+        log = LOG.write(trace, failed=True)
         if not log or "--debug" in arguments:
             print(_plain_lines(trace), file=sys.stderr)
         if told.status == EXIT_USAGE:
