@@ -19,7 +19,9 @@ from pipelines.errors import DataError
 from pipelines.sources.casts import MARK
 from pipelines.sources.files import RawFile
 from pipelines.sources.heads import Dialect, unpacked
-from pipelines.sources.views import BAD_ROW, Part, View, path_of
+from pipelines.sources.parts import BAD_ROW, Part
+from pipelines.sources.storage import path_of
+from pipelines.sources.views import View
 
 # Marks of Spark's and Java's errors that are about raw data and not about us.
 UNREADABLE = (

@@ -1,4 +1,4 @@
-"""What the first bytes of a text file tell: whether it is text at all, the cells of its header, the fields of its JSON.
+"""What the first bytes of a text file tell: whether it is text at all, in which encoding, and what its first rows are.
 
 A file that Spark would misread without a word is refused here, by name and with the way out. Only the beginning of a
 file is read.
@@ -10,10 +10,9 @@ import bz2
 import codecs
 import gzip
 import io
-import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -23,7 +22,6 @@ from pipelines.config import Source
 
 HEAD = 1 << 16
 LONGEST_LINE = 1 << 24
-TITLES = 20  # lines above a header that are looked through for it
 # (first bytes, what begins so, the end of its name by which Spark unpacks it)
 _MARKS = (
     (b"\x1f\x8b", "gzip", ".gz"),
@@ -46,7 +44,7 @@ UNPACKED = (".gz", ".bz2", ".zst", ".deflate")  # what Spark unpacks by the end 
 _NOT_UNPACKED = f"which Spark does not unpack; deliver it plain, or as {', '.join(UNPACKED)}"
 _PACKED = (*UNPACKED, ".xz", ".zip", ".lz4", ".snappy", ".7z", ".br", ".lzo", ".z", ".rar", ".tar", ".tgz")
 _BOMS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
-_LINE = re.compile(r"\r\n|\n|\r")
+LINE = re.compile(r"\r\n|\n|\r")
 
 
 class UnusableError(Exception):
@@ -114,7 +112,7 @@ class Dialect:
 
     def rows(self, text: str) -> Iterator[tuple[int, str]]:
         """Rows that are neither blank nor a comment, each with the number of its first line."""
-        comment, lines = self.options.get("comment", ""), _LINE.split(text)
+        comment, lines = self.options.get("comment", ""), LINE.split(text)
         number = 0
         while number < len(lines):
             row, begin = lines[number], number + 1
@@ -169,7 +167,7 @@ def text_head(file: BinaryIO, name: str, dialect: Dialect) -> Head:
         raw = content.read(HEAD)
         whole = not (more := content.read(1))
         raw += more
-        while not whole and not _LINE.search(raw.decode("latin-1")) and len(raw) < LONGEST_LINE:
+        while not whole and not LINE.search(raw.decode("latin-1")) and len(raw) < LONGEST_LINE:
             raw, whole = raw + (more := content.read(len(raw))), not more
     except (OSError, EOFError, zlib.error) as error:
         raise UnusableError(f"cannot be unpacked: {error}") from None
@@ -218,168 +216,3 @@ def _decoded(raw: bytes, dialect: Dialect, whole: bool) -> str:
     if re.match(r"\s*<(!doctype|html|\?xml|body|error)", text, re.IGNORECASE):
         raise UnusableError(f"is HTML or XML, the page of an error perhaps: {text.strip()[:60]}")
     return text
-
-
-def csv_names(head: Head, dialect: Dialect, columns: Sequence[str], skip_lines: int = 0) -> list[str]:
-    """The names of a CSV file's columns: its header, or ``_c0``, ``_c1``, ... as Spark counts them.
-
-    Raises:
-        UnusableError: there is none of the declared columns, and why; or a name is there twice.
-    """
-    rows = list(dialect.rows(head.text))[skip_lines:]
-    cells = dialect.cells(rows[0][1]) if rows else []
-    if not dialect.is_true("header"):
-        if cells and set(columns) <= set(cells):
-            raise UnusableError('has the names in its first line; write options = { header = "true" }')
-        return [f"_c{i}" for i in range(len(cells))]
-    if not rows:
-        raise UnusableError("is empty, 0 bytes" if not head.text else "has no header: only blank lines")
-    names = [cell if cell else f"_c{i}" for i, cell in enumerate(cells)]
-    missing = [name for name in columns if name not in names]
-    if 2 * len(missing) > len(columns):
-        _explain_header(head, dialect, columns, rows)
-    by_lower: dict[str, list[str]] = {}
-    for name in names:
-        by_lower.setdefault(name.lower(), []).append(name)
-    for twice in by_lower.values():
-        if len(twice) > 1 and set(twice) & set(columns):
-            raise UnusableError(f'has the column "{twice[0]}" {len(twice)} times: {", ".join(twice)}')
-    return [name if len(by_lower[name.lower()]) == 1 else f"{name}#{i}" for i, name in enumerate(names)]
-
-
-def _explain_header(head: Head, dialect: Dialect, columns: Sequence[str], rows: list[tuple[int, str]]) -> None:
-    wanted = set(columns)
-    first = rows[0][1]
-    if first.lstrip().startswith(("{", "[{")):
-        raise UnusableError('begins like JSON; write format = "json"')
-    for sep in (",", ";", "\t", "|"):
-        other = Dialect(dialect.options | {"sep": sep})
-        if sep != dialect.sep and 2 * len(wanted & set(other.cells(first))) > len(wanted):
-            shown_sep = sep.replace("\t", "\\t")
-            raise UnusableError(f'has its cells apart by "{shown_sep}"; write options = {{ sep = "{shown_sep}" }}')
-    for place, (number, row) in enumerate(rows[1 : TITLES + 1], 1):
-        if 2 * len(wanted & set(dialect.cells(row))) > len(wanted):
-            raise UnusableError(
-                f"has its header in line {number}, below {place} of titles: {first[:60]}; write skip_lines = {place}"
-            )
-
-
-def titles(head: Head, dialect: Dialect, skip_lines: int) -> tuple[str, ...]:
-    """Rows above the data that Spark would read as data: all but the first line, which it takes for the header."""
-    if not skip_lines:
-        return ()
-    rows = [row for _, row in dialect.rows(head.text)][: skip_lines + dialect.is_true("header")]
-    above = rows[1:] if dialect.is_true("header") else rows
-    return tuple({text for row in above for text in (row, dialect.sep.join(dialect.cells(row)))})
-
-
-def json_fields(head: Head, dialect: Dialect) -> tuple[list[str], bool]:
-    """The names of the fields at the beginning of a JSON file, those within objects as ``metrics.clicks``, and whether
-    that is all of it.
-
-    Raises:
-        UnusableError: it holds rows that Spark would pass over, or is no JSON.
-    """
-    rows = _json_rows(head, dialect)
-    if not rows and not head.whole and head.text.lstrip()[:1] == "{":
-        return _keys_of(head.text.strip()), True  # one object, longer than any row
-    found: dict[str, None] = {}
-    for row in rows:
-        _collect(row, "", found)
-    return list(found), head.whole
-
-
-def _collect(value: dict[str, Any], above: str, found: dict[str, None]) -> None:
-    for name, inner in value.items():
-        found[above + name] = None
-        if isinstance(inner, dict):
-            _collect(inner, f"{above}{name}.", found)
-
-
-def _keys_of(text: str) -> list[str]:
-    """The keys of an object that is cut off."""
-    decoder, keys, at = json.JSONDecoder(), list[str](), 1
-    try:
-        while True:
-            at += len(text[at:]) - len(text[at:].lstrip(" \t\r\n,"))
-            key, at = decoder.raw_decode(text, at)
-            keys.append(str(key))
-            at = text.index(":", at) + 1
-            at += len(text[at:]) - len(text[at:].lstrip())
-            _, at = decoder.raw_decode(text, at)
-    except ValueError:
-        return keys
-
-
-def _json_rows(head: Head, dialect: Dialect) -> list[dict[str, Any]]:
-    """The objects at the beginning of a JSON file.
-
-    Raises:
-        UnusableError: rows that Spark would pass over, or cannot tell apart.
-    """
-    text = head.text.strip()
-    if not text:
-        return []
-    if text[0] not in "{[":
-        raise UnusableError(f"does not begin like JSON: {text[:60]}")
-    decoder, found = json.JSONDecoder(), list[dict[str, Any]]()
-    if dialect.is_true("multiline"):
-        value, rest = _first_value(decoder, text, head.whole)
-        if rest[:1] in ("{", "["):
-            raise UnusableError(
-                "holds more than one object, and with multiLine Spark reads the first alone; take multiLine out"
-            )
-        return _objects(value)
-    lines = [line for line in _LINE.split(text) if line.strip()]
-    for place, line in enumerate(lines):
-        if place == len(lines) - 1 and not head.whole:
-            value, rest = _first_value(decoder, line.strip(), whole=False)
-            if rest[:1] in ("{", "["):
-                raise UnusableError(_ONE_LINE)
-            if not place:
-                found += _objects(value)
-            break
-        try:
-            value, end = decoder.raw_decode(line.strip())
-        except ValueError:
-            if place == 0 and _goes_on(decoder, text, line.strip(), head.whole):
-                raise UnusableError('has rows of several lines; write options = { multiLine = "true" }') from None
-            break  # Spark stops there, and it is named then
-        if line.strip()[end:].strip()[:1] in ("{", "["):
-            raise UnusableError(_ONE_LINE)
-        found += _objects(value)
-    return found
-
-
-_ONE_LINE = "holds several objects in one line, of which Spark reads the first alone; write each in a line of its own"
-
-
-def _goes_on(decoder: json.JSONDecoder, text: str, line: str, whole: bool) -> bool:
-    """Whether the value that the first line begins ends in a later one."""
-    try:
-        decoder.raw_decode(text)
-    except ValueError:
-        return not whole and line in ("[", "{", "[{")
-    return True
-
-
-def _first_value(decoder: json.JSONDecoder, text: str, whole: bool) -> tuple[Any, str]:
-    """The first JSON value of a text and what follows it; of a list that is cut off, the elements that are whole."""
-    try:
-        value, end = decoder.raw_decode(text)
-        return value, text[end:].strip()
-    except ValueError:
-        if whole or text[0] != "[":
-            return None, ""
-    items, at = list[Any](), 1
-    while True:
-        at += len(text[at:]) - len(text[at:].lstrip(" \t\r\n,"))
-        try:
-            item, at = decoder.raw_decode(text, at)
-        except ValueError:
-            return items, ""
-        items.append(item)
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, dict)]

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
+from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
@@ -54,6 +56,15 @@ def scheme_of(path: str) -> str:
     """``s3a`` of ``s3a://bucket/key``; empty for a path on this machine."""
     scheme = path.partition(":")[0] if ":/" in path else ""
     return "" if scheme == "file" or not scheme.replace("+", "").isalnum() else scheme
+
+
+def address(path: str) -> str:
+    return path if scheme_of(path) else f"file://{path}"
+
+
+def path_of(uri: str) -> str:
+    """The path of a file that Spark names."""
+    return unquote(re.sub(r"^file:/+", "/", uri))
 
 
 def storage_of(spark: SparkSession, path: str) -> Storage:

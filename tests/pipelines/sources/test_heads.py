@@ -11,7 +11,9 @@ import zlib
 import pyarrow as pa
 import pytest
 
-from pipelines.sources.heads import Dialect, Head, UnusableError, csv_names, json_fields, text_head, titles
+from pipelines.sources.csv_heads import csv_names, titles
+from pipelines.sources.heads import Dialect, Head, UnusableError, text_head
+from pipelines.sources.json_heads import json_fields
 
 NAMES = ["day", "who", "cost"]
 TEXT = "day,who,cost\n2024-01-01,a,1\n"
