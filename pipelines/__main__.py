@@ -15,11 +15,11 @@ def main() -> None:
     # spark-submit puts this folder first on sys.path, where `show` or `status` would hide other packages.
     here = str(Path(__file__).resolve().parent)
     sys.path[:] = [path for path in sys.path if str(Path(path or ".").resolve()) != here]
-    from pipelines.chain import STAGES, commands
+    from pipelines.chain import STAGES, STATE, commands
 
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
     if asked in ("-h", "--help", "help"):
-        print(f"{USAGE}\n\n{commands()}")
+        print(f"{USAGE}\n\n{commands()}\n\n{STATE}")
         return
     if asked not in STAGES:
         nearest = difflib.get_close_matches(asked, STAGES, n=1)

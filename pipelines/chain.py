@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipelines.config import Config
 
+STATE = "State is kept in $M2M_HOME (default: .m2m in the checkout; ~/.m2m where the package is installed)."
 LEDGER = "ops.validation"  # written by every stage that judges what it wrote
 MODEL = "model."  # not a table: an alias of the registry, of which a version is read or written
 

@@ -20,6 +20,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from pipelines.chain import STATE
 from pipelines.config import Config, load_config
 from pipelines.errors import EXIT_DATA, EXIT_STOPPED, EXIT_UNREAD, EXIT_USAGE, ConfigError, plain
 from pipelines.failures import anchor, tell
@@ -131,7 +132,7 @@ def code_version() -> str:
 def stage_parser(description: str) -> argparse.ArgumentParser:
     """Parser with the arguments of every stage; ``description`` says what is read, written and when it fails."""
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=description, epilog=STATE, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
         "--config", default=os.environ.get("M2M_CONFIG"), help="pipeline.toml of the data set (default: $M2M_CONFIG)"

@@ -386,8 +386,19 @@ class Config:
 
 
 def m2m_home() -> Path:
-    """Folder of everything that is not code: $M2M_HOME, or .m2m beside this package."""
-    return Path(os.environ.get("M2M_HOME") or Path(__file__).resolve().parents[1] / ".m2m").absolute()
+    """Folder of everything that is not code: $M2M_HOME; else .m2m in the checkout, or, where the package is installed,
+    below the user's home folder.
+
+    Raises:
+        ConfigError: M2M_HOME is not set, and the user has no home folder.
+    """
+    if given := os.environ.get("M2M_HOME"):
+        return Path(given).absolute()
+    root = Path(__file__).resolve().parents[1]
+    try:
+        return (root if (root / "pyproject.toml").is_file() else Path.home()) / ".m2m"
+    except RuntimeError:
+        raise ConfigError("this user has no home folder to keep state in; set M2M_HOME") from None
 
 
 def load_config(path: Path | str) -> Config:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from bad_input.corpus import Case
+from deployment import FIRST_DAY, Deployment
 
 STAGES = "stage_sources build_sequences train backtest promote score monitor restatements maintain status show".split()
 DAYS = {
@@ -70,6 +71,14 @@ def test_a_day_that_cannot_be_is_named(refuse: Callable[[Case], str], stage: str
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_an_argument_that_cannot_be_is_named(refuse: Callable[[Case], str], name: str) -> None:
     refuse(ARGUMENTS[name])
+
+
+@pytest.mark.parametrize("table", ["staged.performance_daily", "staged.scenario"])
+def test_a_snapshot_that_is_not_there_is_named(
+    refuse: Callable[[Case], str], deployment: Deployment, table: str
+) -> None:
+    deployment.warehouse.commit("staged.performance_daily", [FIRST_DAY], [], {"run-id": "x0"})
+    refuse(Case((f"{table}: no snapshot of run x1, nor one of that id",), f"show {table} --snapshot x1"))
 
 
 @pytest.mark.parametrize("name", PATHS)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
+import subprocess
+import sys
 import typing
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import pytest
 from deployment import FIRST_DAY
 
 from m2m_model.config import Within
-from pipelines.config import CHECKS, Config, load_config
+from pipelines.config import CHECKS, Config, load_config, m2m_home
 from pipelines.errors import ConfigError
 from pipelines.quality.rules import row_rules
 from pipelines.toml_tables import Text
@@ -77,3 +80,19 @@ def test_every_rule_on_rows_is_known_to_the_severities() -> None:
     key, pairs = ("ds", "advertiser_id", "scenario_id"), config.checks.not_above
     rules = row_rules(config, key, FIRST_DAY, FIRST_DAY, amounts, frozenset(), pairs, attributes=("industry",))
     assert {rule.check.name for rule in rules} - set(CHECKS) == {"reserved_id"}  # whose severity is not to be set
+
+
+def test_state_is_kept_in_the_checkout_or_below_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("M2M_HOME", "relative")
+    assert m2m_home() == Path.cwd() / "relative"
+    monkeypatch.setenv("M2M_HOME", "")
+    assert m2m_home() == ROOT / ".m2m"
+    site = tmp_path / "site-packages"  # as a wheel is unpacked
+    for package in ("pipelines", "m2m_model"):
+        shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import pipelines.config as config; print(config.__file__, config.m2m_home(), sep='\\n')"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=site, env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.splitlines() == [str(site / "pipelines" / "config.py"), str(tmp_path / ".m2m")]

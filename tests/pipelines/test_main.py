@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.chain import STAGES
+from pipelines.chain import STAGES, STATE
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTED = """
@@ -32,8 +32,9 @@ def test_help_lists_every_command_with_a_line_and_imports_nothing_heavy() -> Non
     assert found.returncode == 0, found.stderr
     lines = found.stdout.splitlines()
     assert lines[-1] == "[]"
-    assert [line.split()[0] for line in lines[2:-1]] == list(STAGES)
-    assert all(len(line.split()) > 3 for line in lines[2:-1])
+    assert [line.split()[0] for line in lines[2:-3]] == list(STAGES)
+    assert all(len(line.split()) > 3 for line in lines[2:-3])
+    assert lines[-2] == STATE
 
 
 @pytest.mark.parametrize(
