@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +14,21 @@ class BusyError(Exception):
 
 
 @contextmanager
-def locked(file: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold ``file`` alone; wait for it, or, with ``busy``, refuse.
+def locked(file: Path, busy: str | None = None, wait_s: float = 0) -> Iterator[None]:
+    """Hold ``file`` alone; wait for it, or, with ``busy``, refuse after ``wait_s``.
 
     Raises:
         BusyError: another process holds it; ``busy`` says what it is about.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + wait_s
     with file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except BlockingIOError:
-            raise BusyError(busy) from None
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise BusyError(busy) from None
+                time.sleep(0.1)
         yield

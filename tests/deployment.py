@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from pipelines.cli import exit_status
 from pipelines.config import Config, load_config
@@ -183,3 +185,29 @@ class Deployment:
         """The whole table, in key order."""
         declared = self.warehouse.declared(table)
         return self.warehouse.scan(table).sort(*declared.key, nulls_last=True)
+
+
+AS_OF = day(69)
+
+
+@contextmanager
+def seventy_days(
+    folder: Path, start_spark: Callable[[], object], rows_of: Callable[[date], pl.DataFrame] = rows_of_day
+) -> Iterator[Deployment]:
+    """Up to ``AS_OF`` staged and their sequences built, in a home of its own; a week more is delivered.
+
+    The gate is open: what is tested is the way of a model, not the luck of a tiny one.
+    """
+    folder.mkdir()
+    (folder / "pipeline.toml").write_text(
+        TOML + "\n[gate]\nmax_ratio_to_baseline = 100.0\nmax_ratio_to_champion = 100.0\n"
+    )
+    (folder / "performance_daily.sql").write_text(SQL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("M2M_HOME", str(folder.parent / "home"))
+        deployment = Deployment(folder, str, start_spark)
+        for number in range(77):
+            deployment.write_day(day(number), rows_of(day(number)))
+        assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", AS_OF)[0] == 0
+        assert deployment.run("build_sequences", "--date", AS_OF)[0] == 0
+        yield deployment

@@ -8,12 +8,9 @@ rule holds; what a failure does to the run depends on the check's severity and i
 
 from __future__ import annotations
 
-import fcntl
 import html
 import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -25,6 +22,7 @@ import pandas as pd
 from pipelines.cli import warn
 from pipelines.config import Severity
 from pipelines.errors import DataError, plain
+from pipelines.locks import locked
 
 MAX_LINES = 20
 _KEY = ["ds", "scenario_id"]
@@ -202,7 +200,7 @@ def build_docs(docs_dir: Path, pages: Sequence[Page], run_id: str) -> Path:
     runs before it. One process builds at a time; a killed one leaves no lock behind.
 
     Raises:
-        TimeoutError: another process has been building for ``_DOCS_WAIT_S``.
+        BusyError: another process has been building for ``_DOCS_WAIT_S``.
     """
     import great_expectations as gx
     from great_expectations.core.run_identifier import RunIdentifier
@@ -228,7 +226,8 @@ def build_docs(docs_dir: Path, pages: Sequence[Page], run_id: str) -> Path:
         # A page of results shows its rules; suites live in memory, so that two runs cannot overwrite each other's.
         "site_section_builders": {"expectations": "none", "profiling": "none"},
     }
-    with _only_builder(root):
+    busy = f"another process has been building them for {_DOCS_WAIT_S:.0f} s"
+    with locked(root / ".lock", busy, _DOCS_WAIT_S):
         context = gx.get_context(
             mode="ephemeral",
             project_config=DataContextConfig(
@@ -353,21 +352,6 @@ def _refuse_misuse(table: str, counters: pd.DataFrame, checks: Sequence[Check]) 
     if repeated.any():
         ds, scenario = counters.loc[repeated, _KEY].iloc[0]
         raise ValueError(f"{table}: two rows of counters for ds={ds} scenario={scenario}; expected one")
-
-
-@contextmanager
-def _only_builder(root: Path) -> Iterator[None]:
-    with (root / ".lock").open("w") as lock:
-        until = time.monotonic() + _DOCS_WAIT_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise TimeoutError(f"another process has been building them for {_DOCS_WAIT_S:.0f} s") from None
-                time.sleep(0.1)
-        yield
 
 
 def _day(value: Any) -> date | None:

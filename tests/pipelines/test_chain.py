@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from deployment import FIRST_DAY, SQL, TOML, Deployment, rows_of_day
+from deployment import AS_OF, FIRST_DAY, Deployment, rows_of_day, seventy_days
 from pyspark.sql import SparkSession
 
 from m2m_model.data.panel import Panel
@@ -35,8 +35,6 @@ from pipelines.warehouse.sequences import open_sequences
 
 pytestmark = pytest.mark.spark
 
-DAYS = 70
-AS_OF = FIRST_DAY + timedelta(days=DAYS - 1)
 MATURED = AS_OF + timedelta(days=7)
 # Days without a row, as numbers; the held-out cutoffs are days 55 and 62.
 AWAY = {
@@ -51,22 +49,12 @@ AWAY = {
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Iterator[Deployment]:
     """Seventy days staged, sequences built, baseline forecasts made, a model trained, measured and promoted."""
-    folder = tmp_path_factory.mktemp("chain") / "tiny"
-    folder.mkdir()
-    # The gate is opened: what is tested is the way of a model, not the luck of a tiny one.
-    (folder / "pipeline.toml").write_text(
-        TOML + "\n[gate]\nmax_ratio_to_baseline = 100.0\nmax_ratio_to_champion = 100.0\n"
-    )
-    (folder / "performance_daily.sql").write_text(SQL)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("M2M_HOME", str(folder.parent / "home"))
-        deployment = Deployment(folder, str, lambda: spark)
-        for number in range(DAYS + 7):
-            day = FIRST_DAY + timedelta(days=number)
-            away = [who for who, days in AWAY.items() if number in days]
-            deployment.write_day(day, rows_of_day(day).filter(~pl.col("who").is_in(away)))
-        assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", AS_OF)[0] == 0
-        assert deployment.run("build_sequences", "--date", AS_OF)[0] == 0
+
+    def rows(ds: date) -> pl.DataFrame:
+        away = [who for who, days in AWAY.items() if (ds - FIRST_DAY).days in days]
+        return rows_of_day(ds).filter(~pl.col("who").is_in(away))
+
+    with seventy_days(tmp_path_factory.mktemp("chain") / "tiny", lambda: spark, rows) as deployment:
         yield deployment
 
 
@@ -333,7 +321,7 @@ def test_8_forecasts_are_judged_over_their_own_horizon(chain: Deployment) -> Non
     try:
         chain.edit("buckets = 2", "buckets = 2\nhorizon_days = 14")
         later = AS_OF + timedelta(days=14)
-        for number in range(DAYS + 7, DAYS + 14):
+        for number in range(77, 84):
             chain.write_day(FIRST_DAY + timedelta(days=number))
         assert chain.run("stage_sources", "--from", MATURED + timedelta(days=1), "--to", later)[0] == 0
         assert chain.run("monitor", "--date", later)[0] == 0

@@ -97,13 +97,20 @@ def test_a_data_set_that_counts_no_active_days_has_no_figures_of_leaving(deploym
     assert deployment.warehouse.days("marts.churn_risk") == {LAST: 0}  # written, and empty
     rows = deployment.rows("marts.backtest_value")
     assert set(rows["task"]) == {"spend"}
-    assert {name for name in rows["figure"] if not name.startswith("group_")} == {
+    assert set(rows["figure"]) == {
         "gini",
         "top_decile_capture",
         "perfect_capture",
         "size_nmae",
         "size_bias",
         "size_actual_share",
+        "group_nmae",
+        "group_bias",
+        "group_zero_points",
+        "group_zeros",
+        "group_p_zero",
+        "group_level_50",
+        "group_level_90",
     }
 
 

@@ -5,45 +5,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
-from deployment import FIRST_DAY, SQL, TOML, Deployment
-from pyspark.sql import SparkSession
+from deployment import AS_OF, Deployment
 
 import pipelines.score
 from pipelines.life.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from pipelines.quality.rules import critical_rules
-
-AS_OF = FIRST_DAY + timedelta(days=69)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Iterator[Deployment]:
-    """Seventy days and a sound model, promoted through an open gate."""
-    folder = tmp_path_factory.mktemp("faulty") / "tiny"
-    folder.mkdir()
-    (folder / "pipeline.toml").write_text(
-        TOML + "\n[gate]\nmax_ratio_to_baseline = 100.0\nmax_ratio_to_champion = 100.0\n"
-    )
-    (folder / "performance_daily.sql").write_text(SQL)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("M2M_HOME", str(folder.parent / "home"))
-        deployment = Deployment(folder, str, lambda: spark)
-        deployment.write_days(FIRST_DAY, 70)
-        assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", AS_OF)[0] == 0
-        for stage in ("build_sequences", "train", "backtest", "promote"):
-            assert deployment.run(stage, "--date", AS_OF)[0] == 0, stage
-        yield deployment
-
-
-@pytest.fixture
-def said(trained: Deployment, capfd: pytest.CaptureFixture[str]) -> Deployment:
-    """The same deployment, and what its stages print."""
-    return Deployment(trained.folder, lambda: "".join(capfd.readouterr()), lambda: None)
 
 
 def registered(deployment: Deployment, mean_ratio: float, tmp_path: Path) -> ModelVersion:

@@ -7,46 +7,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
 import mlflow
 import polars as pl
 import pytest
-from deployment import FIRST_DAY, SQL, TOML, Deployment
+from deployment import AS_OF, Deployment
 
 from pipelines.backtest import refuse_seen_cutoffs
 from pipelines.errors import DataError
 from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
 from pipelines.locks import BusyError, locked
-
-AS_OF = FIRST_DAY + timedelta(days=69)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, spark: object) -> Iterator[Deployment]:
-    """Seventy days, a model trained, judged and promoted through an open gate."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    folder.mkdir()
-    (folder / "pipeline.toml").write_text(
-        TOML + "\n[gate]\nmax_ratio_to_baseline = 100.0\nmax_ratio_to_champion = 100.0\n"
-    )
-    (folder / "performance_daily.sql").write_text(SQL)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("M2M_HOME", str(folder.parent / "home"))
-        deployment = Deployment(folder, str, lambda: None)
-        deployment.write_days(FIRST_DAY, 70)
-        assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", AS_OF)[0] == 0
-        for stage in ("build_sequences", "train", "backtest", "promote"):
-            assert deployment.run(stage, "--date", AS_OF)[0] == 0, stage
-        yield deployment
-
-
-@pytest.fixture
-def said(models: Deployment, capfd: pytest.CaptureFixture[str]) -> Deployment:
-    """The same deployment, and what its stages print."""
-    return Deployment(models.folder, lambda: "".join(capfd.readouterr()), lambda: None)
 
 
 @contextmanager
@@ -207,6 +180,6 @@ def test_a_fresh_home_takes_several_first_processes_at_once(deployment: Deployme
     assert len({out.strip().splitlines()[-1] for out, _ in ended}) == 1
 
 
-def test_ledger_rows_have_their_key(models: Deployment) -> None:
-    rows = models.rows("ops.promotion")
+def test_ledger_rows_have_their_key(trained: Deployment) -> None:
+    rows = trained.rows("ops.promotion")
     assert rows.select(pl.struct("ds", "run_id", "challenger").is_unique().all()).item()
