@@ -47,15 +47,14 @@ from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
 from m2m_model.forecasts.metrics import cell_sums, finish, group_sums, mean_over_tasks
 from m2m_model.forecasts.value import churn, ranking, reliability, size_deciles
+from m2m_model.rivals import NAMES as RIVALS
+from m2m_model.rivals.artifact import fit_rivals, rival_forecasts
 from m2m_model.rivals.boosted import (
     CUTOFFS,
     EVERY_DAYS,
-    OBJECTIVES,
     SETTINGS,
     TREES,
     features,
-    fit_boosted,
-    training_cutoffs,
 )
 from m2m_model.training.calendar import train_end
 from m2m_model.training.loop import train_rank
@@ -128,7 +127,7 @@ DATA = {
     "online_ads": DataSet("online_ads", date(2020, 6, 30), ((date(2020, 6, 30), 3), (date(2020, 6, 18), 3)), ("abc",)),
 }
 CUTOFFS_A_BLOCK = 4
-HARD = (*BASELINES, *OBJECTIVES)
+HARD = (*BASELINES, *RIVALS)
 
 
 def sequences(data: DataSet, home: Path) -> tuple[pa.Table, Config]:
@@ -257,14 +256,13 @@ def run_block(
         trained.append(replace(forecaster, blend=None, young_blend=None))
         judge(f"{ALONE}, seed {seed}", trained[-1])
         if seed == SEEDS[0]:
-            last_label = panel.index_of(held_out_from)
-            rivals = fit_boosted([panel], forecaster.inputs.scenarios, {0: training_cutoffs(panel, last_label)})
+            rivals = fit_rivals([panel], forecaster.inputs, held_out_from)
             for cutoff in cutoffs:
                 keep(SIMPLE, chosen_simple(forecaster, panel, cutoff), False)
                 for name in BASELINES:
                     keep(name, forecast_baseline(name, panel, cutoff, forecaster.calibrations), True)
                 for name, rival in rivals.items():
-                    keep(name, rival.forecasts(panel, cutoff, forecaster.calibrations), True)
+                    keep(name, rival_forecasts(name, rival, panel, cutoff, forecaster.calibrations), True)
             if not quick and (data.last_day - cutoffs[0]).days >= spec.horizon_days + 28:
                 later = Panel.from_sequences(rows, spec, data.last_day, (data.last_day - first_day).days + 1)
                 parts.append(oracle(panel, later, cutoffs, forecaster.inputs.scenarios))

@@ -171,18 +171,18 @@ def with_methods(found: pl.DataFrame, models: Mapping[str, Forecaster]) -> pl.Da
 
 
 def usable_rivals(run: Run, registry: Registry, challenger: ModelVersion) -> Path | None:
-    """LightGBM of the challenger's run, or None with a warning: it never serves, so its loss stops nothing."""
-    from m2m_model.rivals.boosted import load_boosted
+    """The rivals of the challenger's run, or None with a warning: they never serve, so their loss stops nothing."""
+    from m2m_model.rivals.artifact import load_rivals
 
     try:
         folder = registry.rivals(challenger.run_id)
         if folder:
-            load_boosted(folder)
+            load_rivals(folder)
         return folder
     except ValueError as error:
         run.say(
-            f"warning: LightGBM of version {challenger.version} cannot be opened and is not judged: {error}. "
-            "The next training writes a new one"
+            f"warning: the rivals of version {challenger.version} cannot be opened and are not judged: {error}. "
+            "The next training writes new ones"
         )
         return None
 

@@ -76,10 +76,10 @@ def _train(
     result = train_on_ranks(config.distributor, folder, resume, arguments)
     rivals = None
     if config.training.boosted:
-        from m2m_model.rivals.boosted import train_boosted
+        from m2m_model.rivals.artifact import train_rivals
 
         run.say("fitting LightGBM, the baseline to beat")
-        rivals = train_boosted(shards, inputs, held_out_from, folder / "rivals")
+        rivals = train_rivals(shards, inputs, held_out_from, folder / "rivals")
     version = _log(run, reads, sequences, result, folder, rivals)
     shutil.rmtree(folder)  # what is left behind is a run to resume
     run.say(

@@ -7,32 +7,25 @@ forecasts are points. N windows, X features, M tasks.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
 
-from m2m_model.arrays import Floats, Ints, Strings
+from m2m_model.arrays import Floats, Ints
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import eligible, history_days
 from m2m_model.data.targets import targets_Nm
-from m2m_model.files import replaced_folder
 from m2m_model.forecasts.baselines import recent
-from m2m_model.forecasts.calibration import ResidualQuantiles
-from m2m_model.forecasts.distribution import Distribution
-from m2m_model.forecasts.forecasts import Forecasts, forecast_each
-from m2m_model.rivals import NAMES
+from m2m_model.rivals import MODULES
 
-FORMAT_VERSION = 1
 L1 = {"objective": "l1"}
 OBJECTIVES: Mapping[str, Mapping[str, Any]] = dict(
-    zip(NAMES, (L1, {"objective": "tweedie", "tweedie_variance_power": 1.5}), strict=True)
+    zip(MODULES[__name__], (L1, {"objective": "tweedie", "tweedie_variance_power": 1.5}), strict=True)
 )
 SETTINGS = {
     "learning_rate": 0.05,
@@ -65,61 +58,29 @@ class Boosted:
         forecasts = [np.asarray(booster.predict(feature_NX, num_threads=1)) for booster in self.boosters]
         return np.asarray(np.maximum(np.stack(forecasts, 1), 0))
 
-    def forecasts(self, panel: Panel, cutoff: date, calibrations: Mapping[str, ResidualQuantiles]) -> Forecasts:
-        """``Forecaster.predict`` for a rival: points without a distribution, on the same series."""
-
-        def forecast(day: int, series: Ints) -> tuple[Distribution, Strings]:
-            own_NM = self(panel, day, series)
-            return Distribution.point(own_NM), np.full(own_NM.shape, "baseline:lightgbm", object)
-
-        return forecast_each(panel, cutoff, forecast, calibrations)
+    def parts(self) -> dict[str, bytes]:
+        """A text file a task, and the scenarios."""
+        boosters = {f"{m}.txt": booster.model_to_string().encode() for m, booster in enumerate(self.boosters)}
+        return boosters | {"scenarios.json": json.dumps(self.scenarios).encode()}
 
 
-def save_boosted(found: Mapping[str, Boosted], folder: Path) -> Path:
-    """Write the folder that ``load_boosted`` opens: a text file per objective and task, and their digests."""
-    with replaced_folder(folder) as partial:
-        stored: dict[str, Any] = {"format_version": FORMAT_VERSION, "scenarios": {}, "files": {}}
-        for name, boosted in found.items():
-            stored["scenarios"][name] = boosted.scenarios
-            for m, booster in enumerate(boosted.boosters):
-                text = booster.model_to_string().encode()
-                (partial / f"{name}-{m}.txt").write_bytes(text)
-                stored["files"][f"{name}-{m}.txt"] = sha256(text).hexdigest()
-        (partial / "boosted.json").write_text(json.dumps(stored), encoding="utf-8")
-    return folder
-
-
-def load_boosted(folder: Path) -> dict[str, Boosted]:
-    """The inverse of ``save_boosted``.
+def opened(parts: Mapping[str, bytes]) -> Boosted:
+    """The inverse of ``Boosted.parts``.
 
     Raises:
-        ValueError: a file is missing, damaged or of another format version; the message names it.
+        ValueError: LightGBM does not read it.
     """
     try:
-        stored = json.loads((folder / "boosted.json").read_text(encoding="utf-8"))
-        if stored["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"format_version {stored['format_version']}; this code reads {FORMAT_VERSION}")
-        texts = {}
-        for file, digest in stored["files"].items():
-            text = (folder / file).read_bytes()
-            if sha256(text).hexdigest() != digest:  # LightGBM itself reads most damaged files, and forecasts with them
-                raise ValueError(f"{file} is not the file that was written")
-            texts[file] = text.decode()
-        found = {}
-        for name, scenarios in stored["scenarios"].items():
-            of_name = [file for file in texts if file.startswith(f"{name}-")]
-            boosters = tuple(lightgbm.Booster(model_str=texts[f"{name}-{m}.txt"]) for m in range(len(of_name)))
-            found[name] = Boosted(boosters, tuple(scenarios))
-        return found
-    except (OSError, ValueError, KeyError, lightgbm.basic.LightGBMError) as error:
-        raise ValueError(f"{folder}: {error}") from error
+        boosters = [lightgbm.Booster(model_str=parts[f"{m}.txt"].decode()) for m in range(len(parts) - 1)]
+    except lightgbm.basic.LightGBMError as error:
+        raise ValueError(str(error)) from error
+    return Boosted(tuple(boosters), tuple(json.loads(parts["scenarios.json"])))
 
 
-def train_boosted(shards: Iterable[Path], inputs: Inputs, held_out_from: date, folder: Path) -> Path:
-    """Fit on the panels of a training run and write ``folder``. Needs no rank: minutes at most, on one machine."""
-    panels = [Panel.open(shard) for shard in shards]
+def fit(panels: Sequence[Panel], inputs: Inputs, held_out_from: date) -> dict[str, Boosted]:
+    """Every objective, from labels that end by ``held_out_from``."""
     cutoffs = {k: training_cutoffs(panel, (held_out_from - panel.first_day).days) for k, panel in enumerate(panels)}
-    return save_boosted(fit_boosted(panels, inputs.scenarios, cutoffs), folder)
+    return fit_boosted(panels, inputs.scenarios, cutoffs)
 
 
 def fit_boosted(

@@ -50,7 +50,7 @@ from pipelines.spark.shards import write_shards
 from pipelines.warehouse.sequences import SequenceFiles, held_out_cutoffs
 
 if TYPE_CHECKING:
-    from m2m_model.rivals.boosted import Boosted
+    from m2m_model.rivals.artifact import Rival
 
 # Errors, groups, value and broken rules come from one pass over the forecasts, so as one table: ``figure`` tells them
 # apart, and is null in a row of errors.
@@ -75,7 +75,7 @@ PAIRS_PER_BUCKET = 400  # sampled for the plot: bounded, whatever the number of 
 @dataclass(frozen=True)
 class Contenders:
     """What is compared: model folders by name, the baselines with their interval calibrations, and, where there is one,
-    the folder of LightGBM."""
+    the folder of the rivals."""
 
     models: Mapping[str, Path]
     baselines: Mapping[str, ResidualQuantiles]
@@ -89,15 +89,11 @@ def load_forecaster(folder: Path) -> Forecaster:
 
 
 @cache
-def load_rivals(folder: Path) -> Mapping[str, Boosted]:
-    """LightGBM of a training run, loaded once per Python worker of a backtest; no other stage imports it.
+def _rivals(folder: Path) -> Mapping[str, Rival]:
+    """The rivals of a training run, loaded once per Python worker of a backtest; no other stage imports them."""
+    from m2m_model.rivals.artifact import load_rivals
 
-    Raises:
-        ValueError: a file is missing or damaged.
-    """
-    from m2m_model.rivals.boosted import load_boosted
-
-    return load_boosted(folder)
+    return load_rivals(folder)
 
 
 @dataclass(frozen=True)
@@ -308,6 +304,9 @@ def _forecasts(
         for name, folder in contenders.models.items()
     ]
     baselines = [(name, forecast_baseline(name, panel, cutoff, contenders.baselines)) for name in BASELINES]
-    rivals = load_rivals(contenders.rivals) if contenders.rivals else {}
-    strongest = [(name, rival.forecasts(panel, cutoff, contenders.baselines)) for name, rival in rivals.items()]
-    return models + baselines + strongest
+    if not contenders.rivals:
+        return models + baselines
+    from m2m_model.rivals.artifact import rival_forecasts
+
+    rivals = _rivals(contenders.rivals).items()
+    return models + baselines + [(n, rival_forecasts(n, r, panel, cutoff, contenders.baselines)) for n, r in rivals]

@@ -79,7 +79,7 @@ TYPES = {
     "an unknown kind": _edit('kind = "money"', 'kind = "euros"', "[[performance]] spend kind = 'euros'", "money"),
     "a kind with a typo": _edit('kind = "money"', 'kind = "mony"', "kind = 'mony'", 'did you mean "money"?'),
     "an unknown format": _edit('format = "parquet"', 'format = "xlsx"', "[[source]] raw_day format = 'xlsx'"),
-    "an unknown loss": _set("model", 'loss = "histogramm"', "[model] loss", 'did you mean "histogram"?'),
+    "an unknown loss": _set("model", 'loss = "histogramm"', "[model] loss", "one of histogram, lognormal, negative"),
     "a decimal of 99 digits": _edit('views = "double"', 'views = "decimal(99,2)"', "columns views", "decimal(18,2)"),
     "a type that is not closed": _edit('views = "double"', 'views = "array<string"', "columns views", "array<string>"),
     "an empty type": _edit('views = "double"', 'views = ""', "columns views", "is no Spark type"),

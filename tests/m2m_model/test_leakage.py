@@ -23,7 +23,7 @@ from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
 from m2m_model.forecasts.metrics import cell_sums
 from m2m_model.rivals import boosted
-from m2m_model.rivals.boosted import Boosted, load_boosted, train_boosted
+from m2m_model.rivals.artifact import Rival, load_rivals, rival_forecasts, train_rivals
 from m2m_model.training import loop
 from m2m_model.training.calendar import train_end
 from m2m_model.training.loop import train_rank
@@ -50,14 +50,12 @@ def model_files(panel: Panel, held_out_from: date, folder: Path) -> dict[str, by
     end = train_end(panel.first_day, held_out_from, panel.spec.horizon_days, TRAIN.validation_cutoffs)
     inputs = fit_inputs(PanelStatistics.of(panel, end), bins=8)
     result = train_rank([panel.save(folder / "shard")], folder, inputs, MODEL, TRAIN, held_out_from)
-    rivals = train_boosted([folder / "shard"], inputs, held_out_from, folder / "rivals")
+    rivals = train_rivals([folder / "shard"], inputs, held_out_from, folder / "rivals")
     files = [*result.model_folder.iterdir(), *rivals.iterdir()]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-def said(
-    forecaster: Forecaster, rivals: dict[str, Boosted], panel: Panel, truth: Panel, cutoff: date
-) -> list[pa.Table]:
+def said(forecaster: Forecaster, rivals: dict[str, Rival], panel: Panel, truth: Panel, cutoff: date) -> list[pa.Table]:
     """Features, forecasts and errors of a cutoff; what happened afterwards is ``truth``'s."""
     series = np.arange(len(panel))
     cut = forecaster.inputs.windows(
@@ -68,7 +66,7 @@ def said(
     for name in BASELINES:
         forecasts[name] = forecast_baseline(name, panel, cutoff, forecaster.calibrations)
     for name, rival in rivals.items():
-        forecasts[name] = rival.forecasts(panel, cutoff, forecaster.calibrations)
+        forecasts[name] = rival_forecasts(name, rival, panel, cutoff, forecaster.calibrations)
     tables = [features]
     for name, found in forecasts.items():
         actual_NM = targets_Nm(truth, truth.index_of(cutoff), found.series_N)
@@ -84,7 +82,7 @@ def prove(panel: Panel, held_out_from: date, folder: Path) -> None:
     blind = model_files(absurd_after(panel, held_out_from), held_out_from, folder / "blind")
     differ = [name for name in known if known[name] != blind.get(name)]
     assert not differ, f"the artifact knows what came after {held_out_from}: {differ}"
-    forecaster, rivals = Forecaster.load(folder / "known" / "model"), load_boosted(folder / "known" / "rivals")
+    forecaster, rivals = Forecaster.load(folder / "known" / "model"), load_rivals(folder / "known" / "rivals")
     for cutoff in (held_out_from, held_out_from + timedelta(days=7)):
         now = said(forecaster, rivals, panel, panel, cutoff)
         then = said(forecaster, rivals, absurd_after(panel, cutoff), panel, cutoff)

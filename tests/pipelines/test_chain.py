@@ -108,7 +108,7 @@ def test_2_training_registers_a_challenger_with_its_whole_story(chain: Deploymen
     assert {"weights.safetensors", "config.json", "MLmodel", "requirements.txt"} <= logged
     assert not [name for name in logged if name.endswith((".pkl", ".pt", ".pth"))]
     assert not [name for name in logged if "lightgbm" in name]  # it never serves: an artifact of the run alone
-    assert {"rivals/boosted.json", "rivals/lightgbm_l1-0.txt"} <= names
+    assert {"rivals/rivals.json", "rivals/lightgbm_l1-0.txt"} <= names
     assert not list((chain.config.home / "training").iterdir())  # nothing is left to resume
 
 
@@ -189,7 +189,7 @@ def test_4_a_damaged_lightgbm_stops_no_backtest_and_is_named(
         file.write_bytes(written)
     printed = capfd.readouterr().out
     assert status == 0, printed
-    assert f"warning: LightGBM of version {version.version} cannot be opened" in printed
+    assert f"warning: the rivals of version {version.version} cannot be opened" in printed
     assert file.name in printed
     rows, rival = chain.rows("marts.backtest"), pl.col("forecaster").is_in(list(RIVALS))
     assert rows.drop("run_id").equals(judged.filter(~rival).drop("run_id"))

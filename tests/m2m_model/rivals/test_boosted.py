@@ -9,7 +9,8 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import eligible
 from m2m_model.data.targets import targets_Nm
 from m2m_model.rivals import boosted
-from m2m_model.rivals.boosted import Boosted, features, fit_boosted, load_boosted, save_boosted, training_cutoffs
+from m2m_model.rivals.artifact import load_rivals, save_rivals
+from m2m_model.rivals.boosted import Boosted, features, fit_boosted, training_cutoffs
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def fitted(panel: Panel, inputs: Inputs) -> dict[str, Boosted]:
 def test_it_learns_and_survives_its_files(fitted: dict[str, Boosted], panel: Panel, tmp_path: Path) -> None:
     series = np.flatnonzero(eligible(panel, 95))
     actual_NM = targets_Nm(panel, 95, series)
-    opened = load_boosted(save_boosted(fitted, tmp_path / "rivals"))
+    opened = load_rivals(save_rivals(fitted, tmp_path / "rivals"))
     for name, model in fitted.items():
         forecast_NM = model(panel, 95, series)
         assert (forecast_NM >= 0).all()
@@ -30,8 +31,8 @@ def test_it_learns_and_survives_its_files(fitted: dict[str, Boosted], panel: Pan
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone", "no list", "another version"])
 def test_a_damaged_file_is_named(fitted: dict[str, Boosted], tmp_path: Path, damage: str) -> None:
-    folder = save_boosted(fitted, tmp_path / "rivals")
-    file = folder / ("boosted.json" if damage in ("no list", "another version") else "lightgbm_l1-1.txt")
+    folder = save_rivals(fitted, tmp_path / "rivals")
+    file = folder / ("rivals.json" if damage in ("no list", "another version") else "lightgbm_l1-1.txt")
     written = file.read_bytes()
     if damage == "gone":
         file.unlink()
@@ -42,11 +43,11 @@ def test_a_damaged_file_is_named(fitted: dict[str, Boosted], tmp_path: Path, dam
         file.write_bytes(written[:middle] + bytes([written[middle] ^ 1]) + written[middle + 1 :])
     else:
         file.write_bytes(
-            b"" if damage == "no list" else written.replace(b'"format_version": 1', b'"format_version": 9')
+            b"" if damage == "no list" else written.replace(b'"format_version": 2', b'"format_version": 9')
         )
-    found = {"no list": "rivals: Expecting value", "another version": "format_version 9; this code reads 1"}
+    found = {"no list": "rivals: Expecting value", "another version": "format_version 9; this code reads 2"}
     with pytest.raises(ValueError, match=found.get(damage, r"lightgbm_l1-1\.txt")):
-        load_boosted(folder)
+        load_rivals(folder)
 
 
 def test_training_cutoffs_end_a_horizon_before_the_last_label(panel: Panel) -> None:
