@@ -180,7 +180,7 @@ class PerTask(nn.Module):
             else TOTALS[name](scale, exposure_offset)
             for task, scale in zip(tasks, scales, strict=True)
         ]
-        self.outputs = TOTALS[name].outputs
+        self.outputs = max(law.outputs for law in self.laws)
 
     def loss(self, output_BMQ: Tensor, target_BM: Tensor, level_BM: Tensor) -> Tensor:
         """(B, M)."""
