@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import field
 from datetime import date
 from pathlib import Path
@@ -31,10 +32,13 @@ Severity = Literal["critical", "warning"]
 RESERVED = frozenset("ds bucket advertiser_id scenario_id registered_on day behavior_day source_rows dirt".split())
 # Every check whose severity [checks] severity may set.
 CHECKS = (
-    "other_day null_id empty_id padded_id long_id control_characters lost_characters not_ascii unknown_scenario"
-    " duplicate_key null nan infinite absurd negative not_above long_attribute empty_day volume changed_ids"
-    " new_advertisers freshness day_completeness attributes_known"
+    "other_day null_id empty_id padded_id number_id long_id control_characters lost_characters not_ascii"
+    " unknown_scenario duplicate_key null nan infinite absurd negative not_above long_attribute empty_day volume"
+    " changed_ids new_advertisers freshness day_completeness attributes_known"
 ).split()
+# Columns that stand beside those of a raw file while it is read.
+BAD_ROW = "__malformed"
+SOURCE_COLUMNS = frozenset({BAD_ROW, "__file", "_metadata"})
 ALL_SCENARIOS = "*"  # scenario_id of a row that sums over scenarios
 
 _LARGEST = 2**20  # bytes of a configuration
@@ -55,6 +59,8 @@ _MASTER = r"local(\[(\*|[1-9]\d{0,3})(,\s*\d+)?\])?|local-cluster\[.+\]|yarn|spa
 _OURS = (
     ("spark.master", "is [spark] master"),
     ("spark.sql.session.timeZone", "is UTC: a day is a UTC day"),
+    ("spark.sql.files.ignoreCorruptFiles", "is false: a file that cannot be read stops the run"),
+    ("spark.sql.files.ignoreMissingFiles", "is false: a file that is missing stops the run"),
     ("spark.sql.ansi.enabled", "is true: a value that does not fit stops the run"),
 )
 
@@ -68,6 +74,14 @@ _NOT_FOR_TEXT = {
     "dateformat": _WRITE_IN_SQL,
     "timestampformat": _WRITE_IN_SQL,
     "timestampntzformat": _WRITE_IN_SQL,
+}
+
+# Options that leave files out without a word.
+_NEVER = {
+    "ignorecorruptfiles": "a file that cannot be read always stops the run",
+    "ignoremissingfiles": "a file that is missing always stops the run",
+    "modifiedbefore": "path says which files are read",
+    "modifiedafter": "path says which files are read",
 }
 
 Length = Annotated[int, Within(1, 1024, "characters")]
@@ -130,7 +144,10 @@ class Source:
             raise ValueError("columns are missing; list each raw column with its type")
         if self.format not in ("jdbc", "table") and not self.path:
             raise ValueError('missing key "path"')
+        _check_columns(self.columns)
         options = {key.lower() for key in self.options}
+        if len(options) < len(self.options):
+            raise ValueError("options: one is there twice, in another case")
         if self.format == "jdbc" and not ("url" in options and options & {"dbtable", "query"}):
             raise ValueError("options: jdbc needs url, and dbtable or query")
         for column, kind in self.columns.items():
@@ -141,6 +158,8 @@ class Source:
                 raise ValueError(
                     f"columns {column}: csv holds no {word}; declare it string, and take it apart in the SQL"
                 )
+        for option in options & set(_NEVER):
+            raise ValueError(f"options: {option}: {_NEVER[option]}")
         for option in options & set(_NOT_FOR_TEXT) if self.format in ("csv", "json") else ():
             raise ValueError(f"options: {option}: {_NOT_FOR_TEXT[option]}")
         self._check_files()
@@ -429,11 +448,26 @@ def _read(path: Path) -> dict[str, Any]:
             raise ConfigError("not a file; name the pipeline.toml itself")
         if path.stat().st_size > _LARGEST:
             raise ConfigError(f"{path.stat().st_size:,} bytes are no configuration; name a pipeline.toml")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}") from None
     except ValueError as error:  # also not UTF-8, and a path with a null character in it
         raise ConfigError(f"not TOML: {error}") from None
+
+
+def _check_columns(names: Iterable[str]) -> None:
+    """Columns of a source: Spark tells no case, and some are ours while a file is read."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not re.fullmatch(r"[^\x00-\x1f]{1,256}", name):
+            raise ValueError(f'columns: "{name[:60]}" must be 1 to 256 characters, none of them a control one')
+        if name.lower() in SOURCE_COLUMNS:
+            raise ValueError(
+                f'columns: "{name}" is a column of the system\'s own while a file is read; it cannot be used'
+            )
+        if other := seen.get(name.lower()):
+            raise ValueError(f'columns: "{name}" differs from "{other}" in case alone')
+        seen[name.lower()] = name
 
 
 def _check_names(config: Config) -> None:
@@ -485,7 +519,7 @@ def _check_references(config: Config) -> None:
     if staging.behavior_daily and not config.behavior:
         raise ValueError("[staging] behavior_daily needs at least one [[behavior]]")
     for table, file in dataclasses.asdict(staging).items():
-        if file is not None and not (config.path.parent / file).is_file():
+        if file is not None and not os.path.isfile(config.path.parent / file):
             raise ValueError(f"[staging] {table}: {file}: no such file beside pipeline.toml")
 
 

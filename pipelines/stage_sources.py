@@ -248,6 +248,8 @@ def write_staged(target: Target, bucket: int, rows: pl.DataFrame, turnover: Turn
         rows = rows.with_columns(source_rows=pl.lit(1))
     if "scenario_id" not in rows.columns:
         rows = rows.with_columns(scenario_id=pl.lit(None, pl.String))
+    # A day that Python has no word for (year 0, 10000) is none, and other_day counts it.
+    rows = rows.with_columns(ds=pl.when(pl.col("ds").dt.year().is_between(1, 9999)).then("ds"))
     if (misuse := count_misuse(bucket, rows, target.key)).height:
         return misuse
     kept = rows.filter(pl.col("dirt").is_null() | ~pl.col("dirt").str.starts_with("drop:")).sort(

@@ -25,11 +25,13 @@ _REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
 _PRIVATE = re.compile(r"pass|secret|token|key|credential|auth|account|sas", re.IGNORECASE)
 _SECRET = re.compile(
     r"(password|passwd|pwd|secret|token|credentials?|(access|account|secret|private|api)[-_.]?key|authorization"
-    r"|connection[-_.]string)$",
+    r"|connection[-_.]string|passphrase)$|fs\.azure\.(account\.(key|oauth2\.client\.secret)|sas\.(?!token\.provider))",
     re.IGNORECASE,
 )
 _SECRET_WITHIN = re.compile(
-    r"://[^/@\s:]*:(?!\$\{)[^/@\s]+@|\b(password|pwd|accountkey)=(?!\$\{)[^&;\s]", re.IGNORECASE
+    r"://[^/@\s:]*:(?!\$\{)[^/@\s]+@|jdbc:\w+:\w+:[^/@\s]+/(?!\$\{)[^/@\s]+@"
+    r"|(\b(password|pwd|accountkey)|[?&;][\w-]*(password|token|secret|sig|signature))=(?!\$\{)[^&;\s]",
+    re.IGNORECASE,
 )
 _TYPES = {
     bool: "true or false",

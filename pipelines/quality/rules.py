@@ -84,6 +84,9 @@ def row_rules(
         rule("empty_id", column, "no empty text", value.str.strip_chars() == "")
         # It would be another advertiser, without a history.
         rule("padded_id", column, "no blanks around it", value.str.strip_chars() != value, "warning")
+        if column == "advertiser_id":
+            was_number = value.str.contains(r"^\d+\.0$|^\d(\.\d+[eE]\+?|[eE]\+)\d+$")
+            rule("number_id", column, "no 1000037.0 or 1.0E6, which was a number on its way", was_number, "warning")
         rule("long_id", column, f"at most {limit} characters", value.str.len_chars() > limit)
         rule("control_characters", column, "no control characters", value.str.contains(r"\p{Cc}"))
         lost = "no U+FFFD, which stands for bytes that are not UTF-8; [[source]] options: encoding"

@@ -123,8 +123,9 @@ def _from_text(value: Column, declared: T.DataType, made: Column) -> Fit:
         case T.FloatType() | T.DoubleType():
             return Fit(made, value.rlike(_NUMBER))
         case T.DecimalType():
-            whole = value.try_cast("decimal(38,18)") == value.try_cast(declared)
-            return Fit(made, value.rlike(_NUMBER) & F.coalesce(whole, F.lit(False)))
+            plain = value.rlike(rf"^\s*[-+]?\d*\.?\d{{0,{declared.scale}}}0*\s*$")
+            whole = plain | (value.try_cast("decimal(38,18)") == value.try_cast(declared))
+            return Fit(made, value.rlike(_NUMBER) & cast & F.coalesce(whole, F.lit(False)))
         case T.DateType():
             return Fit(made, value.rlike(_DATE) & cast)
         case T.TimestampType():
@@ -180,6 +181,11 @@ def _way_out(found: T.DataType, declared: T.DataType) -> str:
     if isinstance(declared, (T.DateType, *_TIMES)) and isinstance(found, (*_WHOLE, *_REAL)):
         return f"declare it as {found.simpleString()}, and write timestamp_seconds() or timestamp_millis() in the SQL"
     return f"declare it as {found.simpleString()}, and convert it in the SQL"
+
+
+def column(name: str) -> Column:
+    """The column of exactly that name, whatever signs it holds."""
+    return F.col(f"`{name.replace('`', '``')}`")
 
 
 def nearest(name: str, among: Iterable[str]) -> str:

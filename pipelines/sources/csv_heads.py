@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipelines.config import SOURCE_COLUMNS as OURS
 from pipelines.sources.heads import Dialect, Head, UnusableError
 
 TITLES = 20  # lines above a header that are looked through for it
@@ -33,7 +34,8 @@ def csv_names(head: Head, dialect: Dialect, columns: Sequence[str], skip_lines: 
     for twice in by_lower.values():
         if len(twice) > 1 and set(twice) & set(columns):
             raise UnusableError(f'has the column "{twice[0]}" {len(twice)} times: {", ".join(twice)}')
-    return [name if len(by_lower[name.lower()]) == 1 else f"{name}#{i}" for i, name in enumerate(names)]
+    alone = {name for name, same in by_lower.items() if len(same) == 1} - OURS
+    return [name if name.lower() in alone else f"{name}#{i}" for i, name in enumerate(names)]
 
 
 def _explain_header(head: Head, dialect: Dialect, columns: Sequence[str], rows: list[tuple[int, str]]) -> None:

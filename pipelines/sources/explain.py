@@ -15,11 +15,12 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from pipelines.config import BAD_ROW
 from pipelines.errors import DataError
-from pipelines.sources.casts import MARK
+from pipelines.sources.casts import MARK, column
 from pipelines.sources.files import RawFile
 from pipelines.sources.heads import Dialect, unpacked
-from pipelines.sources.parts import BAD_ROW, Part
+from pipelines.sources.parts import Part
 from pipelines.sources.storage import path_of
 from pipelines.sources.views import View
 
@@ -92,7 +93,7 @@ def _malformed(view: View, part: Part, strays: bool) -> list[str]:
     assert part.again is not None
     bad = part.again().select("*", F.col("_metadata.file_path").alias("__file")).filter(F.col(BAD_ROW).isNotNull())
     # Spark answers no query about the malformed column alone: another one is counted beside it.
-    asked = (F.count("*"), F.first(BAD_ROW), F.count(f"`{part.frame.columns[0]}`"))
+    asked = (F.count("*"), F.first(BAD_ROW), F.count(column(part.frame.columns[0])))
     rows = bad.groupBy("__file").agg(*asked).orderBy("__file").collect()
     files = {file.path: file for file in part.files}
     found = [(files[path], int(count), text) for uri, count, text, _ in rows if (path := path_of(uri)) in files]
@@ -227,7 +228,7 @@ def days_found(views: Sequence[View]) -> list[str]:
         name = next((name for name, kind in view.types.items() if isinstance(kind, times)), None)
         if name is None or "{ds" not in str(view.source.path):
             continue
-        day = F.col(f"`{name}`").cast("date")
+        day = column(name).cast("date").cast("string")  # Python has no year 0
         try:
             count, oldest, newest = view.frame.agg(F.count("*"), F.min(day), F.max(day)).collect()[0]
         except (PySparkException, Py4JJavaError):

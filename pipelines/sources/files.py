@@ -78,7 +78,8 @@ def files_of(
         roots = [(entry, places[place]) for place, entries in matched.items() for entry in entries]
         parts = list(threads.map(lambda root: _Folder.of(storage, root[0], options), roots))
 
-    pattern, files, findings = options.get("pathglobfilter", "*"), dict[str, RawFile](), list[Finding]()
+    pattern, findings = options.get("pathglobfilter", "*"), list[Finding]()
+    files: dict[tuple[str, ...], RawFile] = {}
     for (root, of_days), part in zip(roots, parts, strict=True):
         ds = of_days[0] if len(of_days) == 1 else None
         day = f"source {source.name} ds={ds or period(first, last)}: {shown(config, root.path)}"
@@ -106,7 +107,9 @@ def files_of(
                 )
             )
         for entry in kept:
-            files[entry.path] = _raw_file(config, entry, ds)
+            # Once, however many links lead to it: "latest" beside the days would count its day twice.
+            file = _raw_file(config, entry, ds)
+            files.setdefault((storage.real(entry.path), file.path.removeprefix(file.base) if file.keys else ""), file)
     return list(files.values()), findings
 
 

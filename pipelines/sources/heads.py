@@ -87,21 +87,29 @@ class Dialect:
         """Whether a character has more bytes than one, so that lines cannot be split by a byte."""
         return self.encoding.upper().startswith(("UTF-16", "UTF-32", "UTF16", "UTF32"))
 
+    def lines(self, text: str) -> list[str]:
+        return text.split(end) if (end := self.options.get("linesep")) else LINE.split(text)
+
     def cells(self, text: str) -> list[str]:
         """The cells of a row, quotes taken off."""
         quote, escape = self.options.get("quote", '"')[:1], self.options.get("escape", '"')[:1]
-        found, cell, quoted, at = list[str](), "", False, 0
-        while at < len(text):
+        found, cell, quoted, at = list[str](), list[str](), False, 0
+        signs = re.compile("|".join(re.escape(sign) for sign in (self.sep, quote, escape) if sign))
+        while sign := signs.search(text, at):
+            cell += [text[at : sign.start()]] if sign.start() > at else []
+            at = sign.start()
             if quoted and text[at] == escape and text[at + 1 : at + 2] in {quote, escape} - {""}:
-                cell, at = cell + text[at + 1], at + 2
+                cell.append(text[at + 1])
+                at += 2
             elif text[at] == quote and (quoted or not cell):
                 quoted, at = not quoted, at + 1
             elif not quoted and text.startswith(self.sep, at):
-                found.append(cell)
-                cell, at = "", at + len(self.sep)
+                found.append("".join(cell))
+                cell, at = [], at + len(self.sep)
             else:
-                cell, at = cell + text[at], at + 1
-        cells = [*found, cell]
+                cell.append(text[at])
+                at += 1
+        cells = [*found, "".join(cell) + text[at:]]
         if self.is_true("ignoreleadingwhitespace"):
             cells = [cell.lstrip() for cell in cells]
         return [cell.rstrip() for cell in cells] if self.is_true("ignoretrailingwhitespace") else cells
@@ -112,7 +120,7 @@ class Dialect:
 
     def rows(self, text: str) -> Iterator[tuple[int, str]]:
         """Rows that are neither blank nor a comment, each with the number of its first line."""
-        comment, lines = self.options.get("comment", ""), LINE.split(text)
+        comment, lines = self.options.get("comment", ""), self.lines(text)
         number = 0
         while number < len(lines):
             row, begin = lines[number], number + 1
@@ -140,7 +148,7 @@ def unpacked(file: BinaryIO, name: str) -> Any:
         return bz2.BZ2File(file)
     if lower.endswith(".zst"):
         return pa.CompressedInputStream(file, "zstd")
-    return io.BytesIO(zlib.decompressobj().decompress(file.read(HEAD))) if lower.endswith(".deflate") else file
+    return io.BytesIO(zlib.decompress(file.read())) if lower.endswith(".deflate") else file
 
 
 def text_head(file: BinaryIO, name: str, dialect: Dialect) -> Head:
@@ -162,8 +170,8 @@ def text_head(file: BinaryIO, name: str, dialect: Dialect) -> Head:
     if packed and packed != ".deflate" and not kind and raw:
         raise UnusableError(f"ends in {packed}, and is not packed so; take the ending off its name")
     file.seek(0)
-    content = unpacked(file, name)
     try:
+        content = unpacked(file, name)
         raw = content.read(HEAD)
         whole = not (more := content.read(1))
         raw += more

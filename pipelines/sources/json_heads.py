@@ -10,27 +10,26 @@ from pipelines.sources.heads import LINE, Dialect, Head, UnusableError
 _ONE_LINE = "holds several objects in one line, of which Spark reads the first alone; write each in a line of its own"
 
 
-def json_fields(head: Head, dialect: Dialect) -> tuple[list[str], bool]:
-    """The names of the fields at the beginning of a JSON file, those within objects as ``metrics.clicks``, and whether
-    that is all of it.
+def json_fields(head: Head, dialect: Dialect) -> tuple[list[tuple[str, ...]], bool]:
+    """The fields at the beginning of a JSON file, those within objects as ``("metrics", "clicks")``; all of it?
 
     Raises:
         UnusableError: it holds rows that Spark would pass over, or is no JSON.
     """
     rows = _json_rows(head, dialect)
     if not rows and not head.whole and head.text.lstrip()[:1] == "{":
-        return _keys_of(head.text.strip()), True  # one object, longer than any row
-    found: dict[str, None] = {}
+        return [(key,) for key in _keys_of(head.text.strip())], True  # one object, longer than any row
+    found: dict[tuple[str, ...], None] = {}
     for row in rows:
-        _collect(row, "", found)
+        _collect(row, (), found)
     return list(found), head.whole
 
 
-def _collect(value: dict[str, Any], above: str, found: dict[str, None]) -> None:
+def _collect(value: dict[str, Any], above: tuple[str, ...], found: dict[tuple[str, ...], None]) -> None:
     for name, inner in value.items():
-        found[above + name] = None
+        found[*above, name] = None
         if isinstance(inner, dict):
-            _collect(inner, f"{above}{name}.", found)
+            _collect(inner, (*above, name), found)
 
 
 def _keys_of(text: str) -> list[str]:

@@ -5,25 +5,26 @@ the first lines of a CSV or JSON file. So a column that is gone in one file of a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
+from functools import reduce
 
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from pipelines.config import Source
 from pipelines.errors import ConfigError, DataError
-from pipelines.sources.casts import nearest
+from pipelines.sources.casts import column, nearest
 from pipelines.sources.csv_heads import csv_names, titles
 from pipelines.sources.files import THREADS, Finding, RawFile
 from pipelines.sources.footers import footer
 from pipelines.sources.heads import Dialect, UnusableError, text_head
 from pipelines.sources.json_heads import json_fields
-from pipelines.sources.storage import Storage, address, path_of
+from pipelines.sources.storage import Storage, path_of
 
 SHOWN = 8  # names that a line lists
 _NAMES_A_LINE = 30
@@ -41,7 +42,7 @@ class Look:
     columns: dict[str, T.StructField | str]
     rows: int | None = None
     titles: tuple[str, ...] = ()
-    fields: frozenset[str] = frozenset()
+    fields: frozenset[tuple[str, ...]] = frozenset()
     whole: bool = True
 
 
@@ -51,7 +52,9 @@ def label(source: Source, days: str, file: RawFile | None = None) -> str:
 
 def some(names: Iterable[str], at_most: int = SHOWN) -> str:
     names = list(names)
-    return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")
+    return ", ".join(name if len(name) <= 100 else f"{name[:97]}..." for name in names[:at_most]) + (
+        f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    )
 
 
 def in_files(files: Sequence[RawFile], of: int) -> str:
@@ -89,7 +92,7 @@ def look_into(source: Source, storage: Storage, days: str, files: Sequence[RawFi
                     names = csv_names(head, dialect, list(source.columns), source.skip_lines)
                     return Look(file, _as_text(names), rows, titles(head, dialect, source.skip_lines))
                 found, whole = json_fields(head, dialect)
-                names = [name for name in found if "." not in name]
+                names = [path[0] for path in found if len(path) == 1]
                 return Look(file, _as_text(names), rows, fields=frozenset(found), whole=whole)
         except UnusableError as error:
             return str(error)
@@ -159,56 +162,64 @@ def _none(source: Source, days: str, bare: Sequence[Look], of: int) -> str:
     return f"{line}. If the rows lie within it, write each as a line of its own: jq -c '.{within}[]'"
 
 
-def refuse_absent_fields(spark: SparkSession, source: Source, days: str, looks: Sequence[Look]) -> None:
-    """A line of JSON may leave a field out; that no row of a day has it, no reader would tell."""
+def refuse_absent_fields(
+    source: Source, days: str, looks: Sequence[Look], read: Callable[[Sequence[RawFile]], DataFrame]
+) -> None:
+    """A line of JSON may leave a field out; that no row of a day has it, no reader would tell. ``read`` gives the
+    rows of files."""
     by_day: dict[date | None, list[Look]] = defaultdict(list)
     for look in looks:
         if look.rows != 0:
             by_day[look.file.ds].append(look)
-    lacking: dict[str, list[Look]] = defaultdict(list)
+    lacking: dict[tuple[str, ...], list[Look]] = defaultdict(list)
     for among in by_day.values():
-        there = frozenset[str]().union(*(look.fields.union(look.file.keys) for look in among))
-        for name in _paths(declared_types(source)):
-            if name not in there and name.partition(".")[0] not in source.optional:
-                lacking[name] += among
+        there = {path for look in among for path in (*look.fields, *((key,) for key in look.file.keys))}
+        for path in _paths(declared_types(source)):
+            if path not in there and path[0] not in source.optional:
+                lacking[path] += among
     if not any(lacking.values()):
         return
-    names = list(lacking)
-    searched = {look.file.path for among in lacking.values() for look in among if not look.whole}
-    seen = _search(spark, source, searched, [name.rpartition(".")[2] for name in names]) if searched else {}
-    for place, name in enumerate(names):
-        days_with = {look.file.ds for look in lacking[name] if look.file.path in seen and seen[look.file.path][place]}
-        lacking[name] = [look for look in lacking[name] if look.file.ds not in days_with]
-    bare = [look for look in lacking[names[0]] if not look.fields & set(source.columns)]
-    if bare and all(lacking.get(name) for name in source.columns):
+    searched = {look.file.path: look.file for among in lacking.values() for look in among if not look.whole}
+    seen = _search(read(list(searched.values())), list(lacking)) if searched else {}
+    for place, path in enumerate(lacking):
+        days_with = {look.file.ds for look in lacking[path] if look.file.path in seen and seen[look.file.path][place]}
+        lacking[path] = [look for look in lacking[path] if look.file.ds not in days_with]
+    tops = {(name,) for name in source.columns}
+    bare = [look for look in next(iter(lacking.values())) if not look.fields & tops]
+    if bare and all(lacking.get(path) for path in tops):
         raise DataError(_none(source, days, bare, len(looks)))
     lines = [
-        gone_line(source, days, name, [look.file for look in among], len(looks), sorted(among[0].fields))
-        for name, among in lacking.items()
+        gone_line(
+            source,
+            days,
+            ".".join(path),
+            [look.file for look in among],
+            len(looks),
+            sorted(".".join(path) for path in among[0].fields),
+        )
+        for path, among in lacking.items()
         if among
     ]
     if lines:
         raise DataError(lines)
 
 
-def _paths(types: dict[str, T.DataType], above: str = "") -> list[str]:
-    """Names of the columns and of the fields in structs: ``metrics``, ``metrics.clicks``."""
+def _paths(types: dict[str, T.DataType], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The columns and the fields in structs: ``("metrics",)``, ``("metrics", "clicks")``."""
     found = []
     for name, kind in types.items():
-        found.append(above + name)
+        found.append((*above, name))
         if isinstance(kind, T.StructType):
-            found += _paths({inner.name: inner.dataType for inner in kind}, f"{above}{name}.")
+            found += _paths({inner.name: inner.dataType for inner in kind}, (*above, name))
     return found
 
 
-def _search(spark: SparkSession, source: Source, paths: Iterable[str], names: Sequence[str]) -> dict[str, list[bool]]:
-    """Whether each name stands anywhere in a file, in quotes, by the file's path: one pass over the text."""
-    reader = spark.read.option("__globPaths__", "false")
-    text = reader.text([address(path) for path in paths]).select("value", F.col("_metadata.file_path").alias("file"))
-    any_line = [F.max(F.col("value").contains(f'"{name}"')).alias(f"{i}") for i, name in enumerate(names)]
-    return {
-        path_of(row[0]): [bool(found) for found in row[1:]] for row in text.groupBy("file").agg(*any_line).collect()
-    }
+def _search(rows: DataFrame, paths: Sequence[tuple[str, ...]]) -> dict[str, list[bool]]:
+    """Whether any row has each field, by the file's path: one pass."""
+    values = [reduce(lambda value, name: value[name], path[1:], column(path[0])) for path in paths]
+    any_row = [F.max(value.isNotNull()).alias(f"{i}") for i, value in enumerate(values)]
+    by_file = rows.groupBy(F.col("_metadata.file_path")).agg(*any_row)
+    return {path_of(row[0]): [bool(found) for found in row[1:]] for row in by_file.collect()}
 
 
 def gone_line(source: Source, days: str, name: str, files: Sequence[RawFile], of: int, found: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,14 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from pipelines.config import Source
+from pipelines.config import BAD_ROW, Source
 from pipelines.errors import ConfigError
-from pipelines.sources.casts import MARK, Fit, fit
+from pipelines.sources.casts import MARK, Fit, column, fit
 from pipelines.sources.files import RawFile
 from pipelines.sources.heads import Dialect
 from pipelines.sources.looks import Look
 from pipelines.sources.storage import address, scheme_of
 
-BAD_ROW = "__malformed"
 # Options that Spark is not asked about: what they would change is decided here.
 _OURS = {
     "mode",
@@ -104,7 +104,7 @@ def _part(
     frame = load()
     columns: dict[str, tuple[Column, T.DataType]] = {}
     for name, declared in types.items():
-        value = F.col(f"`{name}`")
+        value = column(name)
         if name in wanted:
             columns[name] = (value, T.StringType())
         elif name in schema.names:
@@ -112,6 +112,12 @@ def _part(
         else:
             columns[name] = (F.lit(None), T.NullType())
     return Part(frame, columns, files, names, again)
+
+
+def json_text(spark: SparkSession, source: Source, types: dict[str, T.DataType], files: Sequence[RawFile]) -> DataFrame:
+    """What JSON files hold of the declared fields, as text; a malformed row has none of them."""
+    schema = T.StructType([T.StructField(name, _text(kind)) for name, kind in types.items()])
+    return _load(spark, source, files, schema, (), frozenset(), permissive=True)
 
 
 def _text(kind: T.DataType) -> T.DataType:
@@ -158,7 +164,6 @@ def _load(
     if source.format == "json" and "encoding" in dialect.options and not dialect.is_true("multiline"):
         options = {"lineSep": "\n"} | options
     if source.format in ("csv", "json"):
-        _refuse_encoding(spark, source, dialect)
         options["mode"] = "PERMISSIVE" if permissive or left_out else "FAILFAST"
         if permissive or left_out:
             schema = T.StructType([*schema, T.StructField(BAD_ROW, T.StringType())])
@@ -168,11 +173,10 @@ def _load(
             spark.read.options(**options).schema(schema).format(source.format).load([address(f.path) for f in files])
         )
     except (PySparkException, Py4JJavaError) as error:
-        words = (error.getMessage() if isinstance(error, PySparkException) else str(error.java_exception)) or ""
-        raise ConfigError(f"[[source]] {source.name}: options: {words.splitlines()[0][:300]}") from error
+        raise ConfigError(f"[[source]] {source.name}: options: {_first_words(error)}") from error
     if not left_out:
         return frame
-    cells = [F.coalesce(F.col(f"`{name}`"), F.lit("")) for name in schema.names if name != BAD_ROW]
+    cells = [F.coalesce(column(name), F.lit("")) for name in schema.names if name != BAD_ROW]
     bad = F.col(BAD_ROW)
     row = F.coalesce(bad, F.concat_ws(dialect.sep, *cells))
     kept = F.when(row.isin(*left_out), F.lit(False))
@@ -181,10 +185,33 @@ def _load(
     return frame.filter(kept.otherwise(F.lit(True)))
 
 
-def _refuse_encoding(spark: SparkSession, source: Source, dialect: Dialect) -> None:
+def refuse_options(spark: SparkSession, source: Source) -> None:
+    """Ask Spark's reader of text whether it takes the options; it would say so only when a query runs.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if source.format not in ("csv", "json"):
+        return
+    jvm: Any = spark._jvm
+    encoding = Dialect.of(source).encoding
     try:
-        known = spark._jvm.java.nio.charset.Charset.isSupported(dialect.encoding)
+        known = jvm.java.nio.charset.Charset.isSupported(encoding)
     except (PySparkException, Py4JJavaError):  # a name that no encoding can have
         known = False
     if not known:
-        raise ConfigError(f'[[source]] {source.name}: options: encoding = "{dialect.encoding}" is none that Java knows')
+        raise ConfigError(f'[[source]] {source.name}: options: encoding = "{encoding}" is none that Java knows')
+    given = jvm.PythonUtils.toScalaMap({"lineSep": "\n"} | source.options_now())
+    catalyst = jvm.org.apache.spark.sql.catalyst
+    try:
+        if source.format == "csv":
+            catalyst.csv.CSVOptions(given, False, "UTC")
+        else:
+            catalyst.json.JSONOptions(given, "UTC", BAD_ROW)
+    except (PySparkException, Py4JJavaError) as error:
+        raise ConfigError(f"[[source]] {source.name}: options: {_first_words(error)}") from None
+
+
+def _first_words(error: PySparkException | Py4JJavaError) -> str:
+    words = (error.getMessage() if isinstance(error, PySparkException) else error.java_exception.getMessage()) or ""
+    return re.sub(r"^\[[\w.]+\] | SQLSTATE: .*", "", (words.splitlines() or [str(error)])[0])[:300]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -51,6 +52,9 @@ class Storage(Protocol):
     def open(self, path: str) -> BinaryIO:
         """A file to read, from any place in it."""
 
+    def real(self, path: str) -> str:
+        """The path of what a link leads to."""
+
 
 def scheme_of(path: str) -> str:
     """``s3a`` of ``s3a://bucket/key``; empty for a path on this machine."""
@@ -82,11 +86,13 @@ class Local:
     def entry(self, path: str) -> Entry | None:
         try:
             found = os.stat(path)
+            if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+                raise _denied(path, "it is neither a file nor a folder")  # a pipe would be waited for
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise _denied(path, error.strerror) from None
-        return Entry(path, os.path.isdir(path), found.st_size)
+        return Entry(path, stat.S_ISDIR(found.st_mode), found.st_size)
 
     def entries(self, folder: str) -> list[Entry]:
         try:
@@ -97,6 +103,9 @@ class Local:
             raise _denied(folder, error.strerror) from None
         found = [self.entry(os.path.join(folder, name)) for name in names]
         return [entry for entry in found if entry]  # a link that leads nowhere is no file
+
+    def real(self, path: str) -> str:
+        return os.path.realpath(path)
 
     def open(self, path: str) -> BinaryIO:
         try:
@@ -143,6 +152,9 @@ class Hadoop:
             _absent(folder, error)
             return []
         return sorted(found, key=lambda entry: entry.path)
+
+    def real(self, path: str) -> str:
+        return path
 
     def open(self, path: str) -> BinaryIO:
         entry = self.entry(path)

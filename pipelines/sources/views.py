@@ -6,17 +6,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
-from functools import reduce
+from functools import partial, reduce
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from pipelines.config import Config, Source
 from pipelines.errors import ConfigError, DataError
-from pipelines.sources.casts import GoneError, RefusedError
+from pipelines.sources.casts import GoneError, RefusedError, column
 from pipelines.sources.files import Finding, RawFile, files_of, period
 from pipelines.sources.looks import (
     absent_optional,
@@ -30,7 +29,7 @@ from pipelines.sources.looks import (
     refuse_missing,
     undeclared,
 )
-from pipelines.sources.parts import Part, parts_of
+from pipelines.sources.parts import Part, json_text, parts_of, refuse_options
 from pipelines.sources.storage import Storage, storage_of
 
 
@@ -82,7 +81,7 @@ def _open(spark: SparkSession, config: Config, source: Source, first: date, last
     days, types = period(first, last), declared_types(source)
     if source.format in ("table", "jdbc"):
         frame = _load_table(spark, source)
-        found = {name: (F.col(f"`{name}`"), frame.schema[name].dataType) for name in frame.columns}
+        found = {name: (column(name), frame.schema[name].dataType) for name in frame.columns}
         lacking = [name for name in types if name not in found]
         if lacking:
             raise DataError([gone_line(source, days, name, [], 0, frame.columns) for name in lacking])
@@ -92,9 +91,10 @@ def _open(spark: SparkSession, config: Config, source: Source, first: date, last
     else:
         storage = storage_of(spark, source.path.resolve())
         files, findings = files_of(config, source, storage, first, last)
+        refuse_options(spark, source)
         looks = look_into(source, storage, days, files)
         if source.format == "json":
-            refuse_absent_fields(spark, source, days, looks)
+            refuse_absent_fields(source, days, looks, partial(json_text, spark, source, types))
         else:
             refuse_missing(source, days, looks)
         view = View(source, types, days, tuple(parts_of(spark, source, types, looks)), storage, findings)

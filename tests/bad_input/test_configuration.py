@@ -175,6 +175,24 @@ TOGETHER = {
     "no path": _edit('path = "raw/ds={ds}.parquet"', "", '[[source]] raw_day: missing key "path"'),
     "a path with a null": _edit("raw/ds={ds}.parquet", "raw\\u0000", "[[source]] raw_day path", "control"),
     "jdbc without a table": _edit('format = "parquet"', 'format = "jdbc"', "[[source]] raw_day", "url", "dbtable"),
+    "columns in another case": _edit(
+        'views = "double"', 'WHO = "string"', "raw_day", '"WHO" differs from "who" in case'
+    ),
+    "a column without a name": _edit("views =", '"" =', "columns", "1 to 256 characters"),
+    "a column with a line break": _edit("views =", '"a\\nb" =', "columns", '"a\\nb"', "control"),
+    "a column named as Spark's own": _edit("views =", "_Metadata =", "columns", '"_Metadata"', "the system's own"),
+    "a column named as the row that is none": _edit("views =", "__malformed =", "columns", "__malformed"),
+    "an option twice": _edit(
+        "columns = { day", 'options = { sep = ",", SEP = ";" }\ncolumns = { day', "options", "twice"
+    ),
+    "damaged files passed over": _edit(
+        "columns = { day", 'options = { ignoreCorruptFiles = "true" }\ncolumns = { day', "ignorecorruptfiles", "stops"
+    ),
+    "lost files passed over": _set("spark.conf", '"spark.sql.files.ignoreMissingFiles" = "true"', "missing", "stops"),
+    "old files passed over": _edit(
+        "columns = { day", 'options = { modifiedAfter = "2024-01-01" }\ncolumns = { day', "modifiedafter", "path says"
+    ),
+    "a SQL file of 900 characters": _edit('"performance_daily.sql"', f'"{"x" * 900}"', "[staging]", "no such file"),
     "a SQL file that is gone": _edit('"performance_daily.sql"', '"gone.sql"', "performance_daily: gone.sql: no such"),
     "a folder for a SQL file": _edit('"performance_daily.sql"', '"."', "[staging] performance_daily", "no such file"),
     "a null in a SQL file's name": _edit('"performance_daily.sql"', '"a\\u0000"', "[staging] performance_daily"),
@@ -240,6 +258,19 @@ SECRETS = {
     "a password in tracking": _set(
         "mlflow", 'tracking_uri = "https://me:hunter2@m"', "[mlflow] tracking_uri", "secret"
     ),
+    "a key of Azure in the file": _set(
+        "spark.conf", '"spark.hadoop.fs.azure.account.key.ads.dfs.core.windows.net" = "hunter2"', "${NAME}"
+    ),
+    "a client's secret of Azure": _set(
+        "spark.conf", '"spark.hadoop.fs.azure.account.oauth2.client.secret.ads.dfs" = "hunter2"', "${NAME}"
+    ),
+    "a fixed token of Azure": _set("spark.conf", '"spark.hadoop.fs.azure.sas.fixed.token.ads" = "hunter2"', "${NAME}"),
+    "a passphrase": _set("source.options", 'sslPassphrase = "hunter2"', "sslPassphrase", "${NAME}"),
+    "a password in an address of Oracle": _set(
+        "source.options", 'url = "jdbc:oracle:thin:scott/hunter2@db"', "options url", "a secret may not"
+    ),
+    "a signature in an address": _set("source.options", 'url = "https://h/x?sig=hunter2"', "url", "a secret may not"),
+    "a token in an address": _set("warehouse", 'uri = "https://h/x?access_token=hunter2"', "uri", "a secret may not"),
     "a secret as a list": _set("warehouse", 'credential = ["hunter2"]', "[warehouse] credential", "found a list"),
     "a variable that is not set": _set(
         "warehouse", 'uri = "postgresql://ads:${ADS_DB_PW}@db/ads"', "[warehouse] uri", "ADS_DB_PW is not set"

@@ -73,6 +73,11 @@ def ill(column: str, value: str, kind: str, *words: str) -> Case:
     return csv(rows(line), *named, columns={column: kind})
 
 
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
 def zipped(**members: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -213,7 +218,32 @@ TEXT = {
     "a time without a date": ill("place", "12:30", "timestamp", '"12:30"'),
     "a zone that would be dropped": ill("place", "2024-01-01 10:00:00+08:00", "timestamp_ntz", "+08:00"),
     "a truth that is none": ill("place", "maybe", "boolean", '"maybe"'),
+    "a day before the first": csv(rows("0000-01-01,a,s,1,1,1"), "other_day ds: found 1", "ds=null", "(a, s)"),
+    "a name of a megabyte": csv("x" * 2**20 + "\n1\n", "none of the 6 declared columns", "found " + "x" * 97 + "..."),
+    "gzip with a flipped bit far below": csv(
+        flipped(gzip.compress(rows(*(f"2024-01-01,a{i * 7919},s,{i},1,1" for i in range(9999))).encode())),
+        "raw/2024-01-01.csv.gz: cannot be read",
+        name="raw/2024-01-01.csv.gz",
+        path="raw/{ds}.csv.gz",
+    ),
+    "deflate that is none": csv(
+        b"\x78\x9cnonsense", "unpacked", name="raw/2024-01-01.csv.deflate", path="raw/{ds}.csv.deflate"
+    ),
+    "gzip with more behind it": csv(
+        gzip.compress(rows(GOOD).encode()) + b"x", "unpacked", name="raw/2024-01-01.csv.gz", path="raw/{ds}.csv.gz"
+    ),
     "control characters": ill("cost", "\x1b[31mred", "double", "\\x1b[31mred"),
+}
+
+OPTIONS = {
+    name: csv(rows(GOOD), "[[source]] raw_day: options:", *words, options=f'header = "true", {option}', status=2)
+    for name, option, *words in (
+        ("no separator", 'sep = ""', "Delimiter cannot be empty string"),
+        ("a quote of two", "quote = \"''\"", "value of quote cannot be more than one character"),
+        ("a comment of two", 'comment = "##"', "value of comment cannot be more than one character"),
+        ("a number in words", 'maxColumns = "many"', "maxColumns should be an integer. Found many."),
+        ("a truth that is none", 'multiLine = "yes"', "multiLine flag can be true or false"),
+    )
 }
 
 JSON = {
@@ -231,6 +261,13 @@ JSON = {
     "a line of text": js(f'{LINE}\n"text"\n', "line 2", "is no JSON object"),
     "a field in no row": js(f"{NO_COST}\n{NO_COST}\n", 'column "cost" is gone', "optional"),
     "a field in no row, long": js(f"{NO_COST}\n" * 2000, 'column "cost" is gone', "optional"),
+    "a field that is elsewhere in rows far below": js(
+        f"{NO_COST}\n" * 2000 + json.dumps(json.loads(NO_COST) | {"note": {"cost": 1}, "text": '"cost"'}),
+        'column "cost" is gone',
+    ),
+    "a name with a dot for a field within": js(
+        json.dumps(OBJECT | {"m": {"x": 1}}), 'column "m.x" is gone', columns={'"m.x"': "double"}
+    ),
     "a renamed field": js(LINE.replace("cost", "costs"), 'column "cost" is gone', 'is it "costs" now?'),
     "a field in another case": js(LINE.replace("cost", "Cost"), 'column "cost" is gone', 'is it "Cost" now?'),
     "a field within that is gone": js(
@@ -493,6 +530,7 @@ CASES = {
     f"{group}: {name}": case
     for group, cases in {
         "text": TEXT,
+        "option": OPTIONS,
         "json": JSON,
         "typed": TYPED,
         "range": RANGES,

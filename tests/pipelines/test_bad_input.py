@@ -147,6 +147,14 @@ def test_an_id_that_is_not_ascii_warns_and_goes_through_unharmed(week: Deploymen
     assert week.run("stage_sources", "--date", BAD_DAY)[0] == 3
 
 
+def test_an_id_that_was_a_number_on_its_way_warns(week: Deployment) -> None:
+    week.write_day(BAD_DAY, _set("who", "1000037.0")(rows_of_day(BAD_DAY)))
+    status, said = week.run("stage_sources", "--date", BAD_DAY)
+    assert status == 0
+    assert "number_id advertiser_id" in said
+    assert "1000037.0" in said
+
+
 def test_an_unknown_scenario_stops_the_run_when_scenarios_are_declared(week: Deployment) -> None:
     week.edit(
         'performance_daily = "performance_daily.sql"',

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment import FIRST_DAY
+from deployment import FIRST_DAY, SQL, TOML
 
 from m2m_model.config import Within
 from pipelines.config import CHECKS, Config, load_config, m2m_home
@@ -31,6 +31,12 @@ def test_a_missing_configuration_is_wrong_use(tmp_path: Path) -> None:
 @pytest.mark.parametrize("toml", sorted((ROOT / "examples").glob("*/pipeline.toml")), ids=lambda path: path.parent.name)
 def test_the_examples_load(toml: Path) -> None:
     assert load_config(toml).dataset.name == toml.parent.name
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "performance_daily.sql").write_text(SQL)
+    (tmp_path / "pipeline.toml").write_text(TOML, encoding="utf-8-sig")
+    assert load_config(tmp_path / "pipeline.toml").dataset.name == "tiny"
 
 
 def _documented_type(hint: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date
 from pathlib import Path
 
@@ -67,6 +68,22 @@ def test_shapes_of_a_date(folder: Path, path: str, files: list[str]) -> None:
 def test_a_file_of_a_month_is_read_once(folder: Path) -> None:
     made(folder, "raw/2024-01.csv", "raw/2024-02.csv")
     assert named(folder, "raw/{ds:%Y-%m}.csv") == ["raw/2024-01.csv", "raw/2024-02.csv"]
+
+
+def test_a_file_that_links_lead_to_is_read_once(folder: Path) -> None:
+    made(folder, "raw/1.csv", "raw/2.csv", "days/1/a.csv", "days/2/a.csv")
+    (folder / "raw/latest.csv").symlink_to("2.csv")
+    (folder / "days/latest").symlink_to("2")
+    assert named(folder, "raw/*.csv") == ["raw/1.csv", "raw/2.csv"]
+    assert named(folder, "days/*") == ["days/1/a.csv", "days/2/a.csv"]
+
+
+def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+    made(folder, "raw/a.csv")
+    os.mkfifo(folder / "raw/b.csv")
+    for path in ("raw/b.csv", "raw/*.csv", "raw"):
+        with pytest.raises(DataError, match=r"raw/b.csv: cannot be read: it is neither a file nor a folder"):
+            named(folder, path)
 
 
 def test_signs_in_the_path_match_and_hidden_files_do_not(folder: Path) -> None:

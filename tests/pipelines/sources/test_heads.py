@@ -47,6 +47,15 @@ def test_cells_are_parted_as_spark_parts_them(row: str, options: dict[str, str],
     assert dialect(**options).cells(row) == cells
 
 
+def test_cells_as_long_as_a_file_are_parted_too() -> None:
+    long = "x" * (1 << 22)
+    assert dialect().cells(f'{long},"{long}"') == [long, long]
+
+
+def test_lines_end_where_the_source_says() -> None:
+    assert [row for _, row in dialect(linesep="|").rows("a,b|1,2|")] == ["a,b", "1,2"]
+
+
 def test_a_value_may_go_on_in_the_next_line_where_that_is_said() -> None:
     text = 'a,b\n1,"x\ny"\n'
     assert [row for _, row in dialect(multiline="true").rows(text)] == ["a,b", '1,"x\ny"']
@@ -123,22 +132,22 @@ def test_title_lines_are_skipped() -> None:
 
 def test_fields_of_json_lines() -> None:
     lines = '{"a": 1, "b": {"c": 2}}\n\n[{"d": 3}, {"a": 4}]\n{"e": {}}\n'
-    assert json_fields(Head(lines, whole=True), dialect()) == (["a", "b", "b.c", "d", "e"], True)
+    assert json_fields(Head(lines, whole=True), dialect()) == ([("a",), ("b",), ("b", "c"), ("d",), ("e",)], True)
 
 
 def test_of_json_lines_that_go_on_the_whole_ones_are_taken() -> None:
-    assert json_fields(Head('{"a": 1}\n{"b": 2, "c', whole=False), dialect()) == (["a"], False)
+    assert json_fields(Head('{"a": 1}\n{"b": 2, "c', whole=False), dialect()) == ([("a",)], False)
 
 
 def test_json_of_several_lines() -> None:
     text = json.dumps([{"a": 1}, {"b": 2}], indent=2)
-    assert json_fields(Head(text, whole=True), dialect(multiline="true")) == (["a", "b"], True)
-    assert json_fields(Head(text[:20], whole=False), dialect(multiline="true")) == (["a"], False)
+    assert json_fields(Head(text, whole=True), dialect(multiline="true")) == ([("a",), ("b",)], True)
+    assert json_fields(Head(text[:20], whole=False), dialect(multiline="true")) == ([("a",)], False)
 
 
 def test_an_object_longer_than_a_head_is_no_row() -> None:
     assert json_fields(Head('{"paging": {"next": 2}, "data": [{"a": 1}, ', whole=False), dialect()) == (
-        ["paging", "data"],
+        [("paging",), ("data",)],
         True,
     )
 
