@@ -30,6 +30,15 @@ SHARED = next(
 _WRONG_SQL = ("42", "0A")
 _WRONG_DATA = ("21", "22", "23", "P0")
 _SOURCE = ("MALFORMED_RECORD_IN_PARSING", "FAILED_READ_FILE")  # a data exception, but no doing of the query
+_QUOTED = re.compile(r"""--[^\n]*|/\*.*?\*/|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`""", re.DOTALL)
+# A day that is staged again must come out the same.
+_UNREPEATABLE = re.compile(
+    r"\b(rand|randn|random|randstr|uniform|uuid|shuffle|monotonically_increasing_id|spark_partition_id|now|curdate"
+    r"|current_date|current_time|current_timestamp|localtimestamp)\s*\(|\b(current_date|current_timestamp)\b",
+    re.IGNORECASE,
+)
+_TEMPLATE = re.compile(r"\$\{[^}]*\}?|\{\{.*?\}\}")
+_DEEP, _TOO_DEEP = "java.lang.StackOverflowError", "brackets or terms lie too deep in each other; divide the query"
 NOT_MIDNIGHT = "not midnight: "  # begins what `pipelines.spark.returned` raises inside a query
 
 
@@ -52,7 +61,7 @@ class Query:
         """
         try:
             return spark.sql(self.text, args=parameters)
-        except PySparkException as error:
+        except (PySparkException, Py4JJavaError) as error:
             raise self.explain(spark, error, views, parameters) or error from None
 
     def explain(
@@ -99,7 +108,7 @@ def read_query(spark: SparkSession, path: Path, name: str) -> Query:
         raise ConfigError(f"{name}: no such SQL file")
     content = path.read_bytes()
     try:
-        text = content.decode("utf-8-sig")
+        text = re.sub(r"\r\n?", "\n", content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(
@@ -114,6 +123,7 @@ def read_query(spark: SparkSession, path: Path, name: str) -> Query:
         elif found:
             words = f"cannot be parsed at {found}: {_line(text, at)}"
         raise ConfigError(f"{_where(name, text, at)}: {words}")
+    _refuse_words(name, text)
     # In brackets only a query can stand, by Spark's own grammar. A ";" that was fine without them ends the statement.
     while refusal := _refusal(spark, f"({text}\n)"):
         found, at, _ = refusal
@@ -122,6 +132,18 @@ def read_query(spark: SparkSession, path: Path, name: str) -> Query:
             raise ConfigError(f"{_where(name, text, at - 1)}: {command}")
         text = text[: at - 1]
     return Query(name, text)
+
+
+def _refuse_words(name: str, text: str) -> None:
+    """What Spark would take, and nobody can have meant."""
+    template = _TEMPLATE.search(re.sub(r"--[^\n]*", lambda comment: " " * len(comment[0]), text))
+    chance = _UNREPEATABLE.search(_QUOTED.sub(lambda part: " " * len(part[0]), text))
+    if template:
+        why = f"{_short(template[0])} is filled in by nobody; the days are :from_ds and :to_ds"
+        raise ConfigError(f"{_where(name, text, template.start())}: {why}")
+    if chance:
+        why = "gives other values whenever it is run; take what the data say, :from_ds and :to_ds"
+        raise ConfigError(f"{_where(name, text, chance.start())}: {chance[1] or chance[2]} {why}")
 
 
 def _bare(text: str) -> str:
@@ -143,6 +165,10 @@ def _refusal(spark: SparkSession, text: str) -> tuple[str, int, str] | None:
             return token, sum(len(line) + 1 for line in lines) + int(place[2]), sentence
         contexts = error.getQueryContext()
         return token, contexts[0].startIndex() if contexts else 0, sentence
+    except Py4JJavaError as error:
+        if _DEEP not in str(error):
+            raise
+        return "", 0, _TOO_DEEP
     return None
 
 
@@ -153,6 +179,8 @@ def _told(error: PySparkException | Py4JJavaError) -> tuple[str, str, str]:
     text = str(error)
     if pattern := re.search(r"PatternSyntaxException: (.*)", text):
         return "", _WRONG_SQL[0], f"a regular expression is wrong: {pattern[1]}"
+    if _DEEP in text:
+        return "", _WRONG_SQL[0], _TOO_DEEP
     if found := re.search(r"\[([A-Z_0-9.]+)\] (.*?) SQLSTATE: (\w{5})", text, re.DOTALL):
         return found[1], found[3], _sentence(found[2])
     return "", "", ""
@@ -169,7 +197,7 @@ def _unknown(
     match (error.getCondition() or "").split("."):
         case ["UNRESOLVED_COLUMN" | "UNRESOLVED_FIELD", *_]:
             kind, name = "no column ", given.get("objectName") or given.get("fieldName", "")
-            known = filter(None, given.get("proposal", "").split(", "))
+            known = [*filter(None, given.get("proposal", "").split(", ")), *(f":{name}" for name in parameters)]
         case ["TABLE_OR_VIEW_NOT_FOUND"]:
             kind, name, known = "no source ", given["relationName"], views
         case ["UNRESOLVED_ROUTINE"]:
@@ -178,6 +206,8 @@ def _unknown(
             known = difflib.get_close_matches(name, [text.rsplit(".", 1)[-1].strip("`") for text in functions], n=1)
         case ["UNBOUND_SQL_PARAMETER"]:
             kind, name, known = "nothing is bound to :", given["name"], parameters
+            if name.startswith("_"):  # a ? in the query
+                kind, name = "nothing is bound to ", "?"
         case _:
             return None
     listed = list(known)

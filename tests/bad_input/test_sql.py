@@ -72,6 +72,18 @@ CASES = {
     "unbound parameter": wrong(
         f"select {GOOD} from raw_day where day = :ds", 'nothing is bound to :"ds"; did you mean "to_ds"?'
     ),
+    "a question mark": wrong(f"select {GOOD} from raw_day where day = ?", 'bound to "?"; known are from_ds, to_ds'),
+    "a parameter without its colon": wrong(
+        f"select {GOOD.replace('day as', 'to_ds as')} from raw_day", 'no column "to_ds"; did you mean ":to_ds"?'
+    ),
+    "brackets in brackets": returning("cost as", f"{'(' * 3000}cost{')' * 3000} as", "divide the query"),
+    "a template": wrong(
+        f"select {GOOD} from raw_day\nwhere day > '{{{{ ds }}}}'", "line 2: {{ ds }} is filled in by nobody"
+    ),
+    "a variable of Spark": wrong(f"select {GOOD} from raw_day where who <> '${{x}}'", "${x} is filled in", ":from_ds"),
+    "chance": returning("cost as", "cost * rand(1) as", "line 2: rand gives other values whenever it is run"),
+    "an id of each run": returning("who as", "UUID () as", "UUID gives other values"),
+    "the clock": returning("cost as", "datediff(current_date, day) as", "current_date gives other values"),
     "unknown type": returning("cost as", "cast(cost as doubel) as", "line 2", "DOUBEL"),
     "no group by": returning("cost as", "sum(cost) as", "GROUP BY"),
     "ambiguous": wrong(f"select {GOOD} from raw_day join raw_day as b on true", "line 1", "ambiguous"),
@@ -159,7 +171,7 @@ CASES = {
         status=3,
     ),
     "a rule an advertiser": wrong(
-        f"select {GOOD}, concat('drop:', uuid()) as dirt from raw_day, range(20)",
+        f"select {GOOD}, concat('drop:', who, place, id) as dirt from raw_day, range(20)",
         "dirt of 360 rows",
         "at most 100 rules",
     ),
@@ -249,7 +261,7 @@ def test_types_that_lose_nothing_are_cast(deployment: Deployment, name: str) -> 
     new = FORGIVEN[name]
     alias = "taps" if new.startswith("taps,") else new.lower().rsplit(" as ", 1)[1]
     columns = [part for part in GOOD.split(", ") if part.split(" as ")[-1] != alias]
-    text = f"\ufeffselect {', '.join([*columns, new])} from raw_day ;\n;-- the end\n"
+    text = f"\ufeff-- Lines of an old Mac.\rselect {', '.join([*columns, new])} from raw_day ;\r\n;-- the end\n"
     (deployment.folder / FILE).write_text(text, encoding="utf-8")
     deployment.write_day(FIRST_DAY)
     status, said = deployment.run("stage_sources", "--date", FIRST_DAY)
