@@ -28,7 +28,7 @@ SHARED = next(
 )
 # Classes of SQLSTATE: what stands in the query, and what its data did.
 _WRONG_SQL = ("42", "0A")
-_WRONG_DATA = ("21", "22", "23", "P0")
+_WRONG_DATA = ("21", "22", "23", "54", "P0")
 _SOURCE = ("MALFORMED_RECORD_IN_PARSING", "FAILED_READ_FILE")  # a data exception, but no doing of the query
 _QUOTED = re.compile(r"""--[^\n]*|/\*.*?\*/|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`""", re.DOTALL)
 # A day that is staged again must come out the same.

@@ -190,6 +190,9 @@ CASES = {
     "a cast beyond its range": returning("cost as", "tinyint(views * 100) as", "TINYINT", "try_cast", status=3),
     "text that is no date": returning("day as", "to_date(who, 'yyyy-MM-dd') as", "'adv0' could not be", status=3),
     "an overflow": returning("cost as", "int(views) * 2147483647 as", "overflow", "try_multiply", status=3),
+    "a list beyond all limits": returning(
+        "cost as", "size(sequence(1, 10000000000)) as", "Can't create array with 10000000000", status=3
+    ),
     "an element beyond the end": returning(
         "cost as", "element_at(array(cost), 4) as", "index 4 is out of bounds", status=3
     ),
