@@ -77,6 +77,7 @@ def row_rules(
         outside = pl.col("ds").is_null() | ~pl.col("ds").is_between(first, last)
         rule("other_day", "ds", f"every row is of {first}..{last}", outside)
     limit = config.checks.id_max_length
+    lost = "no U+FFFD, which stands for bytes that are not UTF-8; [[source]] options: encoding"
     for column in (name for name in ("advertiser_id", "scenario_id") if name in key):
         value = pl.col(column)
         if not (null_scenario and column == "scenario_id"):
@@ -89,7 +90,6 @@ def row_rules(
             rule("number_id", column, "no 1000037.0 or 1.0E6, which was a number on its way", was_number, "warning")
         rule("long_id", column, f"at most {limit} characters", value.str.len_chars() > limit)
         rule("control_characters", column, "no control characters", value.str.contains(r"\p{Cc}"))
-        lost = "no U+FFFD, which stands for bytes that are not UTF-8; [[source]] options: encoding"
         rule("lost_characters", column, lost, value.str.contains("\ufffd", literal=True))
         rule("not_ascii", column, "only ASCII characters", value.str.len_bytes() != value.str.len_chars(), "warning")
     if "scenario_id" in key:
@@ -99,6 +99,7 @@ def row_rules(
         longest = config.checks.attribute_max_length
         rule("long_attribute", column, f"at most {longest} characters", pl.col(column).str.len_chars() > longest)
         rule("control_characters", column, "no control characters", pl.col(column).str.contains(r"\p{Cc}"))
+        rule("lost_characters", column, lost, pl.col(column).str.contains("\ufffd", literal=True))
     if scenarios is not None and "scenario_id" in key:
         known = pl.col("scenario_id").is_in(sorted(scenarios)) | pl.col("scenario_id").is_null()
         rule("unknown_scenario", "scenario_id", "one of scenario.sql's", ~known)

@@ -44,7 +44,8 @@ def explain_failure(views: Sequence[View], error: PySparkException | Py4JJavaErr
     is at fault."""
     causes = list(_causes(error))
     text = "\n".join([str(error), *causes])
-    unreadable = any(mark in text for mark in UNREADABLE)
+    crashed = "Python worker exited unexpectedly" in text  # its end is an EOFException as well
+    unreadable = not crashed and any(mark in text for mark in UNREADABLE)
     if not unreadable and not any(mark in text for mark in UNCASTABLE):
         return None
     try:

@@ -79,6 +79,8 @@ def _refusal(column: str, kind: str, wanted: str) -> str | None:
 
 
 def _cast(value: Column, column: str, kind: str, wanted: str) -> Column:
+    if wanted == "string":  # bytes that are none become U+FFFD, which lost_characters counts
+        return F.make_valid_utf8(value.cast(wanted))
     if kind == wanted:
         return value
     if wanted == "date" and kind != "void":

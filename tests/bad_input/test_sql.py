@@ -193,6 +193,13 @@ CASES = {
     "a list beyond all limits": returning(
         "cost as", "size(sequence(1, 10000000000)) as", "Can't create array with 10000000000", status=3
     ),
+    "bytes that are no text": Case(
+        ("lost_characters advertiser_id: found 18", "not UTF-8"),
+        STAGE,
+        3,
+        files={**RAW, FILE: "select " + GOOD.replace("who as", "cast(unhex('61ff') as string) as") + " from raw_day"},
+        spark=True,
+    ),
     "an element beyond the end": returning(
         "cost as", "element_at(array(cost), 4) as", "index 4 is out of bounds", status=3
     ),
