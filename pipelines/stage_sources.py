@@ -45,6 +45,7 @@ from pipelines.warehouse.pins import Reads
 
 KNOWN_DIRT = r"^(drop|repair|merge):\S(.{0,98}\S)?$"
 MAX_RULES = 100  # of one bucket: each is a line in ops.validation
+MAX_SOURCE_ROWS = 10**12  # of one row: sums stay whole numbers
 MISUSE = "misuse:"
 
 
@@ -272,7 +273,7 @@ def count_misuse(bucket: int, rows: pl.DataFrame, key: tuple[str, ...]) -> pl.Da
     unknown, found = ~pl.col("dirt").str.contains(KNOWN_DIRT), []
     for column, misused in (
         ("dirt", unknown | (pl.col("dirt").is_not_null() & (pl.col("dirt").n_unique() > MAX_RULES))),
-        ("source_rows", pl.col("source_rows").is_null() | (pl.col("source_rows") < 0)),
+        ("source_rows", ~pl.col("source_rows").fill_null(-1).is_between(0, MAX_SOURCE_ROWS)),
     ):
         wrong = rows.filter(misused).sort(*key, nulls_last=True)
         if wrong.height:
@@ -290,12 +291,12 @@ def refuse_misuse(query: Query, report: pl.DataFrame) -> None:
     """
     expected = {
         "dirt": f"null, drop:<rule>, repair:<rule>, merge:<rule> (at most {MAX_RULES} rules)",
-        "source_rows": "a number, 0 or more",
+        "source_rows": f"a number, 0 or more (at most {MAX_SOURCE_ROWS:,})",
     }
     for column, wanted in expected.items():
         found = report.filter(counter=f"{MISUSE}{column}").sort("bucket")
         if found.height:
-            value, _, row = found["example"][0].partition("\n")
+            value, _, row = found["example"][0].rpartition("\n")
             action, _, rule = value.partition(":")
             close = difflib.get_close_matches(action.strip().lower(), ("drop", "repair", "merge"), n=1)
             meant = f"{close[0]}:{rule.strip() or '<rule>'}" if close and column == "dirt" else value

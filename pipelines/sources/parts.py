@@ -195,6 +195,8 @@ def refuse_options(spark: SparkSession, source: Source) -> None:
         return
     jvm: Any = spark._jvm
     encoding = Dialect.of(source).encoding
+    if source.format == "csv" and not Dialect.of(source).sep:
+        raise ConfigError(f"[[source]] {source.name}: options: sep is empty; write the sign between cells")
     try:
         known = jvm.java.nio.charset.Charset.isSupported(encoding)
     except (PySparkException, Py4JJavaError):  # a name that no encoding can have
@@ -209,7 +211,9 @@ def refuse_options(spark: SparkSession, source: Source) -> None:
         else:
             catalyst.json.JSONOptions(given, "UTC", BAD_ROW)
     except (PySparkException, Py4JJavaError) as error:
-        raise ConfigError(f"[[source]] {source.name}: options: {_first_words(error)}") from None
+        words = _first_words(error)
+        named = [f" {key}" for key, value in source.options.items() if f'"{value}"' in words]
+        raise ConfigError(f"[[source]] {source.name}: options{''.join(named)}: {words}") from None
 
 
 def _first_words(error: PySparkException | Py4JJavaError) -> str:

@@ -236,13 +236,13 @@ TEXT = {
 }
 
 OPTIONS = {
-    name: csv(rows(GOOD), "[[source]] raw_day: options:", *words, options=f'header = "true", {option}', status=2)
+    name: csv(rows(GOOD), "[[source]] raw_day: options", *words, options=f'header = "true", {option}', status=2)
     for name, option, *words in (
-        ("no separator", 'sep = ""', "Delimiter cannot be empty string"),
+        ("no separator", 'sep = ""', "sep is empty"),
         ("a quote of two", "quote = \"''\"", "value of quote cannot be more than one character"),
         ("a comment of two", 'comment = "##"', "value of comment cannot be more than one character"),
         ("a number in words", 'maxColumns = "many"', "maxColumns should be an integer. Found many."),
-        ("a truth that is none", 'multiLine = "yes"', "multiLine flag can be true or false"),
+        ("a truth that is none", 'multiLine = "yes"', 'multiLine: For input string: "yes"'),
     )
 }
 

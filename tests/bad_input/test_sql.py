@@ -139,6 +139,10 @@ CASES = {
     "an action without a rule": also("'merge:' as dirt", 'did you mean "merge:<rule>"?'),
     "an empty dirt": also("'' as dirt", "may be: null, drop:<rule>"),
     "a negative count": also("if(who = 'adv3', -1, 1) as source_rows", "source_rows of 2 rows", '"-1" of (adv3'),
+    "a count beyond all sums": also(
+        "9223372036854775807 as source_rows", "source_rows of 18 rows", "1,000,000,000,000"
+    ),
+    "a rule of two lines": also("'drop:a\\nb' as dirt", 'First: "drop:a\\nb" of (adv10, feed)'),
     "no count": also("nullif(1, 1) as source_rows", "may be: a number, 0 or more", '"null" of (adv10, feed)'),
     "null in scenario.sql": beside("scenario", "values ('search'), (null) as s (scenario_id)", "1 of 2 rows"),
     "scenarios as numbers": beside("scenario", "select 1 as scenario_id", "scenario_id is int, expected string"),
@@ -194,7 +198,7 @@ CASES = {
         "cost as", "size(sequence(1, 10000000000)) as", "Can't create array with 10000000000", status=3
     ),
     "bytes that are no text": Case(
-        ("lost_characters advertiser_id: found 18", "not UTF-8"),
+        ("lost_characters advertiser_id: found 9", "not UTF-8"),
         STAGE,
         3,
         files={**RAW, FILE: "select " + GOOD.replace("who as", "cast(unhex('61ff') as string) as") + " from raw_day"},
