@@ -237,6 +237,8 @@ def _raw_file(config: Config, entry: Entry, ds: date | None) -> RawFile:
     keys: list[str] = []
     while folders and "=" in folders[-1]:
         keys.insert(0, folders.pop().partition("=")[0])
+    if len({key.lower() for key in keys}) < len(keys):
+        raise DataError(f"{shown(config, entry.path)}: two folders above it name the same column; rename one")
     return RawFile(entry.path, shown(config, entry.path), ds, entry.size, tuple(keys), "/".join(folders))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pipelines.sources.heads import LINE, Dialect, Head, UnusableError
 
+# Options by which Spark reads what Python does not.
+_LENIENT = {"allowcomments", "allowunquotedfieldnames", "allownumericleadingzeros", "allowunquotedcontrolchars"}
 _ONE_LINE = "holds several objects in one line, of which Spark reads the first alone; write each in a line of its own"
 
 
@@ -16,7 +18,10 @@ def json_fields(head: Head, dialect: Dialect) -> tuple[list[tuple[str, ...]], bo
     Raises:
         UnusableError: it holds rows that Spark would pass over, or is no JSON.
     """
-    rows = _json_rows(head, dialect)
+    try:
+        rows = _json_rows(head, dialect)
+    except RecursionError:
+        raise UnusableError("holds lists or objects that lie too deep in each other") from None
     if not rows and not head.whole and head.text.lstrip()[:1] == "{":
         return [(key,) for key in _keys_of(head.text.strip())], True  # one object, longer than any row
     found: dict[tuple[str, ...], None] = {}
@@ -80,6 +85,8 @@ def _json_rows(head: Head, dialect: Dialect) -> list[dict[str, Any]]:
         except ValueError:
             if place == 0 and _goes_on(decoder, text, line.strip(), head.whole):
                 raise UnusableError('has rows of several lines; write options = { multiLine = "true" }') from None
+            if place == 0 and not dialect.options.keys() & _LENIENT:
+                raise UnusableError(f"has a first line that is no JSON: {line.strip()[:60]}") from None
             break  # Spark stops there, and it is named then
         if line.strip()[end:].strip()[:1] in ("{", "["):
             raise UnusableError(_ONE_LINE)

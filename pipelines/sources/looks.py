@@ -230,7 +230,8 @@ def gone_line(source: Source, days: str, name: str, files: Sequence[RawFile], of
     )
     if of > len(files) > 0 or (source.format == "json" and files):
         end = "" if line.endswith("?") else "."
-        line += f'{end} If files may lack it, write optional = ["{name.partition(".")[0]}"]: it is null there'
+        top = name if name in source.columns else name.partition(".")[0]
+        line += f'{end} If files may lack it, write optional = ["{top}"]: it is null there'
     return line
 
 

@@ -86,12 +86,15 @@ class Local:
     def entry(self, path: str) -> Entry | None:
         try:
             found = os.stat(path)
+            path.encode()  # Java takes no name that is none
             if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
                 raise _denied(path, "it is neither a file nor a folder")  # a pipe would be waited for
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise _denied(path, error.strerror) from None
+        except UnicodeEncodeError:
+            raise _denied(path, "its name is not UTF-8; rename it") from None
         return Entry(path, stat.S_ISDIR(found.st_mode), found.st_size)
 
     def entries(self, folder: str) -> list[Entry]:

@@ -268,6 +268,8 @@ JSON = {
     "a name with a dot for a field within": js(
         json.dumps(OBJECT | {"m": {"x": 1}}), 'column "m.x" is gone', columns={'"m.x"': "double"}
     ),
+    "lists too deep": js(f'{{"x": {"[" * 5000}{"]" * 5000}}}', "too deep in each other"),
+    "single quotes": js(str(OBJECT), "first line that is no JSON: {'day'"),
     "a renamed field": js(LINE.replace("cost", "costs"), 'column "cost" is gone', 'is it "costs" now?'),
     "a field in another case": js(LINE.replace("cost", "Cost"), 'column "cost" is gone', 'is it "Cost" now?'),
     "a field within that is gone": js(

@@ -86,6 +86,19 @@ def test_a_pipe_is_not_waited_for(folder: Path) -> None:
             named(folder, path)
 
 
+def test_a_name_that_is_no_text_is_named(folder: Path) -> None:
+    made(folder, "raw/a.csv")
+    (Path(os.fsdecode(bytes(folder) + b"/raw/\xff.csv"))).write_text("x")
+    with pytest.raises(DataError, match="its name is not UTF-8"):
+        named(folder, "raw")
+
+
+def test_two_folders_that_name_one_column_are_refused(folder: Path) -> None:
+    made(folder, "raw/place=a/Place=b/a.csv")
+    with pytest.raises(DataError, match=r"raw/place=a/Place=b/a.csv: two folders above it name the same column"):
+        named(folder, "raw")
+
+
 def test_signs_in_the_path_match_and_hidden_files_do_not(folder: Path) -> None:
     made(folder, "raw/a1.csv", "raw/a2.csv", "raw/b1.csv", "raw/_a3.csv", "raw/.a4.csv", "raw/a5.txt")
     assert named(folder, "raw/a*.csv") == ["raw/a1.csv", "raw/a2.csv"]
