@@ -28,6 +28,7 @@ from pipelines.life import plots
 from pipelines.life.evaluation import (
     Contenders,
     active_task,
+    differs,
     evaluate,
     figures,
     group_figures,
@@ -61,12 +62,17 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     reads.model(CHALLENGER, challenger.version)
     reads.model(CHAMPION, registry.version_of(CHAMPION))
     sequences = open_sequences(config, reads, ds)
+    if other := differs(challenger.folder, sequences.spec):
+        raise DataError(
+            f"{TABLE} ds={ds}: challenger {challenger.version} was trained with other {other} than pipeline.toml has "
+            f"now; train for {ds} first: python -m pipelines.train --config {config.path} --date {ds}"
+        )
     versions: dict[str, ModelVersion] = {CHALLENGER: challenger}
     if champion is not None and champion.version != challenger.version:
-        if load_forecaster(champion.folder).spec.tasks == sequences.spec.tasks:
-            versions[CHAMPION] = champion
+        if other := differs(champion.folder, sequences.spec):
+            run.say(f"warning: champion {champion.version} was trained with other {other}; it is not compared")
         else:
-            run.say(f"warning: champion {champion.version} forecasts other tasks than pipeline.toml declares; left out")
+            versions[CHAMPION] = champion
     models = {name: version.folder for name, version in versions.items()}
     cutoffs = held_out_cutoffs(config, ds)
     for name, version in versions.items():
@@ -85,8 +91,8 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     active = active_task(sequences.spec)
     found = with_methods(figures(judged.errors), {name: load_forecaster(folder) for name, folder in models.items()})
     everywhere = pl.col("cutoff").is_null() & (pl.col("scenario_id") == ALL_SCENARIOS)
-    of_challenger = everywhere & (pl.col("forecaster") == CHALLENGER)
-    found = found.with_columns(broken=pl.when(of_challenger).then(pl.lit(judged.broken, pl.String)))
+    of_model = pl.col("forecaster").replace_strict(judged.broken, default=None, return_dtype=pl.String)
+    found = found.with_columns(broken=pl.when(everywhere).then(of_model))
     value = pl.concat([value_figures(judged.worth, active), group_figures(judged.groups)], how="diagonal_relaxed")
     drafts = []
     for table, part in ((VALUE_TABLE, value), (TABLE, found)):
@@ -107,8 +113,10 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     for figure, *parts, number in logged.select("figure", "forecaster", "scenario_id", "task", "value").iter_rows():
         metrics[f"backtest_{figure}", *parts] = number
     registry.log_metrics(challenger.run_id, metrics)
-    if judged.broken:
-        run.say(f"warning: challenger {challenger.version} will not be promoted: {judged.broken}")
+    if CHAMPION in judged.broken:
+        run.say(f"warning: champion {versions[CHAMPION].version} is no bar to pass: {judged.broken[CHAMPION]}")
+    if CHALLENGER in judged.broken:
+        run.say(f"warning: challenger {challenger.version} will not be promoted: {judged.broken[CHALLENGER]}")
         return  # nothing of it can be drawn
     pairs = sample_pairs(spark, sequences, cutoffs[0], challenger.folder)
     folder = config.home / "runs" / run.run_id

@@ -102,8 +102,8 @@ CAUSES = (
         "Something is not installed",
     ),
     Cause(
-        "RESOURCE_DOES_NOT_EXIST|No such artifact|Registered Model with name|Model Version",
-        "MLflow has no such model version, or its files are gone. Name another champion, or train",
+        "RESOURCE_DOES_NOT_EXIST|No such artifact|Registered Model with name|Model Version|Current state is deleted",
+        "MLflow has no such run or model version, or its files are gone. Restore it, name another champion, or train",
         "A model version is lost",
     ),
     Cause(
@@ -115,7 +115,7 @@ CAUSES = (
 
 # Our own errors that speak of lost or foreign state: where to read on. All others are in the section of their status.
 SECTIONS = (
-    ("is damaged: its|is gone\\. Remove", "A file is gone or damaged"),
+    ("is damaged: its|is gone\\. Re(move|store)", "A file is gone or damaged"),
     ("--restore", "Metadata or the catalog is lost"),
     ("copied or moved", "A home was copied or moved"),
     ("another table", "Two data sets in one folder"),
@@ -147,7 +147,8 @@ def tell(error: BaseException) -> Told:
     for cause in CAUSES:
         for text in texts:
             if re.search(cause.words, text):
-                says = cause.says.format(database="the catalog's database" if "iceberg_" in text else "a database")
+                whose = "the catalog's" if "iceberg_" in text else "the catalog's or MLflow's"
+                says = cause.says.format(database=f"{whose} database")
                 return Told(1, "failed", [f"{says}. It said: {_line(text, cause.words)}"], cause.section)
     return Told(1, "failed", [f"unforeseen: {_line(texts[0])}"], OTHER)
 

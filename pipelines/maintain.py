@@ -143,10 +143,10 @@ def dead_runs(config: Config, now: float) -> list[Path]:
 
 
 def pinned_by_models(registry: Registry) -> dict[str, set[int]]:
-    """The snapshots that the champion and the challenger were trained on."""
+    """The snapshots that the champion and the challenger were trained on; their files may be lost."""
     pinned: dict[str, set[int]] = {}
-    for version in filter(None, map(registry.get, (CHAMPION, CHALLENGER))):
-        for key, value in registry.client.get_run(version.run_id).data.tags.items():
+    for run_id in filter(None, map(registry.run_id_of, (CHAMPION, CHALLENGER))):
+        for key, value in registry.client.get_run(run_id).data.tags.items():
             if key.startswith(INPUT) and value.isdigit():
                 pinned.setdefault(key.removeprefix(INPUT), set()).add(int(value))
     return pinned
@@ -195,11 +195,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     config = config_of(arguments)
-    warehouse, now = Warehouse.existing(config), time.time()
-    if arguments.restore:
+    if arguments.restore and config.home.is_dir():  # the catalog itself may be lost
         names = DECLARATIONS if arguments.restore == "all" else [arguments.restore]
-        print("\n".join(restore(warehouse, name) for name in names))
+        print("\n".join(restore(Warehouse(config), name) for name in names))
         return
+    warehouse, now = Warehouse.existing(config), time.time()
     plans, runs = plan(warehouse, pinned_by_models(Registry(config)), now), dead_runs(config, now)
     settings = config.maintenance
     print(

@@ -50,9 +50,10 @@ def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame
     if horizon > config.dataset.horizon_days:
         run.say(
             f"warning: the forecasts of {as_of} are for {horizon} days, of which [dataset] horizon_days = "
-            f"{config.dataset.horizon_days} have passed: they are not judged, and {TABLE} has no rows for {as_of}"
+            f"{config.dataset.horizon_days} have passed: they are not judged"
         )
-        publish(run, warehouse, reads, [Draft.uncounted(TABLE, [as_of], [])])
+        if as_of not in warehouse.days(TABLE):  # what was judged before the change stays
+            publish(run, warehouse, reads, [Draft.uncounted(TABLE, [as_of], [])])
         return pl.DataFrame()
     days = days_between(as_of + timedelta(days=1), as_of + timedelta(days=horizon))
     staged = performed.days(days[0], days[-1])

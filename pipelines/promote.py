@@ -6,7 +6,7 @@ to ops.promotion, with its figures; --dry-run only records it. A version that wa
 hand or by a later one, is not promoted again. A rejected challenger is not an error: yesterday's champion, or the
 best baseline, goes on serving. Neither is one promoted whose forecasts broke a rule in the backtest.
 Fails (3) when the date has no backtest of the present challenger and champion: one that has changed since is judged
-anew.
+anew; or when the challenger's files are not those that were registered.
 """
 
 from __future__ import annotations
@@ -34,28 +34,29 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     """Decide, move the alias, and record what happened."""
     ds = run.ds
     reads = Reads(run.stage, warehouse)
-    rows = reads.pin(BACKTEST).scan(on_day(ds))
+    backtest = reads.pin(BACKTEST)
+    rows = backtest.scan(on_day(ds))
     overall = rows.filter(pl.col("cutoff").is_null(), scenario_id=ALL_SCENARIOS)
     if overall.is_empty():
         raise DataError(f"{BACKTEST} ds={ds}: no rows; run backtest for that date first")
     challenger, champion = registry.version_of(CHALLENGER), registry.version_of(CHAMPION)
+    if challenger is None:
+        raise DataError(f"{BACKTEST} ds={ds}: there is no challenger; train one for {ds} first")
     reads.model(CHALLENGER, challenger)
     reads.model(CHAMPION, champion)
     replaced = champions_before(run, warehouse, reads, champion)
-    compared = {CHALLENGER: challenger}
+    compared: dict[str, str | None] = {CHALLENGER: challenger}
     if champion != challenger:  # else it was promoted already, and this is the same decision once more
         compared[CHAMPION] = champion
-    judged = warehouse.lineage(BACKTEST).get(ds, {})
+    judged = backtest.lineage().get(ds, {})
     for alias, now in compared.items():
         if (then := judged.get(f"m2m.input.{MODEL}{alias}")) != str(now):
             raise DataError(f"{BACKTEST} ds={ds}: judged {alias} {then}, but it is {now} now; run backtest again")
-    if challenger is None:
-        raise DataError(f"{BACKTEST} ds={ds}: there is no challenger; train one for {ds} first")
     means = overall.group_by("forecaster").agg(
         pl.when(pl.col("nmae").null_count() == 0).then(pl.mean("nmae")).otherwise(float("nan"))
     )
-    broken = overall.filter(forecaster=CHALLENGER)["broken"].drop_nulls().first()
-    decision = decide(dict(means.iter_rows()), run.config.gate, None if broken is None else str(broken))
+    broken = dict(overall.drop_nulls("broken").select("forecaster", "broken").unique().iter_rows())
+    decision = decide(dict(means.iter_rows()), run.config.gate, broken)
     if decision.promoted and challenger in replaced:
         decision = replace(
             decision,
@@ -66,6 +67,10 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     if champion == challenger:
         run.say(f"version {challenger} is champion already: {decision.reason}")
         return decision
+    if decision.promoted:
+        opened = registry.get(CHALLENGER)  # its files too: what score would refuse is not promoted
+        if (opened and opened.version, registry.version_of(CHAMPION)) != (challenger, champion):
+            raise DataError(f"model {registry.name}: an alias was moved while promote ran; run it again")
     moved = decision.promoted and not dry_run
     # The alias first: a line says what happened, and a move without a line is found by the next run.
     if moved:

@@ -24,7 +24,7 @@ from m2m_model.forecasts.calibration import ResidualQuantiles
 from m2m_model.forecasts.forecasts import forecast_baseline
 from pipelines.cli import Run, exit_status, run_of, stage_parser, warn
 from pipelines.errors import DataError, ForecastError
-from pipelines.life.evaluation import active_task, fallback, load_forecaster
+from pipelines.life.evaluation import active_task, differs, fallback, load_forecaster
 from pipelines.life.registry import CHAMPION, LostModelError, ModelVersion, Registry
 from pipelines.quality.forecasts import TABLE, broken, forecast_rules
 from pipelines.quality.judge import Check, CheckResult
@@ -146,12 +146,8 @@ def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> M
     if champion is None:
         run.say(f"no champion in {registry.name}: the best baseline serves")
         return None
-    trained = load_forecaster(champion.folder).spec
-    if trained != sequences.spec:
-        differ = [name for name, value in trained.to_dict().items() if value != sequences.spec.to_dict()[name]]
-        run.say(
-            f"warning: champion {champion.version} was trained with other {', '.join(differ)}; the best baseline serves"
-        )
+    if other := differs(champion.folder, sequences.spec):
+        run.say(f"warning: champion {champion.version} was trained with other {other}; the best baseline serves")
         return None
     return champion
 

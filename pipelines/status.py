@@ -89,10 +89,11 @@ def _identities(files: Collection[DataFile]) -> dict[date, set[tuple[date, int, 
 
 
 def status(warehouse: Warehouse, first: date, last: date) -> list[TableStatus]:
-    """Every table of the daily stages within ``first``..``last``; what a mended input would make stale is stale too."""
+    """Every table of the daily stages within ``first``..``last``, and of those that commit several; what a mended input
+    would make stale is stale too."""
     config = warehouse.config
-    stages = [stage for stage in chain.CHAIN if stage.daily]
-    names = [table for stage in stages for table in stage.tables if chain.has(config, table)]
+    stages = [stage for stage in chain.CHAIN if stage.daily or len(_written(stage)) > 1]
+    names = [table for stage in stages for table in _written(stage) if chain.has(config, table)]
     stories = {table: Story(warehouse.pin(table)) for table in names}
     found: dict[str, TableStatus] = {}
     for stage in stages:
@@ -106,12 +107,16 @@ def status(warehouse: Warehouse, first: date, last: date) -> list[TableStatus]:
             present = [day for day in story.days if first <= day <= due]
             missing = [day for day in expected if table in stage.daily and day not in story.days]
             stale = {day: why for day, why in _unfinished(stage, table, stories).items() if first <= day <= due}
-            for day in present:
+            for day in present if stage.daily else []:  # a judgement of models is of what was known then
                 if day not in stale and (why := _outdated(config, stage, story, day, stories, found)):
                     stale[day] = why
             lost_days = _lost(warehouse, story, present)
             found[table] = TableStatus(table, stage, lag, present, missing, dict(sorted(stale.items())), lost_days)
     return list(found.values())
+
+
+def _written(stage: chain.Stage) -> list[str]:
+    return [table for table in stage.tables if not table.startswith(chain.MODEL)]
 
 
 def _begun(config: Config, stage: chain.Stage, stories: Mapping[str, Story]) -> date | None:
@@ -147,17 +152,22 @@ def _outdated(
 
 
 def _unfinished(stage: chain.Stage, table: str, stories: Mapping[str, Story]) -> dict[date, str]:
-    """Days of the last table of a run that wrote another one, and ended before this."""
+    """Days of the last table of a run that wrote another one, and ended before this, or was overtaken here by a run of
+    the same day."""
     old: dict[date, str] = {}
     for other in filter(stories.__contains__, stage.tables):
+        same_days = other in stage.daily or not stage.daily
         for day, snapshot in stories[other].writers.items():
             said = properties_of(snapshot)
             run, tables, days = (said.get(f"m2m.{key}", "") for key in ("run-id", "tables", "days"))
-            if tables.split(", ")[-1] == table and run not in stories[table].runs:
-                ds = day if other in stage.daily else date.fromisoformat(days.split("..")[-1])
-                own = stories[table].writers.get(ds)
-                if own is None or own.timestamp_ms < snapshot.timestamp_ms:
-                    old.setdefault(ds, f"run {run} wrote {other} and ended before this table")
+            ds = day if same_days else date.fromisoformat(days.split("..")[-1])
+            own = stories[table].writers.get(ds)
+            if tables.split(", ")[-1] != table or (own and properties_of(own).get("m2m.run-id") == run):
+                continue
+            if run not in stories[table].runs and (own is None or own.timestamp_ms < snapshot.timestamp_ms):
+                old.setdefault(ds, f"run {run} wrote {other} and ended before this table")
+            elif same_days:
+                old.setdefault(ds, f"run {run} wrote {other}, another one this table")
     return old
 
 

@@ -87,7 +87,7 @@ def load_rivals(folder: Path) -> dict[str, Rival]:
                     raise ValueError(f"{name}-{part} is not the file that was written")
             found[name] = import_module(module_of[name]).opened(parts)
         return found
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder}: {error}") from error
 
 

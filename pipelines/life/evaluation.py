@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -88,6 +88,13 @@ def load_forecaster(folder: Path) -> Forecaster:
     return Forecaster.load(folder)
 
 
+def differs(folder: Path, spec: SequenceSpec) -> str:
+    """What a model was trained with that pipeline.toml declares otherwise now, in words; empty if nothing."""
+    trained = load_forecaster(folder).spec
+    names = [field.name for field in fields(spec) if field.compare]
+    return ", ".join(name for name in names if getattr(trained, name) != getattr(spec, name))
+
+
 @cache
 def _rivals(folder: Path) -> Mapping[str, Rival]:
     """The rivals of a training run, loaded once per Python worker of a backtest; no other stage imports them."""
@@ -100,17 +107,17 @@ def _rivals(folder: Path) -> Mapping[str, Rival]:
 class Judged:
     """What came of an evaluation, each all that a few rows per cell can say: ``errors`` per (cutoff, forecaster,
     scenario, task), ``worth`` per (forecaster, scenario, task, figure, bin), ``groups`` per (forecaster, task, group),
-    all additive sums; and ``broken``, the rules that the challenger's forecasts broke, in words."""
+    all additive sums; and ``broken``, of each model that broke rules of forecasts, which, in words."""
 
     errors: pl.DataFrame
     worth: pl.DataFrame
     groups: pl.DataFrame
-    broken: str | None
+    broken: dict[str, str]
 
 
 def evaluate(spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[date], contenders: Contenders) -> Judged:
-    """Judge every contender on the eligible series of each cutoff, and count the rules that the challenger breaks: for
-    everyone at the newest cutoff, silent series too, as score would publish it."""
+    """Judge every contender on the eligible series of each cutoff, and count the rules that a model breaks: of everyone
+    at the newest cutoff, silent series too, as score would publish it."""
     spec, rules = sequences.spec, forecast_rules(sequences.spec)
     names = [task.name for task in spec.tasks]
 
@@ -122,9 +129,10 @@ def evaluate(spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[da
             actual_NM = targets_Nm(panel, day)
             for name, forecasts in _forecasts(contenders, panel, cutoff, cutoff == max(cutoffs)):
                 sound = True
-                if name == CHALLENGER:
-                    reports.append(_rows_that_break(forecasts, spec, rules, bucket))
-                    sound = reports[-1].is_empty()
+                if name in contenders.models:
+                    broken_rules = _rows_that_break(forecasts, spec, rules, bucket)
+                    reports.append(broken_rules.with_columns(forecaster=pl.lit(name)))
+                    sound = broken_rules.is_empty()
                     forecasts = forecasts[is_eligible(served_by(panel, day)[forecasts.series_N])]
                 series, spread = forecasts.series_N, forecasts.distribution
                 errors.append(cell_sums(spread, actual_NM[series], forecasts.scenario_N, names, cutoff, name))
@@ -144,9 +152,9 @@ def evaluate(spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[da
     found = buckets.map_buckets(spark, sequences.buckets, judge, _JUDGED, sum_by=_KEYS).sort(_KEYS)
     figure = pl.col("figure")
     counted = found.filter(figure == _BROKEN).select(
-        "bin", counter="task", value=pl.col("n").cast(pl.Float64), bucket="bin", example="example"
+        "forecaster", counter="task", value=pl.col("n").cast(pl.Float64), bucket="bin", example="example"
     )
-    words = in_words(broken(counted, rules)) or None
+    words = {name: in_words(broken(counted.filter(forecaster=name), rules)) for name in counted["forecaster"].unique()}
     return Judged(
         found.filter(figure.is_null()).select(*SUMS),
         found.filter(figure.is_not_null(), ~figure.is_in([_GROUP, _BROKEN])).select(VALUE_SCHEMA.names),
@@ -296,11 +304,9 @@ def _frame(table: pa.Table) -> pl.DataFrame:
     return frame
 
 
-def _forecasts(
-    contenders: Contenders, panel: Panel, cutoff: date, whole_challenger: bool
-) -> list[tuple[str, Forecasts]]:
+def _forecasts(contenders: Contenders, panel: Panel, cutoff: date, all_series: bool) -> list[tuple[str, Forecasts]]:
     models = [
-        (name, load_forecaster(folder).predict(panel, cutoff, all_series=whole_challenger and name == CHALLENGER))
+        (name, load_forecaster(folder).predict(panel, cutoff, all_series=all_series))
         for name, folder in contenders.models.items()
     ]
     baselines = [(name, forecast_baseline(name, panel, cutoff, contenders.baselines)) for name in BASELINES]

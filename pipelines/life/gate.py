@@ -35,8 +35,10 @@ def best_baseline(mean_nmae: Mapping[str, float]) -> str:
     return min(known, key=lambda name: (not mean_nmae[name] >= 0, mean_nmae[name]))
 
 
-def decide(mean_nmae: Mapping[str, float], gate: Gate, broken: str | None = None) -> Decision:
-    """Apply the gate to the mean NMAE of each forecaster; ``broken``: rules of forecasts that the challenger broke.
+def decide(mean_nmae: Mapping[str, float], gate: Gate, broken: Mapping[str, str] | None = None) -> Decision:
+    """Apply the gate to the mean NMAE of each forecaster; ``broken``: rules of forecasts that a model broke, in words.
+
+    A champion that broke some is no bar: score would publish the best baseline in its place.
 
     Raises:
         DataError: the challenger or every baseline is missing from the backtest.
@@ -46,14 +48,15 @@ def decide(mean_nmae: Mapping[str, float], gate: Gate, broken: str | None = None
         raise DataError(f"marts.backtest: expected the challenger, found {', '.join(mean_nmae)}")
     challenger, champion = mean_nmae[CHALLENGER], mean_nmae.get(CHAMPION)
     bars = [(f"best baseline {baseline}", mean_nmae[baseline], gate.max_ratio_to_baseline)]
-    if champion is not None:
+    broken = broken or {}
+    if champion is not None and CHAMPION not in broken:
         bars.append(("champion", champion, gate.max_ratio_to_champion))
     # Products, not ratios: a perfect side has no ratio. Written so that a NaN on either side fails the gate.
     failed = [(name, value, limit) for name, value, limit in bars if not challenger <= limit * value]
     words = "; ".join(_compared(challenger, name, value, limit) for name, value, limit in failed or bars)
-    if broken:
-        words = f"its forecasts break rules, so that score would not publish them: {broken}. {words}"
-    return Decision(not (failed or broken), words, challenger, champion, baseline, mean_nmae[baseline])
+    if CHALLENGER in broken:
+        words = f"its forecasts break rules, so that score would not publish them: {broken[CHALLENGER]}. {words}"
+    return Decision(not (failed or CHALLENGER in broken), words, challenger, champion, baseline, mean_nmae[baseline])
 
 
 def _compared(challenger: float, name: str, value: float, limit: float) -> str:

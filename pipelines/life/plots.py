@@ -80,7 +80,8 @@ def decile_plot(deciles: pl.DataFrame, drawn_bold: str, folder: Path) -> Path:
             width = 2.5 if forecaster == drawn_bold else 1
             axis.plot(line["part"], line["value"], marker="o", markersize=3, linewidth=width, label=forecaster)
         axis.set_xticks(range(1, 11))  # a decile where nothing happened has no figure, and keeps its place
-        axis.set_yscale("log")  # the smallest advertisers' errors are many times the largest ones'
+        if (deciles.filter(task=task)["value"] > 0).any():  # small advertisers' errors are many times large ones'
+            axis.set_yscale("log")
         axis.set(title=task, xlabel="decile of the 28-day mean, 1 = smallest", ylabel="NMAE of the mean")
     axes[0, -1].legend(fontsize="small")
     return _save(figure, folder / "error_by_size.png")

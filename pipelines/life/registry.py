@@ -24,7 +24,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # table creation is not news
-warnings.filterwarnings("ignore", "An input example was not provided")  # the signature is explicit
+warnings.filterwarnings("ignore", ".*An input example was not provided")  # the signature is explicit
 
 import mlflow
 from mlflow.entities import Metric, Param
@@ -159,6 +159,11 @@ class Registry:
         found = self._aliased(alias)
         return str(found.version) if found else None
 
+    def run_id_of(self, alias: str) -> str | None:
+        """The MLflow run that trained it."""
+        found = self._aliased(alias)
+        return str(found.run_id) if found else None
+
     def get(self, alias: str) -> ModelVersion | None:
         """The version that an alias names, its files proven to be those that were registered; None if there is none.
 
@@ -196,7 +201,7 @@ class Registry:
         stored = self.client.get_model_version(self.name, version).tags.get(_DIGESTS)
         if stored is None:
             raise LostModelError(
-                f"{name}: registered without digests, by 0.1 or by hand, so nobody can tell what it is; {mend}"
+                f"{name}: registered without digests, by version 0.1 or by hand, so nobody can tell what it is; {mend}"
             )
         try:
             local = Path(mlflow.artifacts.download_artifacts(f"models:/{self.name}/{version}"))
@@ -206,12 +211,13 @@ class Registry:
         found = digests(folder)
         if missing := sorted(registered.keys() - found.keys()):
             raise LostModelError(f"{name}: {', '.join(missing)} is not in {folder}; {mend}")
-        if altered := sorted({file for file, _ in found.items() ^ registered.items()}):
-            try:
-                Forecaster.load(folder)
-            except Exception as error:
-                words = f"{folder / altered[0]} is damaged: {plain(error)[:300]}"
-                raise LostModelError(f"{name}: {words}; {mend}") from error
+        altered = sorted(file for file in registered if found[file] != registered[file])  # no other file is opened
+        try:
+            Forecaster.load(folder)
+        except Exception as error:
+            how = f"{folder / altered[0]} is damaged" if altered else "it was made by another version of this code"
+            raise LostModelError(f"{name}: {how}: {plain(error)[:300]}; {mend}") from error
+        if altered:
             words = f"{', '.join(altered)} in {folder} is not what was registered (sha256)"
             raise DataError(f"{name}: {words}; {mend}")
         return ModelVersion(version, run_id, folder)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import date, timedelta
 from functools import reduce
 from pathlib import Path
@@ -69,6 +69,11 @@ class Warehouse:
         """
         file = sqlite_path(str(config.catalog_properties.get("uri", "")))
         if file and not file.is_file():
+            if any(config.home.glob("warehouse/*/*/metadata")):
+                raise ConfigError(
+                    f"{file} is gone, and the tables are there. Put a backup in its place, or have it made again: "
+                    f"python -m pipelines.maintain --config {config.path} --restore all"
+                )
             raise ConfigError(
                 f"{config.home}: no catalog there, so nothing was ever staged; is M2M_HOME the right one? Load it "
                 f"with: python -m pipelines.stage_sources --config {config.path} "
@@ -202,9 +207,13 @@ class Warehouse:
         """Let the catalog name this metadata file as the table's newest."""
         identifier = self._identifier(name)
         self.catalog.create_namespace_if_not_exists(identifier.split(".")[0])
-        with contextlib.suppress(NoSuchTableError):
-            self.catalog.drop_table(identifier)
+        self.drop(name)
         self.catalog.register_table(identifier, metadata)
+
+    def drop(self, name: str) -> None:
+        """Let the catalog know the table no more; its files stay."""
+        with contextlib.suppress(NoSuchTableError):
+            self.catalog.drop_table(self._identifier(name))
 
     def pin(self, name: str, snapshot_id: int | None = None) -> Pin:
         """The table as it is now, or as a snapshot of it was; a reader never creates one."""
@@ -322,6 +331,13 @@ class Warehouse:
         frame = pl.from_arrow(rows)
         assert isinstance(frame, pl.DataFrame)
         self.commit(name, [], self.write_rows(name, frame, properties["run-id"]), properties)
+
+    def forget(self, name: str, paths: Collection[str]) -> None:
+        """Let the table go on without some of its data files."""
+        with self.table(name).transaction() as transaction, transaction.update_snapshot().overwrite() as change:
+            for file in self.pin(name).plan(None, None):
+                if file.file_path in paths:
+                    change.delete_data_file(file)
 
     def scan(
         self,

@@ -24,7 +24,7 @@ from pipelines.errors import DataError
 from pipelines.paths import filesystem
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")
-_WRITTEN = re.compile(r"/([^/]+)/([^/]+)/data/run=(\w+)-(\d{4}-\d\d-\d\d)-\w+/ds=([\d-]+)/")
+_WRITTEN = re.compile(r"/\w*?(staged|features|marts|ops)/([^/]+)/data/run=(\w+)-(\d{4}-\d\d-\d\d)-\w+/ds=([\d-]+)/")
 NO_DAY = date.min  # of ledgers alone: what was found in rows that carry no day
 
 
@@ -122,10 +122,12 @@ def _lost(path: str, how: str) -> str:
     if not written:
         return f"{path} {how}"
     room, table, stage, run_ds, ds = written.groups()
-    return (
-        f"{room}.{table} ds={ds}: {path} {how}. Remove what is left of it, then make the day again: "
-        f"python -m pipelines.{stage} --date {ds if stage == 'stage_sources' else run_ds}"
-    )
+    if room == "ops":  # what a run noted of itself, no other run can note
+        mend = f"Restore it from a backup, or go on without it: python -m pipelines.maintain --restore {room}.{table}"
+    else:
+        day = ds if stage == "stage_sources" else run_ds
+        mend = f"Remove what is left of it, then make the day again: python -m pipelines.{stage} --date {day}"
+    return f"{room}.{table} ds={ds}: {path} {how}. {mend}"
 
 
 def _name(path: str) -> list[str]:

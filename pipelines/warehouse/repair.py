@@ -12,6 +12,7 @@ from pyiceberg.table import Table as IcebergTable
 
 from pipelines.errors import DataError
 from pipelines.paths import filesystem
+from pipelines.warehouse.files import read_bytes
 
 if TYPE_CHECKING:
     from pipelines.warehouse.commits import Warehouse
@@ -42,7 +43,8 @@ def foreign_metadata(table: IcebergTable) -> str | None:
 
 
 def restore(warehouse: Warehouse, name: str) -> str:
-    """Let the catalog name the newest metadata of a table that can be read, with the manifests that it names; in words.
+    """Let the catalog name the newest metadata of a table that can be read, with the manifests that it names, and a
+    ledger go on without the files that it has lost; in words.
 
     Raises:
         DataError: there is none.
@@ -56,6 +58,9 @@ def restore(warehouse: Warehouse, name: str) -> str:
         except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not what we look for
             continue
         if path in known[:1]:
+            if gone := _lost_lines(warehouse, name):
+                warehouse.forget(name, gone)
+                return f"{name}: goes on without {len(gone)} data files that are gone or damaged, e.g. {gone[0]}"
             return f"{name}: nothing to restore, its newest state can be read"
         warehouse.register(name, path)
         snapshot = table.current_snapshot()
@@ -63,10 +68,25 @@ def restore(warehouse: Warehouse, name: str) -> str:
         return f"{name}: restored to {path}: {as_of}, {len(files)} data files. What is missing since: m2m status"
     if not known and not newest_first:
         return f"{name}: was never written"
+    if not newest_first:
+        warehouse.drop(name)
+        return f"{name}: no metadata is left of it, and the catalog has forgotten it: load it anew"
     raise DataError(
         f"{name}: none of {len(newest_first)} metadata files in {warehouse.metadata_folder(name)} can be read with the "
-        "manifests that it names: restore that folder from a backup, or remove the table's and load it again"
+        "manifests that it names: restore that folder from a backup; or remove the table's, run this again, and load "
+        "it anew"
     )
+
+
+def _lost_lines(warehouse: Warehouse, name: str) -> list[str]:
+    """Files of a ledger that cannot be read: no stage makes them again, as the days of other tables."""
+    lost = []
+    for file in warehouse.pin(name).files() if name.startswith("ops.") else []:
+        try:
+            read_bytes(file.path)
+        except DataError:
+            lost.append(file.path)
+    return lost
 
 
 def _metadata_files(folder: str) -> list[str]:

@@ -315,8 +315,8 @@ def backtest(config: Config) -> Table:
             Column(
                 "broken",
                 "string",
-                "Rules of marts.forecast_daily that the challenger's forecasts broke, with counts and an example: it "
-                "is not promoted. In its rows of all cutoffs and scenarios together",
+                "Rules of marts.forecast_daily that a model's forecasts broke, with counts and an example: such a "
+                "challenger is not promoted, such a champion no bar. In its rows of all cutoffs and scenarios together",
                 null="none, or not looked at",
             ),
         ),

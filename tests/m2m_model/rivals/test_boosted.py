@@ -29,10 +29,10 @@ def test_it_learns_and_survives_its_files(fitted: dict[str, Boosted], panel: Pan
         np.testing.assert_array_equal(opened[name](panel, 95, series), forecast_NM)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "gone", "no list", "another version"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone", "no list", "another list", "another version"])
 def test_a_damaged_file_is_named(fitted: dict[str, Boosted], tmp_path: Path, damage: str) -> None:
     folder = save_rivals(fitted, tmp_path / "rivals")
-    file = folder / ("rivals.json" if damage in ("no list", "another version") else "lightgbm_l1-1.txt")
+    file = folder / ("rivals.json" if damage in ("no list", "another list", "another version") else "lightgbm_l1-1.txt")
     written = file.read_bytes()
     if damage == "gone":
         file.unlink()
@@ -42,10 +42,13 @@ def test_a_damaged_file_is_named(fitted: dict[str, Boosted], tmp_path: Path, dam
         middle = len(written) // 2
         file.write_bytes(written[:middle] + bytes([written[middle] ^ 1]) + written[middle + 1 :])
     else:
-        file.write_bytes(
-            b"" if damage == "no list" else written.replace(b'"format_version": 2', b'"format_version": 9')
-        )
-    found = {"no list": "rivals: Expecting value", "another version": "format_version 9; this code reads 2"}
+        other = written.replace(b'"format_version": 2', b'"format_version": 9')
+        file.write_bytes({"no list": b"", "another list": b"[]"}.get(damage, other))
+    found = {
+        "no list": "rivals: Expecting value",
+        "another list": "rivals: list indices",
+        "another version": "format_version 9; this code reads 2",
+    }
     with pytest.raises(ValueError, match=found.get(damage, r"lightgbm_l1-1\.txt")):
         load_rivals(folder)
 

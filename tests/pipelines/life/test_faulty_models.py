@@ -6,27 +6,29 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import polars as pl
 import pytest
 from deployment import AS_OF, Deployment
 
 import pipelines.score
-from pipelines.life.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
+from pipelines.life.registry import CHALLENGER, CHAMPION, LostModelError, ModelVersion, Registry
 from pipelines.quality.rules import critical_rules
 
 
-def registered(deployment: Deployment, mean_ratio: float, tmp_path: Path) -> ModelVersion:
-    """The champion once more, as a challenger of its own whose means of the first task are so many times too large."""
+def registered(deployment: Deployment, tmp_path: Path, mean_ratio: float = 1.0, **changed: Any) -> ModelVersion:
+    """The champion once more, as a challenger of its own whose means of the first task are so many times too large, or
+    with another key of its config.json."""
     registry = Registry(deployment.config)
     sound = registry.get(CHAMPION)
     assert sound is not None
-    folder = tmp_path / "model"
+    folder = tmp_path / uuid4().hex / "model"
     shutil.copytree(sound.folder, folder)
     stored = json.loads((folder / "config.json").read_text())
     stored["levels"]["mean_ratio_M"][0] *= mean_ratio
-    stored["blend"] = None
-    (folder / "config.json").write_text(json.dumps(stored))
+    (folder / "config.json").write_text(json.dumps(stored | {"blend": None} | changed))
     with registry.new_run("faulty", {}, {}) as run_id:
         return registry.register(run_id, folder)
 
@@ -40,7 +42,7 @@ def test_the_gate_refuses_what_score_would_refuse(
     said: Deployment, tmp_path: Path, mean_ratio: float, rule: str
 ) -> None:
     champion = Registry(said.config).version_of(CHAMPION)
-    faulty = registered(said, mean_ratio, tmp_path)
+    faulty = registered(said, tmp_path, mean_ratio)
     status, text = said.run("backtest", "--date", AS_OF)
     assert status == 0, text
     assert f"warning: challenger {faulty.version} will not be promoted: {rule} in " in text
@@ -60,7 +62,7 @@ def test_a_champion_that_breaks_a_rule_steps_back_for_the_baseline(said: Deploym
     registry = Registry(said.config)
     sound = registry.version_of(CHAMPION)
     assert sound is not None
-    faulty = registered(said, -1.0, tmp_path)
+    faulty = registered(said, tmp_path, -1.0)
     registry.promote(faulty.version)
     try:
         status, text = said.run("score", "--date", AS_OF)
@@ -82,6 +84,68 @@ def test_a_champion_that_breaks_a_rule_steps_back_for_the_baseline(said: Deploym
         registry.promote(sound)
     assert said.run("score", "--date", AS_OF)[0] == 0
     assert set(forecasts(said)["model_version"]) == {sound}
+
+
+def test_a_champion_that_breaks_a_rule_is_no_bar_for_a_sound_challenger(said: Deployment, tmp_path: Path) -> None:
+    registry = Registry(said.config)
+    sound = registry.version_of(CHAMPION)
+    assert sound is not None
+    faulty, challenger = registered(said, tmp_path, float("nan")), registered(said, tmp_path)
+    registry.promote(faulty.version)
+    try:
+        status, text = said.run("backtest", "--date", AS_OF)
+        assert status == 0, text
+        assert f"warning: champion {faulty.version} is no bar to pass: not_finite in " in text
+        rows = said.rows("marts.backtest").filter(pl.col("broken").is_not_null())
+        assert set(rows["forecaster"]) == {CHAMPION}
+        status, text = said.run("promote", "--date", AS_OF, "--dry-run", spark=False)
+        assert f"version {challenger.version} promoted (dry run)" in text
+        assert "champion" not in text.partition("promoted (dry run)")[2]
+    finally:
+        registry.promote(sound)
+
+
+def test_a_champion_of_another_horizon_is_not_compared_and_does_not_serve(said: Deployment, tmp_path: Path) -> None:
+    registry = Registry(said.config)
+    sound = registry.get(CHAMPION)
+    assert sound is not None
+    inputs = json.loads((sound.folder / "config.json").read_text())["inputs"]
+    inputs["spec"]["horizon_days"] += 1
+    other = registered(said, tmp_path, inputs=inputs)
+    status, text = said.run("backtest", "--date", AS_OF)
+    assert status == 3, text
+    assert f"challenger {other.version} was trained with other horizon_days than pipeline.toml has now" in text
+    challenger = registered(said, tmp_path)
+    registry.promote(other.version)
+    try:
+        status, text = said.run("backtest", "--date", AS_OF)
+        assert status == 0, text
+        assert f"champion {other.version} was trained with other horizon_days; it is not compared" in text
+        assert set(said.rows("marts.backtest")["model_version"].drop_nulls()) == {challenger.version}
+        status, text = said.run("score", "--date", AS_OF)
+        assert status == 0, text
+        assert f"champion {other.version} was trained with other horizon_days; the best baseline serves" in text
+    finally:
+        registry.promote(sound.version)
+
+
+def test_a_champion_of_another_version_of_the_code_steps_back(said: Deployment, tmp_path: Path) -> None:
+    registry = Registry(said.config)
+    sound = registry.version_of(CHAMPION)
+    assert sound is not None
+    with pytest.raises(LostModelError, match="made by another version of this code"):
+        registered(said, tmp_path, format_version=99)
+    other = registry.version_of(CHALLENGER)
+    assert other is not None
+    registry.promote(other)
+    try:
+        status, text = said.run("score", "--date", AS_OF)
+        assert status == 0, text
+        assert f"version {other}: it was made by another version of this code: " in text
+        assert "format_version 99" in text
+        assert forecasts(said)["method"].str.starts_with("baseline:").all()
+    finally:
+        registry.promote(sound)
 
 
 def test_a_baseline_that_breaks_a_rule_too_ends_with_3_and_says_whose_fault_it_is(

@@ -10,16 +10,21 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import mlflow
 import polars as pl
 import pytest
 from deployment import AS_OF, Deployment
+from mlflow.exceptions import MlflowException
 
 from pipelines.backtest import refuse_seen_cutoffs
 from pipelines.errors import DataError
+from pipelines.failures import tell
+from pipelines.life.gate import Decision, decide
 from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
 from pipelines.locks import BusyError, locked
+from pipelines.warehouse.commits import Warehouse
 
 
 @contextmanager
@@ -64,7 +69,11 @@ def test_files_that_are_not_those_registered_serve_nobody(said: Deployment, name
         assert "Traceback" not in text
         assert said.run("backtest", "--date", AS_OF)[0] == 3
     assert said.warehouse.snapshot_id("marts.forecast_daily") == before
+    stray = file.with_name(".DS_Store")  # which nobody opens
+    stray.write_bytes(b"")
     assert said.run("score", "--date", AS_OF)[0] == 0
+    assert set(said.rows("marts.forecast_daily").filter(ds=AS_OF)["model_version"]) == {"1"}
+    stray.unlink()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +98,9 @@ def test_without_its_files_a_champion_steps_back_for_the_best_baseline(
         assert not methods.str.contains("m2m").any()
 
 
-def test_the_gate_decides_about_the_versions_that_were_judged(said: Deployment) -> None:
+def test_the_gate_decides_about_the_versions_and_files_that_were_judged(
+    said: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry = Registry(said.config)
     assert said.run("train", "--date", AS_OF, "--from-scratch")[0] == 0
     assert said.run("backtest", "--date", AS_OF)[0] == 0
@@ -98,6 +109,25 @@ def test_the_gate_decides_about_the_versions_that_were_judged(said: Deployment) 
     status, text = said.run("promote", "--date", AS_OF)
     assert status == 3
     assert f"marts.backtest ds={AS_OF}: judged champion 1, but it is None now; run backtest again" in text
+    registry.promote("1")
+    challenger = registry.get(CHALLENGER)
+    assert challenger is not None
+    weights = challenger.folder / "weights.safetensors"
+    for content in (flipped(weights), None):
+        with changed(weights, content):
+            status, text = said.run("promote", "--date", AS_OF)
+            assert (status, registry.version_of(CHAMPION)) == (3, "1"), text
+            assert "model m2m_tiny version 2: weights.safetensors" in text
+
+    def meanwhile(*arguments: Any) -> Decision:
+        registry.client.delete_registered_model_alias(registry.name, CHAMPION)
+        return decide(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.promote.decide", meanwhile)
+        status, text = said.run("promote", "--date", AS_OF)
+    assert (status, registry.version_of(CHAMPION)) == (3, None)
+    assert "model m2m_tiny: an alias was moved while promote ran" in text
     registry.promote("1")
     assert said.run("promote", "--date", AS_OF)[0] == 0
     assert registry.version_of(CHAMPION) == judged == "2"
@@ -134,6 +164,46 @@ def test_a_promotion_killed_between_move_and_line_is_found(said: Deployment, mon
     assert said.rows("ops.promotion").filter("promoted").height == before.height + 1
 
 
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_a_ledger_goes_on_without_what_it_has_lost(said: Deployment, damage: str) -> None:
+    lines = said.rows("ops.promotion").height
+    file = Path(said.warehouse.files("ops.promotion")[0].path)
+    file.unlink() if damage == "gone" else file.write_bytes(flipped(file))
+    status, text = said.run("promote", "--date", AS_OF)
+    assert (status, str(file) in text) == (3, True), text
+    assert "python -m pipelines.maintain --restore ops.promotion" in text
+    status, text = said.run("maintain", "--restore", "ops.promotion", spark=False)
+    assert (status, "goes on without 1 data files" in text) == (0, True), text
+    assert said.run("promote", "--date", AS_OF)[0] == 0
+    assert said.rows("ops.promotion").height >= lines - 1
+
+
+def test_a_backtest_that_ended_between_its_tables_is_seen(said: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = Warehouse.commit
+
+    def killed(warehouse: Warehouse, table: str, *arguments: Any) -> int:
+        if table == "marts.backtest":
+            raise KeyboardInterrupt
+        return commit(warehouse, table, *arguments)
+
+    assert said.run("score", "--date", AS_OF)[0] == 0
+    assert said.run("status", "--date", AS_OF, spark=False)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Warehouse, "commit", killed)
+        assert said.run("backtest", "--date", AS_OF)[0] == 130
+    status, text = said.run("status", "--date", AS_OF, spark=False)
+    assert (status, "wrote marts.backtest_value and ended before this table" in text) == (4, True), text
+    assert f"python -m pipelines.backtest --config {said.toml} --date {AS_OF}" in text
+    assert said.run("backtest", "--date", AS_OF)[0] == 0
+    assert said.run("status", "--date", AS_OF, spark=False)[0] == 0
+
+
+def test_house_keeping_does_not_need_the_models_files(said: Deployment) -> None:
+    with changed(model_folder(said) / "weights.safetensors", None):
+        status, text = said.run("maintain", spark=False)
+    assert status == 0, text
+
+
 def test_nobody_is_judged_on_days_that_he_has_seen() -> None:
     forecaster = SimpleNamespace(metadata={"held_out_from": "2024-02-22"})
     cutoffs = [date(2024, 2, 11), date(2024, 2, 22)]
@@ -158,6 +228,18 @@ def test_a_run_whose_process_was_killed_is_ended_by_the_next(deployment: Deploym
         assert registry.client.get_run(run_id).info.status == "KILLED"
         assert registry.client.get_run(own).info.status == "RUNNING"
     mlflow.end_run()
+
+
+def test_a_run_that_was_deleted_is_told_with_what_brings_it_back(deployment: Deployment) -> None:
+    registry = Registry(deployment.config)
+    with registry.new_run("deleted", {}, {}) as run_id:
+        pass
+    registry.client.delete_run(run_id)
+    with pytest.raises(MlflowException) as refused:
+        registry.log_metrics(run_id, {("a",): 1.0})
+    told = tell(refused.value)
+    assert (told.status, told.section) == (1, "A model version is lost")
+    assert f"Restore it, name another champion, or train. It said: MlflowException: The run {run_id}" in told.lines[0]
 
 
 def test_two_trainings_of_the_same_sequences_do_not_share_a_folder(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_file_cut_swapped_or_gone_is_named_with_its_day_and_what_makes_it_agai
         path.write_bytes(content)
         with pytest.raises(DataError) as found:
             read_files([other, file], SCHEMA)
-        assert f"tiny_staged.performance_daily ds={DAY}: {path} is damaged" in str(found.value)
+        assert f"staged.performance_daily ds={DAY}: {path} is damaged" in str(found.value)
         assert f"python -m pipelines.stage_sources --date {DAY}" in str(found.value)
     path.unlink()
     with pytest.raises(DataError, match="is gone"):

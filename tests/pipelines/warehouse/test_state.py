@@ -222,16 +222,33 @@ def test_a_lost_manifest_is_named_and_the_state_before_it_taken_back(
     assert spend(deployment) == 1.0
 
 
-def test_a_lost_catalog_is_not_written_over_and_taken_back_whole(deployment: Deployment) -> None:
+@pytest.mark.parametrize("written_since", [False, True])
+def test_a_lost_catalog_is_not_written_over_and_taken_back_whole(deployment: Deployment, written_since: bool) -> None:
     commit(deployment, 1.0)
     commit(deployment, 2.0, "two")
     (deployment.config.home / "catalog.db").unlink()
-    with pytest.raises(ConfigError, match=r"a catalog that is lost.*--restore"):
-        commit(deployment, 3.0, "three")
+    status, said = deployment.run("status", "--date", FIRST_DAY, spark=False)
+    assert (status, "catalog.db is gone, and the tables are there" in said) == (2, True), said
+    if written_since:
+        with pytest.raises(ConfigError, match=r"a catalog that is lost.*--restore"):
+            commit(deployment, 3.0, "three")
     status, said = deployment.run("maintain", "--restore", "all", spark=False)
     assert status == 0, said
     assert spend(deployment) == 2.0
     assert "marts.backtest: was never written" in said
+
+
+def test_a_table_of_which_nothing_can_be_read_is_made_anew(deployment: Deployment) -> None:
+    commit(deployment, 1.0)
+    for path in metadata(deployment).parent.glob("*.json"):
+        path.write_bytes(b"{")
+    status, said = deployment.run("maintain", "--restore", TABLE, spark=False)
+    assert (status, "or remove the table's, run this again" in said) == (3, True), said
+    shutil.rmtree(metadata(deployment).parents[1])
+    status, said = deployment.run("maintain", "--restore", TABLE, spark=False)
+    assert (status, "the catalog has forgotten it: load it anew" in said) == (0, True), said
+    commit(deployment, 2.0, "two")
+    assert spend(deployment) == 2.0
 
 
 def test_a_home_that_was_moved_or_copied_is_refused_until_it_has_a_link(
