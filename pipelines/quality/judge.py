@@ -212,16 +212,17 @@ def build_docs(docs_dir: Path, pages: Sequence[Page], run_id: str) -> Path:
 
     root = docs_dir.resolve()
     root.mkdir(parents=True, exist_ok=True)
+    literal = str(root).replace("$", r"\$")  # $HOME in it is a name, and no variable
     stores = InMemoryStoreBackendDefaults()
     stores.stores[stores.validation_results_store_name]["store_backend"] = {
         "class_name": "TupleFilesystemStoreBackend",
-        "base_directory": str(root / "results"),
+        "base_directory": f"{literal}/results",
         "filepath_suffix": ".json",
     }
     site = {
         "class_name": "SiteBuilder",
         "show_how_to_buttons": False,
-        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(root)},
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": literal},
         "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", "show_cta_footer": False},
         # A page of results shows its rules; suites live in memory, so that two runs cannot overwrite each other's.
         "site_section_builders": {"expectations": "none", "profiling": "none"},

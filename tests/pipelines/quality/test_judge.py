@@ -211,6 +211,13 @@ def test_data_docs_gather_the_runs_and_the_index_links_them(tmp_path: Path) -> N
         assert "negative spend (critical): at least 0" in page.read_text()
 
 
+def test_data_docs_stay_below_a_folder_with_a_dollar(tmp_path: Path) -> None:
+    for name in ("a$HOME", "${nobody_set_this}"):
+        documented("staged.a", counters((TUE, "a", 1)), [NEGATIVE], tmp_path / name)
+        assert pages(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"a$HOME", "${nobody_set_this}"}
+
+
 def test_data_docs_show_ids_and_rules_as_text(tmp_path: Path) -> None:
     frame = counters((TUE, "<script>alert(1)</script> $5", 7), columns="not_above.taps")
     above = Check("not_above", "taps", "not_above.taps", "taps <= views", max_value=0)
