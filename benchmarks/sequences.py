@@ -73,7 +73,9 @@ class Bench:
         """As if no sequence had ever been built."""
         for name in (TABLE, WEEK_TABLE):
             if self.warehouse.exists(name):
-                self.warehouse.catalog.drop_table(name)
+                stored = self.warehouse.table(name)
+                self.warehouse.catalog.drop_table(stored.name())
+                shutil.rmtree(stored.location().removeprefix("file://"))  # a folder with a table in it takes no other
 
     def build(self, as_of: date) -> None:
         build_sequences.build_sequences(self.run("build_sequences", as_of, as_of), self.spark, self.warehouse)

@@ -9,6 +9,7 @@ import torch
 from benchmarks import gpu
 
 
+@pytest.mark.slow
 def test_every_part_runs_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page, raw = tmp_path / "gpu.md", tmp_path / "gpu.json"
     gpu.main(f"--device cpu --series 240 --days 90 --batches 16 --out {page} --json {raw}".split())

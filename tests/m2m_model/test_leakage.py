@@ -125,6 +125,7 @@ def tomorrow_in_a_baseline(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plant",
     [

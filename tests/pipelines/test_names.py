@@ -142,6 +142,7 @@ def results(config: Config, folder: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_any_name_gives_what_plain_names_give(config: Config, tmp_path: Path) -> None:
     names = names_of_the_code()
     assert {"place", "key", "first_row", "value", "example", "task", "count", "select"} <= set(names)

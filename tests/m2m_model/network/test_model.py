@@ -191,6 +191,7 @@ def test_a_summed_embedding_in_bfloat16_is_near_the_whole_one(compiled: bool) ->
     torch.testing.assert_close(found, expected, atol=0.1, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_compiled_steps_drop_anew_each_and_lose_what_eager_ones_lose(batch: Batch, inputs: Inputs) -> None:
     torch.manual_seed(0)
     network = M2M(replace(SMALL, dropout=0.3, scenario_dropout=0.3), inputs)

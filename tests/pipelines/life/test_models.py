@@ -212,6 +212,7 @@ def test_nobody_is_judged_on_days_that_he_has_seen() -> None:
     refuse_seen_cutoffs("challenger 3", forecaster, cutoffs[1:], date(2024, 2, 29))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_was_killed_is_ended_by_the_next(deployment: Deployment) -> None:
     code = (
         "import os, signal\n"

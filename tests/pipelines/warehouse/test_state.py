@@ -122,6 +122,7 @@ def test_tables_of_version_0_1_are_named_and_can_be_gone_on_with(
     assert (spend(old), spend(beside)) == (1.0, 2.0)
 
 
+@pytest.mark.slow
 def test_two_writers_of_a_day_that_was_empty(deployment: Deployment) -> None:
     for attempt in range(8):
         deployment.warehouse.commit(TABLE, [FIRST_DAY], [], {"run-id": f"empty-{attempt}"})
@@ -158,6 +159,7 @@ for name in DECLARATIONS:
 """
 
 
+@pytest.mark.slow
 def test_several_processes_begin_an_empty_home(deployment: Deployment) -> None:
     processes = [
         subprocess.Popen(
