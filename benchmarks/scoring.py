@@ -28,7 +28,7 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import NETWORK as NETWORK_SERVES
 from m2m_model.data.served_by import served_by
 from m2m_model.forecasts.forecaster import Forecaster
-from m2m_model.forecasts.forward import BATCH_SIZE, network_distribution
+from m2m_model.forecasts.forward import BATCH_SIZE, network_distribution, network_outputs
 from m2m_model.network.model import Batch
 from pipelines.cli import Run, code_version
 from pipelines.life.registry import CHALLENGER, Registry
@@ -86,7 +86,8 @@ def sides_of(
     def laws() -> None:
         for part in parts:
             profile, cutoffs = inputs.profile(part.panel), np.full(len(part.series), day)
-            network_distribution(model, inputs, part.panel, profile, part.series, cutoffs, device, batch_size)
+            outputs = network_outputs(model, inputs, part.panel, profile, part.series, cutoffs, device, batch_size)
+            network_distribution(model, inputs, outputs)
 
     def predict(panels: Iterable[Panel]) -> None:
         for panel in panels:

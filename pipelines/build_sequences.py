@@ -24,7 +24,7 @@ from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
 from pipelines.quality.judge import Check
 from pipelines.quality.publish import Draft, Target, publish
-from pipelines.quality.rules import Rule, critical_rules, repeated
+from pipelines.quality.rules import Rule, critical_rules, repeated, settable
 from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
 from pipelines.spark.session import spark_session
@@ -266,33 +266,13 @@ def rules_of_series(ds: date) -> list[Rule]:
 
 
 def _history_checks(config: Config) -> list[Check]:
-    severity = config.checks.severity
+    fresh, whole = "performance_daily is staged up to the as-of date", "every day of the history was staged"
+    known = "no series without attributes: a day up to the date was staged"
     return [
-        Check(
-            name="freshness",
-            column=None,
-            counter="days_late",
-            max_value=0,
-            severity=severity.get("freshness", "critical"),
-            expected="performance_daily is staged up to the as-of date",
-        ),
-        Check(
-            name="day_completeness",
-            column=None,
-            counter="missing_days",
-            max_value=0,
-            severity=severity.get("day_completeness", "critical"),
-            expected="every day of the history was staged",
-        ),
+        settable(config, "freshness", fresh, counter="days_late"),
+        settable(config, "day_completeness", whole, counter="missing_days"),
         *(
-            Check(
-                name="attributes_known",
-                column=name,
-                counter=f"late.{name}",
-                max_value=0,
-                severity=severity.get("attributes_known", "warning"),
-                expected="no series without attributes: a day up to the date was staged",
-            )
+            settable(config, "attributes_known", known, name, f"late.{name}", severity="warning")
             for name in ("staged.advertiser", "staged.scenario")
             if chain.has(config, name)
         ),

@@ -45,6 +45,7 @@ HISTORY = Days("[history] keep_days up to the day", first=lambda config: 1 - con
 HORIZON = Days("the horizon after the day", first=lambda config: 1, last=lambda config: config.dataset.horizon_days)
 NEWEST = Days("the newest up to the day", newest=True)
 NOW = Days("now")
+MODEL_INPUT = {"features.sequence_week": HISTORY, "features.advertiser_sequence": THE_DAY}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ CHAIN = (
     Stage(
         "train",
         "sequences to a new model version, the challenger",
-        reads={"features.sequence_week": HISTORY, "features.advertiser_sequence": THE_DAY},
+        reads=MODEL_INPUT,
         writes=("model.challenger",),
         settings="[model], [training], [distributor], [backtest]",
         dag="m2m_training",
@@ -105,12 +106,7 @@ CHAIN = (
     Stage(
         "backtest",
         "challenger, champion and baselines at held-out cutoffs",
-        reads={
-            "features.sequence_week": HISTORY,
-            "features.advertiser_sequence": THE_DAY,
-            "model.challenger": NOW,
-            "model.champion": NOW,
-        },
+        reads={**MODEL_INPUT, "model.challenger": NOW, "model.champion": NOW},
         writes=("marts.backtest_value", "marts.backtest"),
         settings="[backtest]",
         dag="m2m_training",
@@ -126,12 +122,7 @@ CHAIN = (
     Stage(
         "score",
         "a forecast of every task for every advertiser and scenario; who may leave",
-        reads={
-            "features.sequence_week": HISTORY,
-            "features.advertiser_sequence": THE_DAY,
-            "model.champion": NOW,
-            "marts.forecast_daily": THE_DAY,
-        },
+        reads={**MODEL_INPUT, "model.champion": NOW, "marts.forecast_daily": THE_DAY},
         daily=("marts.forecast_daily", "marts.churn_risk"),
         settings="[checks]",
         dag="advertiser_forecasts",

@@ -41,15 +41,7 @@ from pipelines.warehouse.sequences import SequenceFiles, open_sequences
 
 RISK_TABLE = "marts.churn_risk"
 _COMPLETE = Rule(
-    Check(
-        name="unscored",
-        column=None,
-        counter="unscored",
-        max_value=0,
-        severity="critical",
-        expected="a forecast for every series and task",
-    ),
-    pl.lit(False),
+    Check("unscored", None, "unscored", "a forecast for every series and task", max_value=0), pl.lit(False)
 )
 
 

@@ -27,7 +27,7 @@ from m2m_model.forecasts.calibration import LevelCalibration, ResidualQuantiles
 from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import Forecast, Forecasts, forecast_each, simple_distribution
-from m2m_model.forecasts.forward import BATCH_SIZE, choose_device, network_distribution
+from m2m_model.forecasts.forward import BATCH_SIZE, choose_device, network_distribution, network_outputs
 from m2m_model.forecasts.methods import M2M as M2M_METHOD
 from m2m_model.network.model import M2M
 
@@ -122,9 +122,10 @@ class Forecaster:
         def by_network(blend: Blend | None) -> Forecast:
             def forecast(day: int, series: Ints) -> tuple[Distribution, Strings]:
                 cutoffs = np.full(len(series), day)
-                raw = network_distribution(
+                outputs = network_outputs(
                     self.model, self.inputs, panel, profile, series, cutoffs, self.device, batch_size
                 )
+                raw = network_distribution(self.model, self.inputs, outputs)
                 return self.serve(raw, panel, day, series, blend)
 
             return forecast

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -42,26 +42,16 @@ def network_outputs(
         yield rows, batch, model(batch)
 
 
-def network_distribution(
-    model: M2M,
-    inputs: Inputs,
-    panel: Panel,
-    profile: Profile,
-    series_X: Ints,
-    cutoff_X: Ints,
-    device: torch.device,
-    batch_size: int = BATCH_SIZE,
-) -> Distribution:
-    """What the network itself says of windows, in the metrics' own units."""
-    parts = [Distribution.point(np.zeros((0, len(inputs.spec.tasks))))]
-    for _, batch, output_BMQ in network_outputs(model, inputs, panel, profile, series_X, cutoff_X, device, batch_size):
-        parts.append(to_distribution(model.likelihood.distribution(output_BMQ, batch.level_BM), inputs.task_scales))
-    return Distribution.concatenate(parts)
+def network_distribution(model: M2M, inputs: Inputs, outputs: Iterable[tuple[slice, Batch, Tensor]]) -> Distribution:
+    """What the network itself says of all the windows of ``network_outputs``."""
+    nobody = Distribution.point(np.zeros((0, len(inputs.spec.tasks))))
+    return Distribution.concatenate([nobody, *(to_distribution(model, inputs, b, said) for _, b, said in outputs)])
 
 
-def to_distribution(parts: tuple[Tensor, Tensor, Tensor], scales: Sequence[float]) -> Distribution:
+def to_distribution(model: M2M, inputs: Inputs, batch: Batch, output_BMQ: Tensor) -> Distribution:
     """In the metrics' own units, on the CPU; the point is the median."""
-    mean_BM, zero_BM, level_GBM = (part.cpu().numpy() for part in parts)
-    scale_M = np.asarray(scales)
+    laws = model.likelihood.distribution(output_BMQ, batch.level_BM)
+    mean_BM, zero_BM, level_GBM = (part.cpu().numpy() for part in laws)
+    scale_M = np.asarray(inputs.task_scales)
     level_GBM = level_GBM * scale_M
     return Distribution(level_GBM[MEDIAN], mean_BM * scale_M, zero_BM, level_GBM)

@@ -255,8 +255,7 @@ class Trainer:
             for part, batch, output_BMQ in network_outputs(
                 self.model, inputs, panel, profile, index.series_X, index.cutoff_X, self.device
             ):
-                laws = self.model.likelihood.distribution(output_BMQ, batch.level_BM)
-                found = to_distribution(laws, inputs.task_scales)
+                found = to_distribution(self.model, inputs, batch, output_BMQ)
                 stacked = np.concatenate([[found.mean_NM, found.p_zero_NM], found.level_GNM])
                 result[:, torch.from_numpy(at[part])] = torch.from_numpy(stacked.astype(np.float32))
                 target_BM = self._scaled(self.actual_VM[at[part]])

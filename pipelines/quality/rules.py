@@ -35,6 +35,20 @@ class Rule:
     show: str | None = None
 
 
+def settable(
+    config: Config,
+    name: str,
+    expected: str,
+    column: str | None = None,
+    counter: str = "",
+    severity: Severity = "critical",
+    **bounds: float,
+) -> Check:
+    """A check of the ``severity`` given, unless [checks] severity says otherwise; without bounds none may break it."""
+    severity = config.checks.severity.get(name, severity)
+    return Check(name, column, counter or name, expected, severity=severity, **(bounds or {"max_value": 0}))
+
+
 def row_rules(
     config: Config,
     key: Sequence[str],
@@ -68,9 +82,7 @@ def row_rules(
         severity: Severity = "critical",
         show: str | None = None,
     ) -> None:
-        counter = f"{name}.{column}" if column else name
-        severity = config.checks.severity.get(name, severity)
-        check = Check(name=name, column=column, counter=counter, max_value=0, severity=severity, expected=expected)
+        check = settable(config, name, expected, column, f"{name}.{column}" if column else name, severity)
         rules.append(Rule(check, mask.fill_null(False), show or column))
 
     if "ds" in key:
@@ -120,10 +132,7 @@ def row_rules(
 def critical_rules(broken: Mapping[str, tuple[str, pl.Expr]]) -> list[Rule]:
     """Rules that stop a run, by name: what is expected, and the mask of the rows that break it."""
     return [
-        Rule(
-            Check(name=name, column=None, counter=name, max_value=0, severity="critical", expected=expected),
-            mask.fill_null(False),
-        )
+        Rule(Check(name, None, name, expected, max_value=0), mask.fill_null(False))
         for name, (expected, mask) in broken.items()
     ]
 
@@ -212,25 +221,12 @@ def counters_frame(report: pl.DataFrame, checks: Sequence[Check]) -> pd.DataFram
 
 def day_rules(config: Config, volume: Severity) -> list[Check]:
     """Checks on whole days; ``volume`` is how bad a day far below the usual is, unless [checks] severity says."""
-    severity = config.checks.severity
+    least = config.checks.volume_min_ratio
+    more = math.nextafter(least, 2)  # exactly half of the rows is what one of two files holds
+    usual = f"more than {least:.0%} of the usual rows"
     return [
-        Check(
-            name="empty_day",
-            column=None,
-            counter="empty_day",
-            max_value=0,
-            severity=severity.get("empty_day", "critical"),
-            expected="at least one row",
-        ),
-        Check(
-            name="volume",
-            column=None,
-            counter="volume_ratio",
-            # Exactly half of the rows is what one of two files holds.
-            min_value=math.nextafter(config.checks.volume_min_ratio, 2),
-            severity=severity.get("volume", volume),
-            expected=f"more than {config.checks.volume_min_ratio:.0%} of the usual rows",
-        ),
+        settable(config, "empty_day", "at least one row"),
+        settable(config, "volume", usual, counter="volume_ratio", severity=volume, min_value=more),
     ]
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipelines.config import Config, Severity
 from pipelines.quality.judge import Check
+from pipelines.quality.rules import settable
 from pipelines.spark.buckets import REPORT
 from pipelines.warehouse.files import DataFile, read_files
 
@@ -155,23 +156,10 @@ def _share(part: float, whole: float) -> float:
 def turnover_rules(config: Config, daily: bool) -> list[Check]:
     """Checks on who is new and gone. In a load of many past days nothing can be asked of the source any more."""
     most = config.checks.new_max_ratio
-    severity = config.checks.severity
     usual: Severity = "critical" if daily else "warning"
+    swapped = f"at most {most:.0%} new while as many are gone: is an id spelled otherwise?"
+    new = f"at most {most:.0%} new, without a row in the {NEW_DAYS} days before"
     return [
-        Check(
-            name="changed_ids",
-            column="advertiser_id",
-            counter="changed_ids",
-            max_value=most,
-            severity=severity.get("changed_ids", usual),
-            expected=f"at most {most:.0%} new while as many are gone: is an id spelled otherwise?",
-        ),
-        Check(
-            name="new_advertisers",
-            column="advertiser_id",
-            counter="new_advertisers",
-            max_value=most,
-            severity=severity.get("new_advertisers", "warning"),
-            expected=f"at most {most:.0%} new, without a row in the {NEW_DAYS} days before",
-        ),
+        settable(config, "changed_ids", swapped, "advertiser_id", severity=usual, max_value=most),
+        settable(config, "new_advertisers", new, "advertiser_id", severity="warning", max_value=most),
     ]

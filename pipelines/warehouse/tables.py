@@ -97,28 +97,37 @@ def _attributes(names: tuple[str, ...], of: str) -> list[Column]:
     return [Column(name, "string", f"Attribute of the {of}", null="unknown") for name in names]
 
 
+def _of_series(name: str, doc: str, *columns: Column) -> Table:
+    """A table with a row a day for every advertiser in every scenario."""
+    return Table(name, doc, ("ds", "advertiser_id", "scenario_id"), _DAILY_PARTITION, columns)
+
+
 def performance_daily(config: Config) -> Table:
     metrics = [
         Column(m.name, "double", f"Performance metric ({m.kind}), {m.unit or 'no unit'}") for m in config.performance
     ]
-    return Table(
+    return _of_series(
         "staged.performance_daily",
         "What each advertiser achieved in each scenario on each day. A day without a row is missing, not zero.",
-        ("ds", "advertiser_id", "scenario_id"),
-        _DAILY_PARTITION,
-        (_DS, _BUCKET, _ADVERTISER, _SCENARIO, *metrics),
+        _DS,
+        _BUCKET,
+        _ADVERTISER,
+        _SCENARIO,
+        *metrics,
     )
 
 
 def behavior_daily(config: Config) -> Table:
     behaviors = [Column(b.name, "double", "Behavior, events of the day") for b in config.behavior]
     scenario = Column("scenario_id", "string", _SCENARIO.doc, null="all scenarios of the advertiser")
-    return Table(
+    return _of_series(
         "staged.behavior_daily",
         "What each advertiser did on each day. Empty where the data set declares no behavior.",
-        ("ds", "advertiser_id", "scenario_id"),
-        _DAILY_PARTITION,
-        (_DS, _BUCKET, _ADVERTISER, scenario, *behaviors),
+        _DS,
+        _BUCKET,
+        _ADVERTISER,
+        scenario,
+        *behaviors,
     )
 
 
@@ -149,23 +158,19 @@ def scenario(config: Config) -> Table:
 
 
 def advertiser_sequence(config: Config) -> Table:
-    return Table(
+    return _of_series(
         "features.advertiser_sequence",
         "Each advertiser in each scenario with a row in the [history] keep_days up to ds: since when, with which "
         "attributes. Its days are in features.sequence_week; `pipelines.warehouse.sequences` puts them together.",
-        ("ds", "advertiser_id", "scenario_id"),
-        _DAILY_PARTITION,
-        (
-            _AS_OF,
-            _BUCKET,
-            _ADVERTISER,
-            _SCENARIO,
-            Column(
-                "registered_on", "date", "First day the series could have acted: the profile's date, else its first row"
-            ),
-            *_attributes(config.attributes.advertiser, "advertiser"),
-            *_attributes(config.attributes.scenario, "scenario"),
+        _AS_OF,
+        _BUCKET,
+        _ADVERTISER,
+        _SCENARIO,
+        Column(
+            "registered_on", "date", "First day the series could have acted: the profile's date, else its first row"
         ),
+        *_attributes(config.attributes.advertiser, "advertiser"),
+        *_attributes(config.attributes.scenario, "scenario"),
     )
 
 
@@ -186,20 +191,16 @@ def sequence_columns(config: Config) -> tuple[Column, ...]:
 
 
 def sequence_week(config: Config) -> Table:
-    return Table(
+    return _of_series(
         "features.sequence_week",
         "What each advertiser did and achieved in each scenario from a Monday to ds. The history as of a day is that "
         "day's partition and those of the Sundays before it. Only days with a row are listed: a listed 0 is a zero, an "
         "unlisted day since registered_on is missing.",
-        ("ds", "advertiser_id", "scenario_id"),
-        _DAILY_PARTITION,
-        (
-            Column("ds", "date", "Last day of the part of the week, UTC"),
-            _BUCKET,
-            _ADVERTISER,
-            Column("scenario_id", "string", _SCENARIO.doc, null="behavior in all scenarios of the advertiser"),
-            *day_lists(config),
-        ),
+        Column("ds", "date", "Last day of the part of the week, UTC"),
+        _BUCKET,
+        _ADVERTISER,
+        Column("scenario_id", "string", _SCENARIO.doc, null="behavior in all scenarios of the advertiser"),
+        *day_lists(config),
     )
 
 
@@ -249,25 +250,21 @@ def forecast_daily(config: Config) -> Table:
 
 
 def churn_risk(config: Config) -> Table:
-    return Table(
+    return _of_series(
         "marts.churn_risk",
         "Who may leave, and with how much: read from marts.forecast_daily. Empty where no task counts active days.",
-        ("ds", "advertiser_id", "scenario_id"),
-        _DAILY_PARTITION,
-        (
-            _AS_OF,
-            _BUCKET,
-            _ADVERTISER,
-            _SCENARIO,
-            Column("probability", "double", "Probability of no active day in the horizon"),
-            Column(
-                "value_at_risk",
-                "double",
-                f"probability x mean of {config.money_task or 'the first task that adds up money'}",
-                null="no task adds up money",
-            ),
-            _RUN,
+        _AS_OF,
+        _BUCKET,
+        _ADVERTISER,
+        _SCENARIO,
+        Column("probability", "double", "Probability of no active day in the horizon"),
+        Column(
+            "value_at_risk",
+            "double",
+            f"probability x mean of {config.money_task or 'the first task that adds up money'}",
+            null="no task adds up money",
         ),
+        _RUN,
     )
 
 

@@ -32,5 +32,6 @@ def test_every_window_is_said_once_in_order_and_nothing_learns_from_it(
 
 def test_no_window_is_no_row(model: M2M, inputs: Inputs, panel: Panel) -> None:
     nobody = np.zeros(0, np.int64)
-    found = network_distribution(model, inputs, panel, inputs.profile(panel), nobody, nobody, torch.device("cpu"))
+    outputs = network_outputs(model, inputs, panel, inputs.profile(panel), nobody, nobody, torch.device("cpu"))
+    found = network_distribution(model, inputs, outputs)
     assert found.mean_NM.shape == (0, len(inputs.spec.tasks))
