@@ -32,6 +32,7 @@ from pipelines import build_sequences, stage_sources
 from pipelines.cli import Run, code_version
 from pipelines.quality import ledger
 from pipelines.quality.rules import Rule, count_rows, row_rules
+from pipelines.quality.sequences import rules_of_series, rules_of_week
 from pipelines.spark import buckets
 from pipelines.spark.session import spark_session
 from pipelines.warehouse.commits import Warehouse
@@ -279,7 +280,7 @@ def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[
         staging, rules = stagings(bench, first, as_of, turns)
         counting = {"stage_sources": counting_s(bench, as_of, rules)}
         built = builds(bench, as_of, turns)
-        rules = {WEEK_TABLE: build_sequences.rules_of_week(config), TABLE: build_sequences.rules_of_series(as_of)}
+        rules = {WEEK_TABLE: rules_of_week(config), TABLE: rules_of_series(as_of)}
         counting["build_sequences"] = counting_s(bench, as_of, rules)
         rows = {name: sum(file.rows for file in bench.staged(name, as_of)) for name in (PERFORMANCE, BEHAVIOR)}
         bench.stage(as_of + timedelta(days=1), newest)

@@ -22,14 +22,19 @@ from pyspark.sql import SparkSession
 from pipelines import chain
 from pipelines.cli import Run, exit_status, run_of, stage_parser
 from pipelines.config import Config
-from pipelines.quality.judge import Check
 from pipelines.quality.publish import Draft, Target, publish
-from pipelines.quality.rules import Rule, critical_rules, repeated, settable
+from pipelines.quality.sequences import (
+    PROFILES,
+    completeness,
+    history_checks,
+    late,
+    rules_of_series,
+    rules_of_week,
+)
 from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
 from pipelines.spark.session import spark_session
 from pipelines.warehouse.commits import Warehouse
-from pipelines.warehouse.days import days_between
 from pipelines.warehouse.files import DataFile, fingerprint, lost, read_files
 from pipelines.warehouse.pins import Pin, Reads
 from pipelines.warehouse.sequences import SERIES, TABLE, WEEK_TABLE, history_start, week_days, week_ends
@@ -97,8 +102,10 @@ def build_sequences(run: Run, spark: SparkSession, warehouse: Warehouse) -> None
     planned = reads.pin("staged.performance_daily").days(week_days(ends[0])[0], ds)
     staged = {day: rows for day, rows in planned.items() if day >= first}
     series = int(report.filter(counter="rows")["value"].sum())
-    report = buckets.concat([report, _completeness(config, staged, first, ds), _late(config, reads, ds, series)])
-    checks = [*(rule.check for rule in rules), *_history_checks(config)]
+    newest = {name: _newest(config, reads, name, ds) for name in PROFILES if name in reads.tables}
+    told = {name: files[0].ds if files else None for name, files in newest.items()}
+    report = buckets.concat([report, completeness(config, staged, first, ds), late(config, told, ds, series)])
+    checks = [*(rule.check for rule in rules), *history_checks(config)]
     sequences = Draft.counted(TABLE, [ds], report, checks, volume="critical")
     parts = Draft.counted(WEEK_TABLE, _changed(reads, ends, weeks), week_report, [rule.check for rule in week_rules])
     there = [week.there for of_bucket in weeks.values() for week in of_bucket if week.there and week.end in parts.days]
@@ -232,73 +239,13 @@ def _changed(reads: Reads, ends: list[date], weeks: dict[int, list[Week]]) -> li
     return [end for end in ends if end in made or wanted[end] != stored[end]]
 
 
-def rules_of_week(config: Config) -> list[Rule]:
-    """What must hold for every part of a week, whatever it was built from."""
-    days, last = pl.col("day"), pl.col("ds").cast(pl.Int32)
-    monday = last - (last + 3) % 7  # 1970-01-01 was a Thursday
-    # Day by day: differences of whole lists take six times as long.
-    pairs = [(days.list.get(n, null_on_oob=True), days.list.get(n + 1, null_on_oob=True)) for n in range(6)]
-    not_ascending = (days.list.len() > 7) | pl.any_horizontal(after <= before for before, after in pairs)
-    broken = {
-        "other_day": ("every day lies in its week", (days.list.max() > last) | (days.list.min() < monday)),
-        "not_ascending": ("days ascend", not_ascending),
-        "unequal_length": (
-            "one value a day",
-            pl.any_horizontal(pl.col(name).list.len() != days.list.len() for name in config.metric_names)
-            | pl.any_horizontal(
-                pl.lit(False),
-                *(pl.col(name).list.len() != pl.col("behavior_day").list.len() for name in config.behavior_names),
-            ),
-        ),
-        "duplicate_key": ("one row per (advertiser_id, scenario_id)", repeated(SERIES)),
-    }
-    return critical_rules(broken)
-
-
-def rules_of_series(ds: date) -> list[Rule]:
-    """What must hold for every series."""
-    return critical_rules(
-        {
-            "registered_late": (f"registered_on not after {ds}", pl.col("registered_on") > ds),
-            "duplicate_key": ("one row per (advertiser_id, scenario_id)", repeated(SERIES)),
-        }
-    )
-
-
-def _history_checks(config: Config) -> list[Check]:
-    fresh, whole = "performance_daily is staged up to the as-of date", "every day of the history was staged"
-    known = "no series without attributes: a day up to the date was staged"
-    return [
-        settable(config, "freshness", fresh, counter="days_late"),
-        settable(config, "day_completeness", whole, counter="missing_days"),
-        *(
-            settable(config, "attributes_known", known, name, f"late.{name}", severity="warning")
-            for name in ("staged.advertiser", "staged.scenario")
-            if chain.has(config, name)
-        ),
-    ]
-
-
-def _completeness(config: Config, staged: dict[date, int], first: date, ds: date) -> pl.DataFrame:
-    """Counters of the history as a whole: days never staged, and how old the newest is."""
-    missing = [day for day in days_between(first, ds) if day not in staged]
-    late = (ds - max(staged, default=first - timedelta(days=1))).days
-    mend = f"python -m pipelines.stage_sources --config {config.path} --from {{}} --to {{}}"
-    example = f"{missing[0]}; stage it with: {mend.format(missing[0], missing[-1])}" if missing else None
-    rows = [
-        (None, ds, None, "missing_days", float(len(missing)), example),
-        (None, ds, None, "days_late", float(late), f"newest staged day: {max(staged, default=None)}"),
-    ]
-    return pl.DataFrame(rows, schema=REPORT, orient="row")
-
-
 def _daily(config: Config) -> list[str]:
     """The staged tables whose days make up the history."""
     return ["staged.performance_daily", *(["staged.behavior_daily"] if config.staging.behavior_daily else [])]
 
 
 def _profiles(config: Config, reads: Reads, ds: date) -> dict[int, DataFile]:
-    """The newest profiles up to the date: a file a bucket, if the data set has any. See ``_late``."""
+    """The newest profiles up to the date: a file a bucket, if the data set has any. See ``late``."""
     return {file.bucket: file for file in _newest(config, reads, "staged.advertiser", ds)}
 
 
@@ -320,25 +267,6 @@ def _newest(config: Config, reads: Reads, name: str, ds: date) -> list[DataFile]
     files = pin.files(ds) or pin.files(config.dataset.first_day, ds) or pin.files()
     days = chain.NEWEST.of(config, ds, {file.ds for file in files})
     return [file for file in files if file.ds in days]
-
-
-def _late(config: Config, reads: Reads, ds: date, series: int) -> pl.DataFrame:
-    """Counter of the series whose attributes are unknown, because no profile was staged up to the date.
-
-    A range stages profiles for its last day alone. What they say of a later day would tell a label's future to its
-    features; the day an advertiser joined is a fact of the past, whenever it was told.
-    """
-    rows = []
-    for name in ("staged.advertiser", "staged.scenario"):
-        files = _newest(config, reads, name, ds)
-        if name in reads.tables and (not files or files[0].ds > ds):
-            told = f"the oldest is of {files[0].ds}" if files else "there is none"
-            kept = ", registered_on alone is taken from it" if files and name == "staged.advertiser" else ""
-            mend = f"python -m pipelines.stage_sources --config {config.path} --from {ds} --to {ds}"
-            rows.append(
-                (None, ds, None, f"late.{name}", float(series), f"{name}: {told}{kept}; stage the day with: {mend}")
-            )
-    return pl.DataFrame(rows, schema=REPORT, orient="row")
 
 
 def main(argv: list[str] | None = None) -> None:
