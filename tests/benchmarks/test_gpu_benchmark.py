@@ -1,16 +1,21 @@
 """The GPU's benchmark, small, on whatever this machine has: every part runs, and the page says what was measured."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import gpu
+from m2m_model.config import ModelConfig
 
 
 @pytest.mark.slow
-def test_every_part_runs_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_part_runs_small(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "ModelConfig", partial(ModelConfig, width=16, experts=2))
     page, raw = tmp_path / "gpu.md", tmp_path / "gpu.json"
     gpu.main(f"--device cpu --series 240 --days 90 --batches 16 --out {page} --json {raw}".split())
     found = json.loads(raw.read_text())
