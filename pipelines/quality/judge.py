@@ -12,23 +12,17 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pandas as pd
 
-from pipelines.cli import warn
 from pipelines.config import Severity
 from pipelines.errors import DataError, plain
-from pipelines.locks import locked
+from pipelines.quality.pages import EXAMPLES, KEY, Page, in_memory, shorten
 
 MAX_LINES = 20
-_KEY = ["ds", "scenario_id"]
-_DOCS_EXAMPLES = 20
-_DOCS_PAGES = 100  # the index reads every result that it lists
-_DOCS_WAIT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +68,6 @@ class CheckResult:
     found: float
     example: str | None
     passed: bool
-
-
-Page = tuple[str, Any]  # a table's name, and Great Expectations' own result on it
 
 
 class RunInfo(Protocol):
@@ -146,8 +137,8 @@ def run_checks(
     if pages is not None:
         for check, outcome, rows in zip(checks, validation.results, broken, strict=True):
             values = judged[check.counter]
-            named = [(days[row], scenarios[row], float(values.iat[row])) for row in rows[:_DOCS_EXAMPLES]]
-            _shorten(outcome.result, check.counter, named)
+            named = [(days[row], scenarios[row], float(values.iat[row])) for row in rows[:EXAMPLES]]
+            shorten(outcome.result, check.counter, named)
         pages.append((table, validation))
     return results
 
@@ -182,78 +173,6 @@ def raise_on_critical(results: Sequence[CheckResult]) -> None:
         raise DataError(lines)
 
 
-def publish(docs_dir: Path, pages: Sequence[Page], run_id: str) -> None:
-    """Add a run's pages to the Data Docs in ``docs_dir``; where that fails, say so and go on."""
-    try:
-        if pages:
-            build_docs(docs_dir, pages, run_id)
-    except Exception as error:  # noqa: BLE001 - whatever breaks in a report for people must not stop the data
-        reason = f"{type(error).__name__}: {error}"
-        tables = ", ".join(table for table, _ in pages)
-        warn(f"{tables}: Data Docs in {docs_dir} were not built: {reason}")
-
-
-def build_docs(docs_dir: Path, pages: Sequence[Page], run_id: str) -> Path:
-    """Add the pages of a run to the HTML site in ``docs_dir``; returns its index.
-
-    Only these pages and the index are rendered, once, and the oldest pages go: the cost of a run does not grow with the
-    runs before it. One process builds at a time; a killed one leaves no lock behind.
-
-    Raises:
-        BusyError: another process has been building for ``_DOCS_WAIT_S``.
-    """
-    import great_expectations as gx
-    from great_expectations.core.run_identifier import RunIdentifier
-    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
-    from great_expectations.data_context.types.resource_identifiers import (
-        ExpectationSuiteIdentifier,
-        ValidationResultIdentifier,
-    )
-
-    root = docs_dir.resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    literal = str(root).replace("$", r"\$")  # $HOME in it is a name, and no variable
-    stores = InMemoryStoreBackendDefaults()
-    stores.stores[stores.validation_results_store_name]["store_backend"] = {
-        "class_name": "TupleFilesystemStoreBackend",
-        "base_directory": f"{literal}/results",
-        "filepath_suffix": ".json",
-    }
-    site = {
-        "class_name": "SiteBuilder",
-        "show_how_to_buttons": False,
-        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": literal},
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", "show_cta_footer": False},
-        # A page of results shows its rules; suites live in memory, so that two runs cannot overwrite each other's.
-        "site_section_builders": {"expectations": "none", "profiling": "none"},
-    }
-    busy = f"another process has been building them for {_DOCS_WAIT_S:.0f} s"
-    with locked(root / ".lock", busy, _DOCS_WAIT_S):
-        context = gx.get_context(
-            mode="ephemeral",
-            project_config=DataContextConfig(
-                store_backend_defaults=stores,
-                data_docs_sites={"data_docs": site},
-                analytics_enabled=False,
-                progress_bars={"globally": False},
-            ),
-        )
-        run = RunIdentifier(run_name=run_id, run_time=datetime.now(UTC))
-        store, new = context.validation_results_store, []
-        for table, validation in pages:
-            suite = ExpectationSuiteIdentifier(name=table)
-            page = ValidationResultIdentifier(
-                batch_identifier=validation.batch_id, expectation_suite_identifier=suite, run_id=run
-            )
-            validation.meta["run_id"] = run
-            store.store_validation_results(validation, page, suite)
-            new.append(page)
-        for old in sorted(store.list_keys(), key=lambda key: key.run_id.run_time)[:-_DOCS_PAGES]:
-            store.remove_key(old)  # building the index removes the pages that have no result any more
-        context.build_data_docs(resource_identifiers=new)
-    return root / "index.html"
-
-
 def _validate(table: str, judged: pd.DataFrame, checks: Sequence[Check]) -> Any:
     """Great Expectations' own result: one outcome per check, with the positions of the failing rows.
 
@@ -261,22 +180,13 @@ def _validate(table: str, judged: pd.DataFrame, checks: Sequence[Check]) -> Any:
     fail, every row is judged, and that is the outcome.
     """
     import great_expectations as gx
-    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
     from great_expectations.expectations import (
         ExpectColumnMaxToBeBetween,
         ExpectColumnMinToBeBetween,
         ExpectColumnValuesToBeBetween,
     )
 
-    context = gx.get_context(
-        mode="ephemeral",
-        project_config=DataContextConfig(
-            store_backend_defaults=InMemoryStoreBackendDefaults(),
-            analytics_enabled=False,
-            progress_bars={"globally": False},
-        ),
-    )
-    asset = context.data_sources.add_pandas("counters").add_dataframe_asset(table)
+    asset = in_memory().data_sources.add_pandas("counters").add_dataframe_asset(table)
     batch = asset.add_batch_definition_whole_dataframe("run").get_batch({"dataframe": judged})
 
     def outcomes(expectations: Sequence[tuple[Any, Check]]) -> Any:
@@ -326,22 +236,8 @@ def _broken_rows(table: str, validation: Any, checks: Sequence[Check]) -> list[l
     return broken
 
 
-def _shorten(result: dict[str, Any], counter: str, named: Sequence[tuple[date | None, str | None, float]]) -> None:
-    """Keep for the page what a person reads: the first failing days and scenarios in place of row positions.
-
-    Great Expectations writes values into its pages as they are, so that an id could bring a script along.
-    """
-    for key in ("unexpected_list", "unexpected_index_query", "partial_unexpected_index_list"):
-        result.pop(key, None)
-    if named:
-        result["unexpected_index_column_names"] = _KEY
-        result["unexpected_index_list"] = [
-            {counter: found, "ds": str(ds), "scenario_id": html.escape(str(scenario))} for ds, scenario, found in named
-        ]
-
-
 def _refuse_misuse(table: str, counters: pd.DataFrame, checks: Sequence[Check]) -> None:
-    missing = [name for name in [*_KEY, *(check.counter for check in checks)] if name not in counters.columns]
+    missing = [name for name in [*KEY, *(check.counter for check in checks)] if name not in counters.columns]
     if missing:
         found = ", ".join(map(str, counters.columns))
         raise ValueError(f"{table}: the counters have no column {', '.join(missing)}; found: {found}")
@@ -349,9 +245,9 @@ def _refuse_misuse(table: str, counters: pd.DataFrame, checks: Sequence[Check]) 
     twice = sorted({title for title in titles if titles.count(title) > 1})
     if twice:
         raise ValueError(f"{table}: check given twice: {', '.join(twice)}; expected one per (name, column)")
-    repeated = counters.duplicated(_KEY)
+    repeated = counters.duplicated(KEY)
     if repeated.any():
-        ds, scenario = counters.loc[repeated, _KEY].iloc[0]
+        ds, scenario = counters.loc[repeated, KEY].iloc[0]
         raise ValueError(f"{table}: two rows of counters for ds={ds} scenario={scenario}; expected one")
 
 

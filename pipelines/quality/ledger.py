@@ -12,13 +12,12 @@ from pipelines.cli import Run, warn
 from pipelines.quality.judge import (
     Check,
     CheckResult,
-    Page,
     failures,
     format_failure,
-    publish,
     raise_on_critical,
     run_checks,
 )
+from pipelines.quality.pages import Page, publish
 from pipelines.quality.rules import counters_frame
 from pipelines.sources.files import Finding
 from pipelines.spark.buckets import FILE

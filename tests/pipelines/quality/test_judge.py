@@ -17,13 +17,12 @@ from pipelines.errors import DataError
 from pipelines.quality.judge import (
     Check,
     CheckResult,
-    Page,
     failures,
     format_failure,
-    publish,
     raise_on_critical,
     run_checks,
 )
+from pipelines.quality.pages import Page, publish
 
 MON, TUE = date(2020, 4, 6), date(2020, 4, 7)
 NEGATIVE = Check("negative", "spend", "negative.spend", "at least 0", max_value=0)
@@ -241,7 +240,8 @@ def test_two_processes_build_data_docs_at_once(tmp_path: Path) -> None:
     def build(table: str) -> subprocess.CompletedProcess[str]:
         program = f"""
 import sys, pandas, datetime, types, pathlib
-from pipelines.quality.judge import Check, publish, run_checks
+from pipelines.quality.judge import Check, run_checks
+from pipelines.quality.pages import publish
 frame = pandas.DataFrame({{"ds": [datetime.date(2020, 4, 7)], "scenario_id": ["a"], "n": [0]}})
 run = types.SimpleNamespace(run_id="run", stage="stage")
 for _ in range(3):
