@@ -45,7 +45,7 @@ from m2m_model.forecasts.cells import CELL_ROWS
 from m2m_model.forecasts.distribution import Distribution, pool
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
-from m2m_model.forecasts.metrics import cell_sums, finish, group_sums, mean_over_tasks
+from m2m_model.forecasts.metrics import CELL_SCHEMA, cell_sums, finish, group_sums, mean_over_tasks
 from m2m_model.forecasts.value import churn, ranking, reliability, size_deciles
 from m2m_model.rivals import NAMES as RIVALS
 from m2m_model.rivals.artifact import fit_rivals, rival_forecasts
@@ -303,6 +303,10 @@ def run_block(
     return parts, values, groups
 
 
+SHOWN = ("m2m, seed 1", *HARD)
+OVERVIEW = ("forecaster", "nmae", "smape", "nmae_ratio", "spread", "smape_ratio")
+
+
 def figures(sums: pa.Table, by: Sequence[str]) -> pl.DataFrame:
     found = pl.from_arrow(finish(sums, by))
     assert isinstance(found, pl.DataFrame)
@@ -343,30 +347,50 @@ def table(frame: pl.DataFrame, digits: int = 3) -> list[str]:
     return [*head, *(f"| {' | '.join(map(text, row))} |" for row in frame.iter_rows()), ""]
 
 
+def stored(rows: pl.DataFrame) -> pa.Table:
+    """Rows of error sums as the table that ``finish`` takes."""
+    return rows.to_arrow().cast(CELL_SCHEMA)
+
+
 def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str], dict[str, Any]]:
     """The data set's chapter, and its figures."""
     every = pl.from_arrow(sums)
     assert isinstance(every, pl.DataFrame)
-    cutoffs = sorted(every["cutoff"].unique())
     main = every.filter(
         ~pl.col("forecaster").is_in(VARIANTS),
         ~pl.col("forecaster").str.contains(f"cold start|never|{ALONE}|{DEFAULTS}"),
     )
-    view = overview(main.filter(pl.col("forecaster") != "oracle").to_arrow().cast(sums.schema))
+    first = every.filter(pl.col("cutoff").is_in(list(newest)))
+    found: dict[str, Any] = {"cutoffs": [str(cutoff) for cutoff in sorted(every["cutoff"].unique())]}
+    lines = [
+        *headline(data, main, found),
+        *task_report(main, found),
+        *oracle_report(every, found),
+        *ablation_report(first, len(newest), found),
+        *interval_report(main, found),
+        *cell_report(main, found),
+        *stranger_report(first, found),
+        *cold_start_report(sums, found),
+    ]
+    return lines, found
+
+
+def headline(data: DataSet, main: pl.DataFrame, found: dict[str, Any]) -> list[str]:
+    """Every forecaster against the best baseline."""
+    view = overview(stored(main.filter(pl.col("forecaster") != "oracle")))
     seeds = view.filter(pl.col("forecaster").str.starts_with("m2m, seed"))
     mean, low, high = (getattr(seeds["nmae_ratio"], f)() for f in ("mean", "min", "max"))
     by_name = {row["forecaster"]: row for row in view.to_dicts()}
     nmae = float(seeds.select(pl.mean("nmae")).item())
-    found: dict[str, Any] = {
-        "cutoffs": [str(cutoff) for cutoff in cutoffs],
+    found |= {
         "nmae_over_best_baseline": {"mean": mean, "min": low, "max": high},
         "smape_over_best_baseline": seeds["smape_ratio"].mean(),
         "nmae_over_last_h_days": nmae / by_name["last_h_days"]["nmae"],
         "nmae_over_lightgbm_l1": nmae / by_name["lightgbm_l1"]["nmae"],
         "forecasters": view.to_dicts(),
     }
-    columns = ["forecaster", "nmae", "smape", "nmae_ratio", "spread", "smape_ratio"]
-    lines = [
+    cutoffs = found["cutoffs"]
+    return [
         f"## {data.name}",
         "",
         f"{len(cutoffs)} cutoffs, {cutoffs[0]} .. {cutoffs[-1]}, from {len(data.blocks)} trainings a seed.",
@@ -376,57 +400,65 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
         "",
         "`nmae_ratio` and `smape_ratio` are to the best baseline, `spread` is the deviation over task x cutoff.",
         "",
-        *table(view.select(columns)),
-        "NMAE per task, all cutoffs together:",
-        "",
+        *table(view.select(OVERVIEW)),
     ]
-    shown = ["m2m, seed 1", *HARD]
-    tasks = figures(main.to_arrow().cast(sums.schema), ("forecaster", "task"))
+
+
+def task_report(main: pl.DataFrame, found: dict[str, Any]) -> list[str]:
+    tasks = figures(stored(main), ("forecaster", "task"))
     seeds = tasks.filter(pl.col("forecaster").str.starts_with("m2m, seed")).group_by("task").agg(pl.mean("nmae"))
     over = seeds.join(tasks.filter(forecaster=SIMPLE), on="task", suffix="_simple").sort("task")
     over = over.select("task", ratio=pl.col("nmae") / pl.col("nmae_simple"))
     found["nmae_over_simple_of_validation"] = dict(over.iter_rows())
-    tasks = tasks.filter(pl.col("forecaster").is_in([*shown, SIMPLE]))
-    lines += table(tasks.pivot("task", index="forecaster", values="nmae").sort("forecaster"))
-    lines += [
+    tasks = tasks.filter(pl.col("forecaster").is_in([*SHOWN, SIMPLE]))
+    return [
+        "NMAE per task, all cutoffs together:",
+        "",
+        *table(tasks.pivot("task", index="forecaster", values="nmae").sort("forecaster")),
         "Over the simple forecast that validation would have chosen, per task, all cutoffs together, mean of seeds: "
         f"{', '.join(f'{task} **{ratio:.3f}**' for task, ratio in over.iter_rows())}.",
         "",
     ]
 
-    if "oracle" in set(every["forecaster"]):
-        at = every.filter(forecaster="oracle")["cutoff"].unique()
-        part = every.filter(pl.col("cutoff").is_in(at), pl.col("forecaster").is_in(["oracle", *shown]))
-        view = overview(part.to_arrow().cast(sums.schema))
-        found["oracle"] = view.to_dicts()
-        lines += [
-            "### What the noise leaves",
-            "",
-            "The oracle is LightGBM L1 that also sees each series' totals in the four weeks *after* the horizon. No "
-            f"forecaster can know that much. The same {len(at)} cutoffs for all:",
-            "",
-            *table(view.select("forecaster", "nmae", "nmae_ratio")),
-        ]
 
-    first = every.filter(pl.col("cutoff").is_in(list(newest)))
-    view = overview(first.filter(pl.col("forecaster") != "oracle").to_arrow().cast(sums.schema))
+def oracle_report(every: pl.DataFrame, found: dict[str, Any]) -> list[str]:
+    at = every.filter(forecaster="oracle")["cutoff"].unique()
+    if not len(at):
+        return []
+    part = every.filter(pl.col("cutoff").is_in(at), pl.col("forecaster").is_in(["oracle", *SHOWN]))
+    view = overview(stored(part))
+    found["oracle"] = view.to_dicts()
+    return [
+        "### What the noise leaves",
+        "",
+        "The oracle is LightGBM L1 that also sees each series' totals in the four weeks *after* the horizon. No "
+        f"forecaster can know that much. The same {len(at)} cutoffs for all:",
+        "",
+        *table(view.select("forecaster", "nmae", "nmae_ratio")),
+    ]
+
+
+def ablation_report(first: pl.DataFrame, cutoffs: int, found: dict[str, Any]) -> list[str]:
+    view = overview(stored(first.filter(pl.col("forecaster") != "oracle")))
     kept = [*VARIANTS, *(f"{name}, seed {seed}" for name in (ALONE, DEFAULTS) for seed in SEEDS)]
     view = view.filter(pl.col("forecaster").is_in(kept))
     found["ablations"] = view.to_dicts()
-    lines += [
+    return [
         "### Ablations and references",
         "",
-        f"One training each, the newest {len(newest)} cutoffs, each network alone: without the blend with a simple "
+        f"One training each, the newest {cutoffs} cutoffs, each network alone: without the blend with a simple "
         f"forecast, which would hide it. Compare the lines from `{DEFAULTS}` on with these: they have a third of the "
         f"windows. {', '.join(f'`{name}`' for name in POINTS)} belong to `{ALONE}`. The seeds show what is chance.",
         "",
-        *table(view.select(columns)),
+        *table(view.select(OVERVIEW)),
     ]
 
-    spread = ["m2m, seed 1", *BASELINES]
+
+def interval_report(main: pl.DataFrame, found: dict[str, Any]) -> list[str]:
     names = ["level_50", "level_90", "coverage_50", "coverage_90"]
-    wide = figures(main.to_arrow().cast(sums.schema), ("forecaster", "task")).filter(pl.col("forecaster").is_in(spread))
-    cells = figures(main.filter(forecaster="m2m, seed 1").to_arrow().cast(sums.schema), ("scenario_id", "task"))
+    wide = figures(stored(main), ("forecaster", "task"))
+    wide = wide.filter(pl.col("forecaster").is_in(["m2m, seed 1", *BASELINES]))
+    cells = figures(stored(main.filter(forecaster="m2m, seed 1")), ("scenario_id", "task"))
     cells = cells.filter(pl.col("n") >= CELL_ROWS)
     worst = {
         width: float(cells.select((pl.col(f"level_{width}") - int(width) / 100).abs().max()).item() or 0)
@@ -435,7 +467,7 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
     if len(cells):
         large = cells.select((pl.col(name) * pl.col("n")).sum() / pl.col("n").sum() for name in names)
         found["coverage"] = large.row(0, named=True) | {f"worst_cell_{width}": off for width, off in worst.items()}
-    lines += [
+    return [
         "### Intervals",
         "",
         "`level` counts a mass at zero evenly over its levels: 0.5 and 0.9 are right. `coverage` counts an interval "
@@ -450,62 +482,65 @@ def report(data: DataSet, sums: pa.Table, newest: set[date]) -> tuple[list[str],
         "",
     ]
 
-    each = figures(main.to_arrow().cast(sums.schema), ("forecaster", "scenario_id", "task"))
+
+def cell_report(main: pl.DataFrame, found: dict[str, Any]) -> list[str]:
+    each = figures(stored(main), ("forecaster", "scenario_id", "task"))
     bar = (
         each.filter(pl.col("forecaster").is_in(HARD)).sort("nmae").group_by("scenario_id", "task", maintain_order=True)
     )
     bars = bar.agg(pl.first("nmae").alias("best"), pl.first("forecaster").alias("best_baseline"))
     mine = each.filter(forecaster="m2m, seed 1").join(bars, on=["scenario_id", "task"])
     mine = mine.with_columns(ratio=pl.col("nmae") / pl.col("best")).sort("ratio", descending=True)
-    found["cells"] = mine.select("scenario_id", "task", "n", "nmae", "best", "best_baseline", "ratio").to_dicts()
+    columns = ["scenario_id", "task", "n", "nmae", "best", "best_baseline", "ratio"]
+    found["cells"] = mine.select(columns).to_dicts()
     losing = mine.filter(pl.col("ratio") > 1.05)
-    lines += [
+    return [
         "### Cells",
         "",
         f"{len(mine)} cells (scenario x task); in {len(losing)} the model is more than 5 % behind the best baseline of "
         "that cell, picked afterwards:",
         "",
-        *table(losing.select("scenario_id", "task", "n", "nmae", "best", "best_baseline", "ratio")),
+        *table(losing.select(columns)),
     ]
 
-    never_saw = pl.col("forecaster").str.starts_with("never saw") & ~pl.col("forecaster").str.ends_with("cold start")
-    left = first.filter(never_saw)
-    if len(left):
-        rows = []
-        for name in left["forecaster"].unique(maintain_order=True):
-            scenario = name.removeprefix("never saw ")
-            known = f"{DEFAULTS}, seed {SEEDS[0]}"
-            part = first.filter(pl.col("forecaster").is_in([name, known, *shown]), scenario_id=scenario)
-            view = overview(
-                part.with_columns(pl.col("forecaster").replace(name, "stranger")).to_arrow().cast(sums.schema)
-            )
-            value = dict(view.select("forecaster", "nmae").iter_rows())
-            best = min(value[b] for b in HARD)
-            rows.append((scenario, value["stranger"], value[known], best))
-        frame = pl.DataFrame(rows, ["scenario", "never saw it", "trained on it", "best single baseline"], orient="row")
-        found["leave_one_scenario_out"] = frame.to_dicts()
-        lines += [
-            "### A scenario that training never saw",
-            "",
-            "Mean NMAE over tasks, in that scenario; networks alone, both with the short training:",
-            "",
-            *table(frame),
-        ]
 
+def stranger_report(first: pl.DataFrame, found: dict[str, Any]) -> list[str]:
+    never_saw = pl.col("forecaster").str.starts_with("never saw") & ~pl.col("forecaster").str.ends_with("cold start")
+    known, rows = f"{DEFAULTS}, seed {SEEDS[0]}", []
+    for name in first.filter(never_saw)["forecaster"].unique(maintain_order=True):
+        scenario = name.removeprefix("never saw ")
+        part = first.filter(pl.col("forecaster").is_in([name, known, *SHOWN]), scenario_id=scenario)
+        view = overview(stored(part.with_columns(pl.col("forecaster").replace(name, "stranger"))))
+        value = dict(view.select("forecaster", "nmae").iter_rows())
+        rows.append((scenario, value["stranger"], value[known], min(value[b] for b in HARD)))
+    if not rows:
+        return []
+    frame = pl.DataFrame(rows, ["scenario", "never saw it", "trained on it", "best single baseline"], orient="row")
+    found["leave_one_scenario_out"] = frame.to_dicts()
+    return [
+        "### A scenario that training never saw",
+        "",
+        "Mean NMAE over tasks, in that scenario; networks alone, both with the short training:",
+        "",
+        *table(frame),
+    ]
+
+
+def cold_start_report(sums: pa.Table, found: dict[str, Any]) -> list[str]:
     young = cold_start(sums)
-    if len(young):
-        found["cold_start"] = young.to_dicts()
-        lines += [
-            "### Cold start",
-            "",
-            "Series under 7 days of history: by the champion's network and its blend with the rule, and by the rule, "
-            "which is what they get without a champion. `zeros` is the share of actuals that are 0, `zero_points` that "
-            "of points, `p_zero` the mean probability given to it. A forecaster that always says 0 has an NMAE of 1, a "
-            "bias of -1 and `zero_points` of 1.",
-            "",
-            *table(young),
-        ]
-    return lines, found
+    if not len(young):
+        return []
+    found["cold_start"] = young.to_dicts()
+    return [
+        "### Cold start",
+        "",
+        "Series under 7 days of history: by the champion's network and its blend with the rule, and by the rule, "
+        "which is what they get without a champion. `zeros` is the share of actuals that are 0, `zero_points` that "
+        "of points, `p_zero` the mean probability given to it. A forecaster that always says 0 has an NMAE of 1, a "
+        "bias of -1 and `zero_points` of 1.",
+        "",
+        *table(young),
+    ]
 
 
 def cold_start(sums: pa.Table) -> pl.DataFrame:
