@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.config import SOURCE_COLUMNS as OURS
+from pipelines.source_config import SOURCE_COLUMNS as OURS
 from pipelines.sources.heads import Dialect, Head, UnusableError
 
 TITLES = 20  # lines above a header that are looked through for it

@@ -15,8 +15,8 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from pipelines.config import BAD_ROW
 from pipelines.errors import DataError
+from pipelines.source_config import BAD_ROW
 from pipelines.sources.casts import MARK, column
 from pipelines.sources.files import RawFile
 from pipelines.sources.heads import Dialect, unpacked

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatchcase
 
-from pipelines.config import PLACEHOLDER, Config, Source
+from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError, plain
+from pipelines.source_config import PLACEHOLDER, Source
 from pipelines.sources.storage import Entry, Storage, scheme_of
 from pipelines.warehouse.days import days_between
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipelines.config import Source
+from pipelines.source_config import Source
 
 HEAD = 1 << 16
 LONGEST_LINE = 1 << 24

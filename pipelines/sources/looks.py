@@ -16,8 +16,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from pipelines.config import Source
 from pipelines.errors import ConfigError, DataError
+from pipelines.source_config import Source
 from pipelines.sources.casts import column, nearest
 from pipelines.sources.csv_heads import csv_names, titles
 from pipelines.sources.files import THREADS, Finding, RawFile

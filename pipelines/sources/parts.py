@@ -15,8 +15,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from pipelines.config import BAD_ROW, Source
 from pipelines.errors import ConfigError
+from pipelines.source_config import BAD_ROW, Source
 from pipelines.sources.casts import MARK, Fit, column, fit
 from pipelines.sources.files import RawFile
 from pipelines.sources.heads import Dialect

@@ -13,8 +13,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from pipelines.config import Config, Source
+from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
+from pipelines.source_config import Source
 from pipelines.sources.casts import GoneError, RefusedError, column
 from pipelines.sources.files import Finding, RawFile, files_of, period
 from pipelines.sources.looks import (
