@@ -65,6 +65,8 @@ def main(argv: list[str] | None = None) -> None:
     config = config_of(arguments)
     if arguments.table != "tables":
         declared(arguments.table, config)
+    elif arguments.snapshot:
+        raise ConfigError("--snapshot: tables are listed as they are now; name the table whose rows of then are wanted")
     warehouse = Warehouse.existing(config, arguments.date)
     if arguments.table == "tables":
         frame = table_list(warehouse)

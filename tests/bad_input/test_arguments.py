@@ -40,6 +40,7 @@ ARGUMENTS = {
     "a format that nobody prints": Case(("--format", "'xml'"), "show tables --format xml"),
     "nothing to show yet": Case(("no catalog there", "pipelines.stage_sources"), "show staged.scenario --snapshot x1"),
     "a snapshot that is no name": Case(("--snapshot", "neither the id"), "show staged.scenario --snapshot 'a b'"),
+    "a snapshot of all tables": Case(("--snapshot", "name the table"), "show tables --snapshot x1"),
     "a snapshot of 300 characters": Case(("--snapshot", "neither the id"), f"show tables --snapshot {'9' * 300}"),
     "a snapshot to train on": Case(("--snapshot", "neither the id"), "train --date 2024-01-09 --snapshot ../x"),
     **{
