@@ -81,7 +81,8 @@ def build_sequences(run: Run, spark: SparkSession, warehouse: Warehouse) -> None
     reads = Reads(run.stage, warehouse)
     first = history_start(config, ds)
     ends = week_ends(first, ds)
-    weeks = plan_weeks(config, reads, ends)
+    stored = _there(reads.pin(WEEK_TABLE), ends)
+    weeks = plan_weeks(config, reads, ends, stored)
     week_rules, rules = rules_of_week(config), rules_of_series(ds)
     job = Build(
         ds,
@@ -107,7 +108,7 @@ def build_sequences(run: Run, spark: SparkSession, warehouse: Warehouse) -> None
     report = buckets.concat([report, completeness(config, staged, first, ds), late(config, told, ds, series)])
     checks = [*(rule.check for rule in rules), *history_checks(config)]
     sequences = Draft.counted(TABLE, [ds], report, checks, volume="critical")
-    parts = Draft.counted(WEEK_TABLE, _changed(reads, ends, weeks), week_report, [rule.check for rule in week_rules])
+    parts = Draft.counted(WEEK_TABLE, _changed(ends, weeks, stored), week_report, [rule.check for rule in week_rules])
     there = [week.there for of_bucket in weeks.values() for week in of_bucket if week.there and week.end in parts.days]
     drafts = [replace(parts, files=[*there, *parts.files]), sequences] if parts.days else [sequences]
     publish(run, warehouse, reads, drafts)
@@ -201,19 +202,20 @@ def series_of(days: pl.DataFrame, first: date, advertiser: pl.DataFrame | None, 
     return series.with_columns(registered_on=pl.min_horizontal("registered_on", "_first_row")).drop("_first_row")
 
 
-def plan_weeks(config: Config, reads: Reads, ends: list[date]) -> dict[int, list[Week]]:
-    """The parts that make up the history, by bucket, oldest first; a part without a staged row does not exist."""
+def plan_weeks(config: Config, reads: Reads, ends: list[date], stored: list[DataFile]) -> dict[int, list[Week]]:
+    """The parts that make up the history, by bucket, oldest first; a part without a staged row does not exist. Those
+    that are ``stored`` already are not made again."""
     end_of = {day: end for end in ends for day in week_days(end)}
     inputs: dict[tuple[int, date], dict[str, list[DataFile]]] = defaultdict(lambda: defaultdict(list))
     for name in _daily(config):
         for file in reads.pin(name).files(min(end_of), ends[-1]):
             inputs[file.bucket, end_of[file.ds]][name].append(file)
-    stored = reads.pin(WEEK_TABLE)
-    there = {file.identity: file for file in _there(stored, ends)}
+    columns = reads.pin(WEEK_TABLE).schema.names
+    there = {file.identity: file for file in stored}
     weeks: dict[int, list[Week]] = defaultdict(list)
     for (bucket, end), files in sorted(inputs.items(), key=lambda item: item[0]):
         of_files = (f"{name} {file.ds} {file.fingerprint}" for name in files for file in files[name])
-        made_from = fingerprint(*stored.schema.names, *of_files)
+        made_from = fingerprint(*columns, *of_files)
         # A bucket may have acted in a week in which nothing was achieved.
         of_table = {name: files.get(name, []) for name in _daily(config)}
         weeks[bucket].append(Week(end, made_from, there.get((end, bucket, made_from)), of_table))
@@ -227,16 +229,15 @@ def _there(weeks: Pin, ends: list[date]) -> list[DataFile]:
     return [file for file in files if file.path not in gone]
 
 
-def _changed(reads: Reads, ends: list[date], weeks: dict[int, list[Week]]) -> list[date]:
+def _changed(ends: list[date], weeks: dict[int, list[Week]], stored: list[DataFile]) -> list[date]:
     """Partitions of features.sequence_week that are not yet what the staged rows make them."""
-    wanted, stored = defaultdict(set), defaultdict(set)
+    wanted, found = defaultdict(set), defaultdict(set)
     for bucket, parts in weeks.items():
         for week in parts:
             wanted[week.end].add((week.end, bucket, week.made_from))
-    for file in _there(reads.pin(WEEK_TABLE), ends):
-        stored[file.ds].add(file.identity)
-    made = {week.end for parts in weeks.values() for week in parts if not week.there}  # one of them may have been lost
-    return [end for end in ends if end in made or wanted[end] != stored[end]]
+    for file in stored:
+        found[file.ds].add(file.identity)
+    return [end for end in ends if wanted[end] != found[end]]
 
 
 def _daily(config: Config) -> list[str]:
