@@ -53,7 +53,7 @@ test: tools $(INSTALLED) ## All tests
 
 .PHONY: test-fast
 test-fast: tools $(INSTALLED) ## What needs no Spark and no Airflow, under a minute
-	$(BIN)/python -m pytest -m "not spark and not airflow and not slow"
+	$(BIN)/python -m pytest -m "not spark and not airflow and not cluster and not slow"
 
 .PHONY: results
 results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/results.md; many trainings

@@ -159,8 +159,10 @@ class StageOperator(SparkSubmitOperator):
     def execute(self, context: Any) -> None:
         check_spark_connection()
         self.application_args = [argument for argument in self.application_args or [] if argument]
-        # The worker's own interpreter: a bare `python3` on the PATH may be another one.
-        self.conf = {"spark.pyspark.python": sys.executable, **spark_conf(Path(config_file())), **(self.conf or {})}
+        # This worker's own interpreter, which executors take too unless [spark.conf] says otherwise: a bare `python3` on
+        # the PATH may be another one.
+        own = {"spark.pyspark.python": sys.executable, "spark.pyspark.driver.python": sys.executable}
+        self.conf = {**own, **spark_conf(Path(config_file()), self.task_id), **(self.conf or {})}
         try:
             super().execute(context)
         except AirflowException as error:
@@ -175,13 +177,14 @@ class StageOperator(SparkSubmitOperator):
             context["outlet_events"][asset].add_partitions(as_of(context))
 
 
-def spark_conf(config: Path) -> dict[str, str]:
-    """``[spark.conf]`` of pipeline.toml: memory and the like must be known before the driver's JVM starts. What refers
-    to the environment is left to the stage: this goes to a command line. So is a file that cannot be read: the stage
-    says what is wrong."""
+def spark_conf(config: Path, stage: str) -> dict[str, str]:
+    """``[spark.conf]`` and over it ``[spark.stages.<stage>]``: memory and the like must be known before the driver's
+    JVM starts. What refers to the environment is left to the stage: this goes to a command line. So is a file that
+    cannot be read: the stage says what is wrong."""
     try:
-        conf = tomllib.loads(config.read_text(encoding="utf-8")).get("spark", {}).get("conf", {})
-    except (OSError, ValueError, AttributeError):
+        spark = tomllib.loads(config.read_text(encoding="utf-8")).get("spark", {})
+        conf = {**spark.get("conf", {}), **spark.get("stages", {}).get(stage, {})}
+    except (OSError, ValueError, AttributeError, TypeError):
         return {}
     return {key: value for key, value in conf.items() if isinstance(value, str) and "${" not in value}
 

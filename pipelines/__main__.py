@@ -12,9 +12,10 @@ USAGE = "usage: m2m COMMAND ...    (m2m COMMAND --help says what it reads and wr
 
 
 def main() -> None:
-    # spark-submit puts this folder first on sys.path, where `show` or `status` would hide other packages.
-    here = str(Path(__file__).resolve().parent)
-    sys.path[:] = [path for path in sys.path if str(Path(path or ".").resolve()) != here]
+    # spark-submit puts this folder first on sys.path, where `show` or `status` would hide other packages; the folder
+    # above it has the packages that belong to this file.
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [str(here.parent) if Path(path or ".").resolve() == here else path for path in sys.path]
     from pipelines.chain import STAGES, STATE, commands
 
     asked = sys.argv[1] if len(sys.argv) > 1 else ""

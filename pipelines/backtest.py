@@ -198,7 +198,7 @@ def usable_rivals(run: Run, registry: Registry, challenger: ModelVersion) -> Pat
 def main(argv: list[str] | None = None) -> None:
     run = run_of("backtest", stage_parser(__doc__ or "").parse_args(argv))
     warehouse = Warehouse.existing(run.config, run.ds)
-    with spark_session(run.config, run.run_id) as spark:
+    with spark_session(run.config, run.run_id, run.stage) as spark:
         backtest(run, spark, warehouse)
 
 

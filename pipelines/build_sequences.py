@@ -273,7 +273,7 @@ def _newest(config: Config, reads: Reads, name: str, ds: date) -> list[DataFile]
 def main(argv: list[str] | None = None) -> None:
     run = run_of("build_sequences", stage_parser(__doc__ or "").parse_args(argv))
     warehouse = Warehouse.existing(run.config, run.ds)
-    with spark_session(run.config, run.run_id) as spark:
+    with spark_session(run.config, run.run_id, run.stage) as spark:
         build_sequences(run, spark, warehouse)
 
 

@@ -40,7 +40,7 @@ ALL_SCENARIOS = "*"  # scenario_id of a row that sums over scenarios
 _LARGEST = 2**20  # bytes of a configuration
 _NEIGHBOURS = frozenset("airflow logs mlartifacts mlflow mlruns".split())  # of a data set's folder under M2M_HOME
 _TRACKING = ("sqlite", "postgresql", "mysql", "mssql", "databricks", "http", "https")
-_MASTER = r"local(\[(\*|[1-9]\d{0,3})(,\s*\d+)?\])?|local-cluster\[.+\]|yarn|spark://[^\s:]+:\d+\S*|k8s://\S+"
+MASTER = r"local(\[(\*|[1-9]\d{0,3})(,\s*\d+)?\])?|local-cluster\[.+\]|yarn|spark://[^\s:]+:\d+\S*|k8s://\S+"
 # Spark settings that what is published hangs on.
 _OURS = (
     ("spark.master", "is [spark] master"),
@@ -49,11 +49,14 @@ _OURS = (
     ("spark.sql.files.ignoreMissingFiles", "is false: a file that is missing stops the run"),
     ("spark.sql.ansi.enabled", "is true: a value that does not fit stops the run"),
 )
+# Stages that start Spark.
+SPARK_STAGES = ("stage_sources", "build_sequences", "train", "backtest", "score", "monitor", "restatements")
 
 Length = Annotated[int, Within(1, 1024, "characters")]
 Ratio = Annotated[float, Within(0.01, 100)]
 _PATH = source_config.PATH
 SqlFile = Annotated[str, _PATH]
+_SparkConf = Annotated[dict[str, Text], Keys(prefixes=("spark.",), refused=_OURS)]
 
 
 @settings
@@ -146,13 +149,23 @@ class Checks:
 
 @settings
 class Distributor:
-    """How TorchDistributor runs training. ``local`` = on the driver's machine; ``threads`` 0 = cores / processes."""
+    """How TorchDistributor runs training. ``local`` = on the driver's machine; ``threads`` 0 = the cores of the machine
+    or executor / its processes. ``use_gpu`` also decides for scoring.
+
+    An attempt waits ``wait_s`` for executors with ``processes`` slots, and then does with ``min_processes`` (0: all).
+    """
 
     processes: Annotated[int, Within(1, 1024)] = 1
+    min_processes: Annotated[int, Within(0, 1024)] = 0
     local: bool = True
     use_gpu: bool = False
     threads: Annotated[int, Within(0, 1024)] = 0
     attempts: Annotated[int, Within(1, 20)] = 2
+    wait_s: Annotated[int, Within(1, 86_400, "a day")] = 45
+
+    def __post_init__(self) -> None:
+        if self.min_processes > self.processes:
+            raise ValueError(f"min_processes = {self.min_processes}: must not be above processes = {self.processes}")
 
 
 @settings
@@ -184,13 +197,15 @@ class Maintenance:
 
 @settings
 class Spark:
-    """``master`` and any Spark setting; the DAGs' spark-submit decides the master when it starts the stage."""
+    """``master`` and any Spark setting, for all stages (``conf``) and for one (``stages``); the DAGs' spark-submit
+    decides the master when it starts the stage."""
 
     master: Text = Text("local[2]", "[spark] master")
-    conf: Annotated[dict[str, Text], Keys(prefixes=("spark.",), refused=_OURS)] = field(default_factory=dict)
+    conf: _SparkConf = field(default_factory=dict)
+    stages: Annotated[dict[str, _SparkConf], Keys(SPARK_STAGES)] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.master.refers and not re.fullmatch(_MASTER, str(self.master)):
+        if not self.master.refers and not re.fullmatch(MASTER, str(self.master)):
             raise ValueError("master: expected local[2], spark://host:port, yarn or k8s://address")
 
 

@@ -35,11 +35,11 @@ class ForecastError(DataError):
     title = "forecasts broke their own rules, by no fault of the data"
 
 
-def said_by_worker(text: str) -> DataError | None:
+def said_by_worker(text: str) -> ConfigError | DataError | None:
     """The error that a kernel raised on a Spark worker: on the driver it is the last line of a traceback in another
     error's text."""
-    found = re.search(r"^pipelines\.errors\.DataError: (.*)$", text, re.MULTILINE)
-    return DataError(found[1]) if found else None
+    found = re.search(r"^pipelines\.errors\.(Config|Data)Error: (.*)$", text, re.MULTILINE)
+    return {"Config": ConfigError, "Data": DataError}[found[1]](found[2]) if found else None
 
 
 _HIDDEN: dict[str, str] = {}  # values from the environment, and the references that are shown instead

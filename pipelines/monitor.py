@@ -104,7 +104,7 @@ def _actual_total(run: Run, spark: SparkSession, as_of: date, horizon: int) -> D
 def main(argv: list[str] | None = None) -> None:
     run = run_of("monitor", stage_parser(__doc__ or "").parse_args(argv))
     warehouse = Warehouse.existing(run.config, run.ds)
-    with spark_session(run.config, run.run_id) as spark:
+    with spark_session(run.config, run.run_id, run.stage) as spark:
         monitor(run, spark, warehouse)
 
 

@@ -159,7 +159,7 @@ def report(config: Config, found: pl.DataFrame, ds: date) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     run = run_of("restatements", stage_parser(__doc__ or "").parse_args(argv))
     warehouse = Warehouse.existing(run.config, run.ds)
-    with spark_session(run.config, run.run_id) as spark:
+    with spark_session(run.config, run.run_id, run.stage) as spark:
         found = restatements(run, spark, warehouse)
     print("\n".join(report(run.config, found, run.ds)))
 

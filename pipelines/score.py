@@ -173,7 +173,7 @@ def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
 def main(argv: list[str] | None = None) -> None:
     run = run_of("score", stage_parser(__doc__ or "").parse_args(argv))
     warehouse = Warehouse.existing(run.config, run.ds)
-    with spark_session(run.config, run.run_id) as spark:
+    with spark_session(run.config, run.run_id, run.stage) as spark:
         score(run, spark, warehouse, Registry(run.config))
 
 

@@ -338,7 +338,7 @@ def main(argv: list[str] | None = None) -> None:
     warehouse, daily = Warehouse(run.config), run.first == run.last
     if arguments.from_date is None and run.config.dataset.late_days:
         run = with_late_days(run, warehouse)
-    with spark_session(run.config, run.run_id) as spark:
+    with spark_session(run.config, run.run_id, run.stage) as spark:
         stage_sources(run, spark, warehouse, daily)
 
 

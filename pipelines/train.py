@@ -23,12 +23,14 @@ from pyspark.sql import SparkSession
 
 from m2m_model.data.features import fit_inputs
 from m2m_model.training.calendar import train_end
+from m2m_model.training.loop import train_rank
 from m2m_model.training.progress import TrainResult
 from pipelines.cli import Run, exit_status, run_of, snapshot, stage_parser
 from pipelines.life import plots
 from pipelines.life.registry import ModelVersion, Registry
 from pipelines.locks import locked
-from pipelines.spark.ranks import train_on_ranks
+from pipelines.spark.code import is_local
+from pipelines.spark.ranks import Trained, refuse_missing_gpus, run_on_ranks
 from pipelines.spark.session import spark_session
 from pipelines.spark.shards import write_shards
 from pipelines.warehouse.commits import Warehouse
@@ -53,6 +55,7 @@ def _train(
     run: Run, spark: SparkSession, reads: Reads, sequences: SequenceFiles, folder: Path, from_scratch: bool
 ) -> ModelVersion:
     config = run.config
+    refuse_missing_gpus(config.distributor, is_local(spark))
     held_out_from = held_out_cutoffs(config, run.ds)[-1]
     horizon, most = config.dataset.horizon_days, config.training.validation_cutoffs
     last_label = train_end(sequences.first, held_out_from, horizon, most)
@@ -72,15 +75,17 @@ def _train(
         "model_config": config.model,
         "train_config": config.training,
         "held_out_from": held_out_from,
+        "run_dir": folder,
     }
-    result = train_on_ranks(config.distributor, folder, resume, arguments)
+    trained = run_on_ranks(spark, config.distributor, train_rank, arguments, resume, run.say)
+    result: TrainResult = trained.result
     rivals = None
     if config.training.boosted:
         from m2m_model.rivals.artifact import train_rivals
 
         run.say("fitting LightGBM, the baseline to beat")
         rivals = train_rivals(shards, inputs, held_out_from, folder / "rivals")
-    version = _log(run, reads, sequences, result, folder, rivals)
+    version = _log(run, reads, sequences, trained, folder, rivals)
     shutil.rmtree(folder)  # what is left behind is a run to resume
     run.say(
         f"version {version.version} of {Registry(config).name} in {time.monotonic() - started:.0f} s: "
@@ -90,10 +95,10 @@ def _train(
 
 
 def _log(
-    run: Run, reads: Reads, sequences: SequenceFiles, result: TrainResult, folder: Path, rivals: Path | None
+    run: Run, reads: Reads, sequences: SequenceFiles, trained: Trained, folder: Path, rivals: Path | None
 ) -> ModelVersion:
     """Everything about the run to MLflow."""
-    config = run.config
+    config, result = run.config, trained.result
     params: dict[str, Any] = {
         "as_of": run.ds,
         "series": sequences.series,
@@ -115,7 +120,9 @@ def _log(
             }
             metrics |= {("validation_nmae", cell.scenario_id, cell.task): cell.nmae for cell in epoch.cells}
             registry.log_metrics(run_id, metrics, step=epoch.epoch, timestamp_ms=now_ms)
-        registry.log_metrics(run_id, {("rows_per_second",): result.rows_per_second}, timestamp_ms=now_ms)
+        speed: dict[tuple[str, ...], float] = {("rows_per_second",): result.rows_per_second}
+        speed |= {("idle_share", f"rank {rank}"): share for rank, share in trained.idle.items()}
+        registry.log_metrics(run_id, speed, timestamp_ms=now_ms)
         registry.client.log_artifact(run_id, str(config.path), "config")
         for figure in plots.training_plots(result.epochs, folder / "plots"):
             registry.client.log_artifact(run_id, str(figure), "plots")
@@ -136,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     run = run_of("train", arguments)
     warehouse = Warehouse.existing(run.config, run.ds)
     snapshot_id = warehouse.snapshot_named(TABLE, arguments.snapshot) if arguments.snapshot else None
-    with spark_session(run.config, run.run_id) as spark:
+    with spark_session(run.config, run.run_id, run.stage) as spark:
         train(run, spark, warehouse, arguments.from_scratch, snapshot_id)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from deployment import SQL, TOML, Deployment
+from local_cluster import LocalCluster
 from pyspark.sql import SparkSession
 
 from pipelines.config import load_config
@@ -27,6 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("spark")
         if "dags" in item.path.parts:
             item.add_marker("airflow")
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("cluster")
 
 
 @pytest.fixture
@@ -47,6 +50,13 @@ def deployment(
         request.getfixturevalue("spark")
 
     return Deployment(folder, lambda: "".join(capfd.readouterr()), start_spark)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """A master and two workers of one core, started when a test first needs them."""
+    with LocalCluster(tmp_path_factory.mktemp("cluster")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

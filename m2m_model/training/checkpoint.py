@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ def write(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write ``state`` as the checkpoint of ``step`` and drop the older ones."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
-    replace_file(path, lambda partial: torch.save(state, partial))
+    stored = io.BytesIO()  # torch's own writer does not say that a disk is full
+    torch.save(state, stored)
+    replace_file(path, lambda partial: partial.write_bytes(stored.getbuffer()))
     for old in _paths(folder)[:-KEPT]:
         old.unlink()
     return path

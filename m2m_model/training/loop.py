@@ -34,7 +34,18 @@ from m2m_model.training import checkpoint
 from m2m_model.training.calendar import validation_cutoffs
 from m2m_model.training.plan import Plan
 from m2m_model.training.pool import Shards, WindowIndex, evenly
-from m2m_model.training.progress import CellMetric, EpochMetrics, Progress, RunState, TrainResult, weights_of
+from m2m_model.training.progress import (
+    At,
+    CellMetric,
+    EpochMetrics,
+    Progress,
+    RunState,
+    Say,
+    TrainResult,
+    printed,
+    unheard,
+    weights_of,
+)
 from m2m_model.training.ranks import Ranks
 from m2m_model.training.serving import fit_serving, residual_quantiles
 
@@ -51,11 +62,15 @@ def train_rank(
     train_config: TrainConfig,
     held_out_from: date,
     resume: bool = False,
+    say: Say = printed,
+    at: At = unheard,
 ) -> TrainResult:
     """Train on the panels in ``shards`` (all of them, on every rank) and write ``run_dir``/model.
 
-    Works alone or inside an initialised torch.distributed process group. With ``resume`` it goes on from the newest
-    checkpoint in ``run_dir`` and ends at the same weights as a run that was never stopped.
+    Works alone or inside an initialised torch.distributed process group, which it leaves after the last step: what is
+    fitted then is rank 0's work alone, and may take longer than a collective waits. With ``resume`` it goes on from the
+    newest checkpoint in ``run_dir`` and ends at the same weights as a run that was never stopped. ``say`` takes rank
+    0's lines of progress, ``at`` every rank's step and the seconds that it has waited for the others.
 
     Raises:
         ValueError: there is no window to train on, or none to validate on (the message says which dates were looked
@@ -80,13 +95,16 @@ def train_rank(
         "windows": len(pool),
         "scales": inputs.task_scales,
     }
-    trainer = Trainer(data, pool, validation, train_config, model, ranks, device)
+    progress = Progress(ranks.rank == 0, say, at)
+    trainer = Trainer(data, pool, validation, train_config, model, ranks, device, progress)
     seconds, resumed_from = trainer.run(run_dir, json.dumps(settings, sort_keys=True), resume)
 
     state, plan = trainer.state, trainer.plan
     model.load_state_dict(state.best_weights)
     raw, _ = trainer.forecast()
+    ranks.leave()
     if ranks.rank == 0:
+        progress.say(f"calibrating on {len(validation):,} validation windows")
         calibrations = residual_quantiles(data, cutoffs, train_config.validation_windows)
         served = fit_serving(data, validation, raw, trainer.actual_VM, calibrations, train_config.blend)
         metadata = {
@@ -100,7 +118,6 @@ def train_rank(
         }
         forecaster = Forecaster(model, model_config, inputs, calibrations, *served, metadata, device)
         forecaster.save(run_dir / "model")
-    ranks.wait()
     rows = (state.step - resumed_from) * plan.batch_size
     return TrainResult(
         model_folder=run_dir / "model",
@@ -147,6 +164,7 @@ class Trainer:
     model: M2M
     ranks: Ranks
     device: torch.device
+    progress: Progress
 
     def __post_init__(self) -> None:
         config = self.config
@@ -157,7 +175,6 @@ class Trainer:
         )
         self.schedule = LambdaLR(self.optimizer, lambda step: rate_at(step / self.plan.steps))
         self.state = RunState(best_weights=weights_of(self.model))
-        self.progress = Progress(self.ranks.rank == 0)
 
     def run(self, run_dir: Path, fingerprint: str, resume: bool) -> tuple[float, int]:
         """All steps that are left; how many seconds they took, and the step that they began at.
@@ -182,7 +199,7 @@ class Trainer:
         resumed_from, started = state.step, time.monotonic()
         while state.step < plan.steps and not state.stopped:
             self.step()
-            self.progress.step(state, plan, resumed_from)
+            self.progress.step(state, plan, resumed_from, self.ranks.waited_s)
             ends_epoch = state.step % plan.steps_per_epoch == 0 or state.step == plan.steps
             if ends_epoch:
                 metrics = self.validate()

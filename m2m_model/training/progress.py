@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -15,6 +16,17 @@ from m2m_model.network.model import M2M
 from m2m_model.training.plan import Plan
 
 PROGRESS_EVERY_S = 5.0
+
+Say = Callable[[str], object]
+At = Callable[[int, float], object]
+
+
+def printed(line: str) -> None:
+    print(line, flush=True)
+
+
+def unheard(step: int, waited_s: float) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -90,12 +102,13 @@ class RunState:
 class Progress:
     """A line every few seconds, for whoever waits."""
 
-    def __init__(self, speaks: bool) -> None:
+    def __init__(self, speaks: bool, say: Say, at: At) -> None:
         self.speaks, self.started, self.spoke = speaks, time.monotonic(), time.monotonic()
+        self._say, self._at = say, at
 
     def say(self, line: str) -> None:
         if self.speaks:
-            print(line, flush=True)
+            self._say(line)
 
     def epoch(self, metrics: EpochMetrics, plan: Plan, best: bool) -> None:
         self.say(
@@ -103,7 +116,8 @@ class Progress:
             f"{metrics.validation_loss:.3f} NMAE {metrics.nmae:.4f}{'  best so far' if best else ''}"
         )
 
-    def step(self, state: RunState, plan: Plan, first_step: int) -> None:
+    def step(self, state: RunState, plan: Plan, first_step: int, waited_s: float) -> None:
+        self._at(state.step, waited_s)
         now = time.monotonic()
         if not self.speaks or now - self.spoke < PROGRESS_EVERY_S:
             return

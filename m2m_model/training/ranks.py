@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch.distributed as dist
@@ -15,11 +16,14 @@ class Ranks:
         self.together = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if self.together else 0
         self.world = dist.get_world_size() if self.together else 1
+        self.waited_s = 0.0  # in collectives: for the slowest rank, and for the messages
 
     def add(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, in place."""
         if self.together:
+            started = time.monotonic()
             dist.all_reduce(tensor)
+            self.waited_s += time.monotonic() - started
         return tensor
 
     def share(self, value: Any) -> Any:
@@ -30,6 +34,9 @@ class Ranks:
         dist.broadcast_object_list(box)
         return box[0]
 
-    def wait(self) -> None:
+    def leave(self) -> None:
+        """Leave the group, once all have come so far: from here on nobody waits for another."""
         if self.together:
             dist.barrier()
+            dist.destroy_process_group()
+            self.together = False

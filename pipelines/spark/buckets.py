@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from pipelines.spark.code import shipped
 from pipelines.warehouse.files import DataFile, read_files
 
 REPORT = pl.Schema(
@@ -62,7 +63,7 @@ def map_buckets(
             added = rows.sort(rows.columns).group_by(sum_by, maintain_order=True).sum()
             yield from _to_batches(added, schema)
 
-    return _gather(placed.mapInArrow(run, _columns(schema)).repartition(count, *sum_by), add_up, schema)
+    return _gather(placed.mapInArrow(shipped(spark, run), _columns(schema)).repartition(count, *sum_by), add_up, schema)
 
 
 def map_frame(frame: DataFrame, buckets: int, kernel: Callable[[int, pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
@@ -92,7 +93,7 @@ def frame_of(spark: SparkSession, files: Sequence[DataFile], schema: pa.Schema) 
                 yield from read_files([files[index]], schema).to_arrow().cast(schema).to_batches()
 
     placed = spark.range(0, len(files), 1, tasks(spark, len(files)))
-    return placed.mapInArrow(read, from_arrow_schema(schema))
+    return placed.mapInArrow(shipped(spark, read), from_arrow_schema(schema))
 
 
 def file_row(file: DataFile) -> pl.DataFrame:
@@ -139,7 +140,7 @@ def _to_batches(rows: pl.DataFrame, schema: pl.Schema) -> list[pa.RecordBatch]:
 def _gather(
     frame: DataFrame, run: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]], schema: pl.Schema
 ) -> pl.DataFrame:
-    gathered = pl.from_arrow(frame.mapInArrow(run, _columns(schema)).toArrow())
+    gathered = pl.from_arrow(frame.mapInArrow(shipped(frame.sparkSession, run), _columns(schema)).toArrow())
     assert isinstance(gathered, pl.DataFrame)
     return gathered.cast(schema)
 

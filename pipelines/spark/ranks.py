@@ -1,106 +1,263 @@
-"""Training ranks under TorchDistributor: start them, hear of their failures, start them again from the checkpoint.
+"""Training ranks under TorchDistributor: start them, hear how they fare, start them again from the checkpoint.
 
-Function mode, because file mode returns None when a rank raised. The driver's own message is generic, so each
-rank leaves its error in the run's folder and the driver reports the earliest one.
+Function mode, because file mode returns None when a rank raised. What Spark says of a failure is generic and often
+names the wrong rank, the one whose neighbor went away; so the driver listens to each (`pipelines.spark.rank`).
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import secrets
+import signal
+import threading
 import time
-import traceback
-from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from pyspark.ml.torch.distributor import TorchDistributor
+from pyspark.sql import SparkSession
 
-from m2m_model.training.loop import train_rank
-from m2m_model.training.progress import TrainResult
 from pipelines.cli import LOG, warn
 from pipelines.config import Distributor
-from pipelines.errors import DataError
+from pipelines.errors import ConfigError, DataError, said_by_worker
+from pipelines.spark.code import installed, is_local
+from pipelines.spark.executors import executors, slots, wait_for_slots
+from pipelines.spark.rank import SILENT_S, Terms, sit
 
-_RENDEZVOUS = timedelta(seconds=120)
+_WORDS_S = 5.0  # how long the driver waits for the words of ranks after Spark has given up
+_BY_OTHERS = re.compile(r"gloo|nccl|Connection (closed|reset)|Broken pipe|[Tt]imed out|ProcessGroup", re.IGNORECASE)
+_IN_VAIN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # again would be the same
+_GPU_SLOTS = (
+    " with a GPU each ([distributor] use_gpu = false does without; workers offer theirs with "
+    "spark.worker.resource.gpu.amount and .discoveryScript)"
+)
+_UNEVEN = 0.25  # of the time, that others wait for a straggler
 
 
 class RankError(Exception):
-    """A rank failed more often than [distributor] attempts allows."""
+    """A rank failed, more often than [distributor] attempts allows or in a way that another attempt cannot mend."""
 
 
-def train_on_ranks(settings: Distributor, run_dir: Path, resume: bool, arguments: Mapping[str, Any]) -> TrainResult:
-    """Run ``m2m_model.training.loop.train_rank`` on every rank and return rank 0's result.
+@dataclass
+class Seat:
+    """What the driver knows of a rank. ``fate`` is how it ended: 0 done, 1.. the further from the cause the higher."""
 
-    A failed barrier stage is not retried by Spark, so this does, from the last checkpoint.
+    rank: int
+    host: str
+    pid: int
+    heard: float
+    step: int = 0
+    waited_s: float = 0.0
+    trained_s: float = 0.0
+    fate: int | None = None
+    ended: float = 0.0
+    words: str = ""
+    raised: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        return f"rank {self.rank} on {self.host} at step {self.step}"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Rank 0's result, and of each rank the share of its time in which it waited for others."""
+
+    result: Any
+    idle: Mapping[int, float]
+
+
+def run_on_ranks(
+    spark: SparkSession,
+    settings: Distributor,
+    work: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    resume: bool,
+    say: Callable[[str], object],
+) -> Trained:
+    """``work(**arguments, resume=..., say=..., at=...)`` on every rank.
+
+    A failed barrier stage is not retried by Spark, so this does, from the last checkpoint, once a lost executor's place
+    is taken, or with fewer ranks.
 
     Raises:
+        ConfigError: a rank has other packages or code than the driver; there are no GPUs.
         DataError: there is nothing to train or validate on.
-        RankError: the ranks failed ``attempts`` times; it holds the first error of the last attempt.
+        RankError: the ranks failed ``attempts`` times, or there are too few slots; it says which rank was the first.
     """
-    # Threads that spin for long while they wait take the core that the other is working on, on a machine with company;
-    # threads that never spin cost a quiet one 1.6 times the step.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    errors = run_dir / "errors"
+    local = settings.local or is_local(spark)
     for attempt in range(1, settings.attempts + 1):
-        errors.mkdir(parents=True, exist_ok=True)
-        for file in errors.iterdir():
-            file.unlink()
-        distributor = TorchDistributor(
-            num_processes=settings.processes, local_mode=settings.local, use_gpu=settings.use_gpu
-        )
+        processes = settings.processes if local else _processes(spark, settings, say)
+        watch = Watch(spark, local, say)
+        gpus = settings.use_gpu and not local  # on the driver's machine a rank takes the GPU of its number
+        distributor = TorchDistributor(num_processes=processes, local_mode=local, use_gpu=gpus)
+        threads = settings.threads or _threads(spark, local, processes)
+        terms = Terms(watch.address, watch.key, installed(), settings.use_gpu, threads)
         try:
-            result: TrainResult = distributor.run(
-                run_rank,
-                asdict(settings),
-                str(errors),
-                {**arguments, "run_dir": run_dir, "resume": resume or attempt > 1},
-            )
-            return result
+            with _own_code_first(local):
+                result = distributor.run(sit, terms, work, {**arguments, "resume": resume or attempt > 1})
+            return Trained(result, watch.idle())
         except Exception as error:
-            first = first_error(errors)
-            if first and first["type"] == "ValueError":
-                raise DataError(f"training: {first['message']}") from None
-            LOG.write(first["traceback"] if first else str(error))
-            words = (
-                f"rank {first['rank']}: {first['type']}: {first['message']}"
-                if first
-                else f"no rank left a word; {error}"
-            )
-            if attempt == settings.attempts:
+            first = watch.first()
+            if refused := said_by_worker(str(error)):
+                raise refused from None
+            LOG.write(first.raised.get("traceback", first.words) if first else str(error))
+            words = f"{first.where}: {first.words}" if first else f"no rank left a word; {error}"
+            if first and first.raised.get("raised") in ("ConfigError", "ValueError"):
+                kind = ConfigError if first.raised["raised"] == "ConfigError" else DataError
+                raise kind(f"training: {first.raised['message']}") from None
+            if attempt == settings.attempts or (first and first.raised.get("errno") in _IN_VAIN):
                 raise RankError(f"training failed {attempt} times; the last time, first: {words}") from error
             warn(f"train: attempt {attempt} of {settings.attempts} failed, going on from the checkpoint: {words}")
+        finally:
+            watch.close()
     raise AssertionError("unreachable")
 
 
-def run_rank(settings: dict[str, Any], errors: str, arguments: dict[str, Any]) -> TrainResult:
-    """One rank: join the process group, train, leave an error file if that fails."""
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    threads = settings["threads"] or max(1, (os.cpu_count() or 1) // settings["processes"])
-    torch.set_num_threads(threads)  # torchrun sets OMP_NUM_THREADS to 1
+def refuse_missing_gpus(settings: Distributor, master_is_local: bool) -> None:
+    """Raises ConfigError where ranks on this machine want GPUs that it has not."""
+    if settings.use_gpu and (settings.local or master_is_local):
+        import torch
+
+        if (found := torch.cuda.device_count()) < settings.processes:
+            raise ConfigError(
+                f"[distributor] use_gpu = true, processes = {settings.processes}: torch finds {found} GPUs on this "
+                "machine; set use_gpu = false, fewer processes, or local = false with a cluster that has them"
+            )
+
+
+def _processes(spark: SparkSession, settings: Distributor, say: Callable[[str], object]) -> int:
+    """How many ranks an attempt has: all, or as many as there are slots for."""
+    # A slot has one task, and a task that asks for several GPUs is as many ranks.
+    each = int(spark.conf.get("spark.task.resource.gpu.amount", "1") or 1) if settings.use_gpu else 1
+    found = each * wait_for_slots(spark, -(-settings.processes // each), settings.wait_s, say)
+    if found >= settings.processes:
+        return settings.processes
+    least = settings.min_processes or settings.processes
+    if found < least:
+        gpus = "" if not settings.use_gpu else _GPU_SLOTS
+        raise RankError(
+            f"training needs {least} slots{gpus}; the cluster has {found} after {settings.wait_s} s. Add workers, or "
+            "set [distributor] processes, min_processes, wait_s or [spark.stages.train] to what there is"
+        )
+    warn(f"train: {found} slots for {settings.processes} processes, going on with {found} at the same batch size")
+    return found
+
+
+def _threads(spark: SparkSession, local: bool, processes: int) -> int:
+    """The cores that a rank has: of this machine, or of the executor that it shares with other ranks."""
+    if local:
+        return max(1, len(os.sched_getaffinity(0)) // processes)
+    hosts = max(1, executors(spark))
+    shared = slots(spark) * int(spark.conf.get("spark.task.cpus", "1") or 1) // hosts
+    cores = int(spark.conf.get("spark.executor.cores", "") or shared)
+    return max(1, cores // -(-processes // hosts))
+
+
+@contextmanager
+def _own_code_first(local: bool) -> Iterator[None]:
+    """A child of this process imports what this one runs; on executors PYTHONPATH is set with the archive."""
+    before = os.environ.get("PYTHONPATH", "")
+    if local:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), before]))
     try:
-        gpu = settings["use_gpu"] and torch.cuda.is_available()
-        if gpu:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        if world > 1:
-            backend = "nccl" if gpu else "gloo"
-            dist.init_process_group(backend, timeout=_RENDEZVOUS)
-        return train_rank(**arguments)
-    except Exception as error:
-        words = {"rank": rank, "at": time.time(), "type": type(error).__name__, "message": str(error)}
-        file = Path(errors) / f"rank-{rank}.json"
-        file.write_text(json.dumps(words | {"traceback": traceback.format_exc()}), encoding="utf-8")
-        raise
+        yield
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        if local:
+            os.environ["PYTHONPATH"] = before
 
 
-def first_error(errors: Path) -> dict[str, Any] | None:
-    """The earliest error that a rank left."""
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in errors.glob("rank-*.json")]
-    return min(found, key=lambda words: float(words["at"])) if found else None
+class Watch:
+    """The driver's ear: a port that every rank's sitter calls, and what became of each."""
+
+    def __init__(self, spark: SparkSession, local: bool, say: Callable[[str], object]) -> None:
+        self._spark, self._local, self._say = spark, local, say
+        host = "127.0.0.1" if local else str(spark.conf.get("spark.driver.host"))
+        bind = host if local else str(spark.conf.get("spark.driver.bindAddress", host))
+        self.key, self._seats, self._closed = secrets.token_bytes(32), dict[int, Seat](), threading.Event()
+        self._listener = Listener((bind, 0), backlog=64, authkey=self.key)
+        self.address = (host, int(self._listener.address[1]))
+        self._told_uneven = False
+        for task in (self._accept, self._look):
+            threading.Thread(target=task, daemon=True).start()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._listener.close()
+
+    def first(self) -> Seat | None:
+        """The rank whose end was the cause of the others': after a moment in which they may yet speak."""
+        end = time.monotonic() + _WORDS_S
+        while time.monotonic() < end and any(seat.fate is None for seat in self._seats.values()):
+            time.sleep(0.1)
+        ended = [seat for seat in self._seats.values() if seat.fate]
+        return min(ended, key=lambda seat: (seat.fate or 0, seat.ended), default=None)
+
+    def idle(self) -> dict[int, float]:
+        """By rank."""
+        return {rank: seat.waited_s / max(seat.trained_s, 1e-9) for rank, seat in sorted(self._seats.items())}
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            with suppress(OSError, EOFError, AuthenticationError):
+                threading.Thread(target=self._hear, args=(self._listener.accept(),), daemon=True).start()
+
+    def _hear(self, sitter: Connection) -> None:
+        with sitter, suppress(OSError):
+            hello = json.loads(sitter.recv_bytes())
+            seat = Seat(hello["rank"], hello["host"], hello["pid"], time.monotonic())
+            self._seats[seat.rank] = seat
+            try:
+                while seat.fate is None:
+                    self._note(seat, json.loads(sitter.recv_bytes()))
+            except EOFError:
+                self._end(seat, 3, "gone without a word: its process, its executor or its machine was lost")
+
+    def _note(self, seat: Seat, words: dict[str, Any]) -> None:
+        seat.heard = time.monotonic()
+        for name in ("step", "waited_s", "trained_s"):
+            setattr(seat, name, words.get(name, getattr(seat, name)))
+        if "says" in words and seat.rank == 0:
+            self._say(words["says"])
+            self._name_straggler()
+        elif "raised" in words:
+            by_others = _BY_OTHERS.search(words["message"]) and words["raised"] != "ConfigError"
+            seat.raised = words
+            self._end(seat, 4 if by_others else 1, f"{words['raised']}: {words['message']}")
+        elif "killed" in words or "hung" in words:
+            self._end(seat, 2, words.get("killed") or words["hung"])
+        elif "done" in words:
+            self._end(seat, 0, "")
+
+    def _end(self, seat: Seat, fate: int, words: str) -> None:
+        if seat.fate is None:
+            seat.fate, seat.ended, seat.words = fate, time.monotonic(), words
+
+    def _name_straggler(self) -> None:
+        idle = self.idle()
+        if len(idle) > 1 and not self._told_uneven and max(idle.values()) - min(idle.values()) > _UNEVEN:
+            slow = self._seats[min(idle, key=lambda rank: idle[rank])]
+            self._told_uneven = True
+            share = max(idle.values())
+            self._say(f"rank {slow.rank} on {slow.host} is the slowest: another waits {share:.0%} of its time for it")
+
+    def _look(self) -> None:
+        """End an attempt in which a sitter itself is silent: stopped, or on a machine that is gone."""
+        silent_s = SILENT_S + 10
+        while not self._closed.wait(1.0):
+            for seat in list(self._seats.values()):
+                if seat.fate is None and time.monotonic() - seat.heard > silent_s:
+                    self._end(seat, 2, f"no sign of life for {silent_s:.0f} s")
+                    if self._local:
+                        with suppress(OSError):
+                            os.kill(seat.pid, signal.SIGKILL)
+                    else:
+                        self._spark.sparkContext.cancelAllJobs()

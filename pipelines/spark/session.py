@@ -4,71 +4,126 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pyspark import SparkConf, SparkContext
 from pyspark.errors import IllegalArgumentException
 from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
-from pipelines.config import Config
+from pipelines.config import MASTER, Config
 from pipelines.errors import ConfigError
+from pipelines.spark.code import runs_here, write_archive
+from pipelines.spark.executors import refuse_silent_master, told_while_waiting
+
+_SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
+    "spark.sql.adaptive.coalescePartitions.enabled": "true",
+    # Times in nanoseconds, as pandas writes them, would be refused; `pipelines.sources` makes times of them.
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
+    # The value of a folder name=007 is the text that stands there.
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+    # The encodings that Java knows, windows-1252 among them, and not seven of them.
+    "spark.sql.legacy.javaCharsets": "true",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    # Training that asks for more slots than there are is told so after half a minute, not ten.
+    "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "5s",
+    "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "6",
+    "spark.executorEnv.MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # Threads that spin for long while they wait take the core that another is working on, on a machine with company;
+    # threads that never spin cost a quiet one 1.6 times the step.
+    "spark.executorEnv.GOMP_SPINCOUNT": "1000",
+}
 
 
 @contextmanager
-def spark_session(config: Config, app_name: str) -> Iterator[SparkSession]:
+def spark_session(config: Config, app_name: str, stage: str = "") -> Iterator[SparkSession]:
     """A session with the settings that the pipeline relies on; one that is already running (tests) is kept running.
 
-    Under spark-submit the master is spark-submit's; by hand it is ``[spark] master``.
+    Under spark-submit the master is spark-submit's; by hand it is $M2M_MASTER, or else ``[spark] master``. Executors
+    get this project's code.
 
     Raises:
-        ConfigError: Spark does not take a value of ``[spark] conf``.
+        ConfigError: Spark does not take a value of ``[spark]``.
+        ConnectionError: nobody is at the master's address.
     """
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     running = SparkSession.getActiveSession()
-    builder = SparkSession.builder.appName(app_name)
-    if "SPARK_ENV_LOADED" not in os.environ:  # set by spark-submit's launcher, which then owns the master
-        builder = builder.master(config.spark.master.resolve())
-    settings = {
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.ansi.enabled": "true",
-        "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
-        "spark.sql.adaptive.coalescePartitions.enabled": "true",
-        # Times in nanoseconds, as pandas writes them, would be refused; `pipelines.sources` makes times of them.
-        "spark.sql.legacy.parquet.nanosAsLong": "true",
-        # The value of a folder name=007 is the text that stands there.
-        "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
-        # The encodings that Java knows, windows-1252 among them, and not seven of them.
-        "spark.sql.legacy.javaCharsets": "true",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        # Training that asks for more slots than there are is told so after half a minute, not ten.
-        "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "5s",
-        "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "6",
-        "spark.executorEnv.MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    } | {key: text.resolve() for key, text in config.spark.conf.items()}
-    for key, value in settings.items():
-        builder = builder.config(key, value)
-    try:
-        spark = builder.getOrCreate()
-        spark.conf.get("spark.sql.session.timeZone")  # the session's own settings are looked at on first use
-    except IllegalArgumentException as error:
-        words = str(error)
-        while (error := getattr(error, "_cause", None)) is not None:  # the outer ones only say that it failed
+    master = str(running.sparkContext.master) if running else master_of(config)
+    settings = settings_of(config, stage, master)
+    os.environ.setdefault("PYSPARK_PYTHON", settings.get("spark.pyspark.python", sys.executable))
+    builder = SparkSession.builder.appName(app_name).master(master)
+    with ExitStack() as stack:
+        archive = None
+        if not runs_here(master) and not running:
+            refuse_silent_master(master)
+            archive = write_archive(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="m2m-code-"))))
+        # What Spark ships lies in the folder that an executor works in.
+        code = archive.name if archive else str(Path(__file__).parents[2])
+        others = settings.get("spark.executorEnv.PYTHONPATH", "")
+        settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, [code, others]))
+        for key, value in settings.items():
+            builder = builder.config(key, value)
+        try:
+            spark = builder.getOrCreate()
+            spark.conf.get("spark.sql.session.timeZone")  # the session's own settings are looked at on first use
+        except IllegalArgumentException as error:
             words = str(error)
-        raise ConfigError(f"[spark] conf: Spark does not start with it: {words.splitlines()[0]}") from None
-    _keep_traces(config.home / "logs" / f"{app_name}.log")
-    # A failed task reaches the driver as an exception, which says it once; the log would say it three times first.
-    spark.sparkContext.setLogLevel("FATAL")
-    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):  # the same, as 8..18 kB of JSON
-        PySparkLogger.getLogger(name).disabled = True
-    try:
+            while (error := getattr(error, "_cause", None)) is not None:  # the outer ones only say that it failed
+                words = str(error)
+            raise ConfigError(f"[spark] conf: Spark does not start with it: {words.splitlines()[0]}") from None
+        if not running:
+            stack.callback(spark.stop)
+        _keep_traces(config.home / "logs" / f"{app_name}.log")
+        # A failed task reaches the driver as an exception, which says it once; the log would say it three times first.
+        spark.sparkContext.setLogLevel("FATAL")
+        for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):  # the same, as 8..18 kB of JSON
+            PySparkLogger.getLogger(name).disabled = True
+        if archive:
+            spark.sparkContext.addPyFile(str(archive))
+            stack.enter_context(told_while_waiting(spark))
         yield spark
-    finally:
-        if running is None:
-            spark.stop()
+
+
+def master_of(config: Config) -> str:
+    """Where the stage runs.
+
+    Raises:
+        ConfigError: $M2M_MASTER is no address of a master.
+    """
+    if "SPARK_ENV_LOADED" in os.environ:  # set by spark-submit's launcher, which then owns the master
+        SparkContext._ensure_initialized()
+        return SparkConf().get("spark.master") or "local[*]"
+    chosen = os.environ.get("M2M_MASTER") or config.spark.master.resolve()
+    if not re.fullmatch(MASTER, chosen):
+        raise ConfigError(
+            f'$M2M_MASTER, [spark] master: "{chosen}": expected local[2], spark://host:port, yarn, k8s://'
+        )
+    return chosen
+
+
+def settings_of(config: Config, stage: str, master: str) -> dict[str, str]:
+    """Ours, over them [spark.conf], over it [spark.stages.<stage>]; and what training needs on a cluster."""
+    given = {**config.spark.conf, **config.spark.stages.get(stage, {})}
+    settings = _SETTINGS | {key: text.resolve() for key, text in given.items()}
+    if not config.distributor.use_gpu:
+        settings.setdefault("spark.executorEnv.CUDA_VISIBLE_DEVICES", "")
+    if stage == "train" and not config.distributor.local and not runs_here(master):
+        if settings.get("spark.dynamicAllocation.enabled") == "true":
+            # Ranks start together or not at all, and Spark refuses a barrier under dynamic allocation.
+            settings["spark.dynamicAllocation.enabled"] = "false"
+            settings.setdefault("spark.executor.instances", str(config.distributor.processes))
+        if config.distributor.use_gpu:
+            settings.setdefault("spark.executor.resource.gpu.amount", "1")
+            settings.setdefault("spark.task.resource.gpu.amount", "1")
+    return settings
 
 
 def _keep_traces(log: Path) -> None:

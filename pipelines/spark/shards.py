@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import date
 from functools import reduce
 from operator import add
@@ -11,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from m2m_model.data.statistics import PanelStatistics
 from pipelines.spark.buckets import tasks
+from pipelines.spark.code import shipped
 from pipelines.warehouse.sequences import SequenceFiles
 
 
@@ -23,13 +25,15 @@ def write_shards(
         The shards, and the statistics of their rows up to ``train_end`` (bounded, added up by Spark).
     """
 
-    def write(bucket: int) -> PanelStatistics:
-        panel = sequences.panel(bucket)
-        panel.save(folder / f"bucket={bucket:05d}")
-        return PanelStatistics.of(panel, train_end)
+    def write(buckets: Iterable[int]) -> Iterator[PanelStatistics]:
+        for bucket in buckets:
+            panel = sequences.panel(bucket)
+            panel.save(folder / f"bucket={bucket:05d}")
+            yield PanelStatistics.of(panel, train_end)
 
     folder.mkdir(parents=True, exist_ok=True)
-    partial = spark.sparkContext.parallelize(sequences.buckets, tasks(spark, len(sequences.buckets))).map(write)
+    placed = spark.sparkContext.parallelize(sequences.buckets, tasks(spark, len(sequences.buckets)))
+    partial = placed.mapPartitions(shipped(spark, write))
     # A fixed order of addition: floating-point sums must not depend on which task ends first.
     statistics = reduce(add, partial.collect())
     return [folder / f"bucket={bucket:05d}" for bucket in sequences.buckets], statistics

@@ -113,17 +113,20 @@ SETTINGS = """
 import stages
 from pathlib import Path
 operator = stages.StageOperator(stage="score")
-answer([operator.env_vars, stages.spark_conf(Path(%r))])
+answer([operator.env_vars, stages.spark_conf(Path(%r), "score")])
 """
 
 
 def test_a_stage_gets_values_of_connections_and_no_secret_stands_on_a_command_line(ask: Ask, tmp_path: Path) -> None:
     config = tmp_path / "pipeline.toml"
-    config.write_text('[spark.conf]\n"spark.driver.memory" = "2g"\n"spark.ssl.keyPassword" = "${ADS_KEY}"\n')
+    config.write_text(
+        '[spark.conf]\n"spark.driver.memory" = "2g"\n"spark.ssl.keyPassword" = "${ADS_KEY}"\n'
+        '[spark.stages.score]\n"spark.cores.max" = "2"\n[spark.stages.train]\n"spark.cores.max" = "8"\n'
+    )
     wanted = {"ADS_DB_PASSWORD": "{{ conn.ads_db.password }}"}
     (environment, conf), _ = ask(SETTINGS % str(config), M2M_STAGE_ENVIRONMENT=json.dumps(wanted))
     assert environment == wanted
-    assert conf == {"spark.driver.memory": "2g"}  # the rest is the stage's own to look up
+    assert conf == {"spark.driver.memory": "2g", "spark.cores.max": "2"}  # the rest is the stage's own to look up
     config.write_text("[spark.conf")
     assert ask(SETTINGS % str(config))[0] == [{}, {}]  # the stage says what is wrong with the file
 

@@ -1,0 +1,51 @@
+"""A small deployment on the cluster, and the chain that ran there once."""
+
+from __future__ import annotations
+
+import pytest
+from deployment import FIRST_DAY, SQL, TOML, Deployment, day
+from local_cluster import LocalCluster
+from on_cluster import OnCluster
+
+AS_OF = day(52)
+RANKS = """
+[distributor]
+processes = 2
+local = false
+attempts = 6
+"""
+
+
+@pytest.fixture(scope="session")
+def on(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> OnCluster:
+    folder = tmp_path_factory.mktemp("on cluster")
+    deployment = Deployment(folder / "tiny", lambda: "")
+    deployment.folder.mkdir()
+    text = TOML.replace("[backtest]", f"{RANKS}\n[backtest]").replace("max_windows = 400", "max_windows = 40000")
+    text = text.replace("min_steps = 4", "min_steps = 600\npatience = 1000\ncheckpoint_every_steps = 20")
+    deployment.toml.write_text(text.replace("epochs = 2", "epochs = 6"))
+    (deployment.folder / "performance_daily.sql").write_text(SQL)
+    deployment.write_days(FIRST_DAY, 60)
+    return OnCluster(deployment, folder / "home", cluster.master)
+
+
+@pytest.fixture(scope="session")
+def chain(on: OnCluster) -> dict[str, str]:
+    """The chain, once, by hand; what each stage said."""
+    days: dict[str, tuple[object, ...]] = {
+        "stage_sources": ("--from", FIRST_DAY, "--to", day(59)),
+        "build_sequences": ("--date", AS_OF),
+        "train": ("--date", AS_OF),
+        "backtest": ("--date", AS_OF),
+        "promote": ("--date", AS_OF),
+        "score": ("--date", AS_OF),
+        "monitor": ("--date", day(59)),
+    }
+    return {stage: on.run(stage, *arguments) for stage, arguments in days.items()}
+
+
+@pytest.fixture
+def warehouse(on: OnCluster, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    """What the stages wrote, for this process to read."""
+    monkeypatch.setenv("M2M_HOME", str(on.home))
+    return on.deployment

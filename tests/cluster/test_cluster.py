@@ -1,0 +1,227 @@
+"""The chain on a master and two workers, and what happens when its machines, processes and disks fail: really done.
+
+The figures of docs/reliability.md are printed by these tests (pytest -m cluster -s).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+from deployment import Deployment, day
+from local_cluster import LocalCluster
+from on_cluster import OnCluster, trainers, until
+
+from pipelines.life.registry import Registry
+
+AS_OF = day(52)
+
+
+def record(what: str, seconds: float) -> None:
+    print(f"\n{what}: {seconds:.1f} s")
+
+
+def test_the_chain_runs_by_hand_on_the_cluster(chain: dict[str, str], warehouse: Deployment) -> None:
+    assert "version 1 of m2m_tiny" in chain["train"]
+    assert "epoch 6/6 loss" in chain["train"]  # rank 0's words arrive in the driver's log
+    assert "calibrating on" in chain["train"]
+    assert "mean NMAE over 2 cutoffs" in chain["backtest"]
+    forecasts = warehouse.rows("marts.forecast_daily")
+    assert forecasts["ds"].unique().to_list() == [AS_OF]
+    assert forecasts.height == 24 * 2
+    assert set(warehouse.rows("marts.forecast_quality")["ds"]) == {AS_OF}
+    client = Registry(warehouse.config)
+    version = client.get("challenger")
+    assert version is not None
+    idle = client.client.get_run(version.run_id).data.metrics
+    assert {name for name in idle if name.startswith("idle_share")} == {"idle_share/rank 0", "idle_share/rank 1"}
+
+
+def test_training_outlives_killed_and_stopped_ranks_and_a_lost_executor(
+    chain: dict[str, str], on: OnCluster, cluster: LocalCluster, warehouse: Deployment
+) -> None:
+    """All of it in one training, which ends at the weights of the one that nothing happened to."""
+    before = {process.pid for process in psutil.process_iter()}
+    run = on.start("train", "--date", AS_OF)
+    folder = on.home / "tiny" / "training"
+    newest = ""
+
+    def trained_on() -> bool:
+        """Whether all ranks train, and have written one more checkpoint."""
+        nonlocal newest
+        latest = max((path.name for path in folder.glob("*/checkpoints/*.pt")), default="")
+        if latest <= newest or len(trainers(cluster)) < 2:
+            return False
+        newest = latest
+        return True
+
+    def fail(attempt: int, what: str, how: object, expected: str) -> None:
+        until(trained_on, 120, lambda: f"attempt {attempt} does not train: {run.text}", run.process)
+        at = time.monotonic()
+        how()  # type: ignore[operator]
+        heard, line = run.says(rf"attempt {attempt} of 6 failed", 60)
+        assert expected in line, line
+        assert "127.0.0.1" in line or os.uname().nodename in line
+        record(f"{what}: told by the driver", heard - at)
+
+    fail(1, "a rank killed", lambda: trainers(cluster)[1].kill(), "rank 1 on")
+    assert "killed by SIGKILL" in run.text
+    fail(2, "a rank stopped", lambda: trainers(cluster)[0].suspend(), "rank 0 on")
+    assert "no sign of life for 25 s" in run.text
+    fail(3, "an executor killed", lambda: cluster.executors()[0].kill(), "gone without a word")
+    fail(4, "a sitter killed", lambda: psutil.Process(trainers(cluster)[1].ppid()).kill(), "rank 1 on")
+    status, said = run.end()
+    assert status == 0, said
+    assert said.count("resuming at step") == 4
+    weights = [
+        (folder / "weights.safetensors").read_bytes()
+        for folder in (version_folder(warehouse, number) for number in ("1", "2"))
+    ]
+    assert weights[0] == weights[1]
+    until(lambda: not left_behind(before), 20, lambda: f"still there: {left_behind(before)}")
+
+
+def version_folder(warehouse: Deployment, number: str) -> Path:
+    registry = Registry(warehouse.config)
+    return registry._opened(number, "").folder
+
+
+def left_behind(before: set[int]) -> list[list[str]]:
+    """Training processes that were not there before."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if process.pid not in before and command and command[-1].endswith("/train.py"):
+            found.append(command)
+    return found
+
+
+DRIVER = """
+import sys, time
+from dataclasses import replace
+from pipelines.config import load_config
+from pipelines.spark.buckets import map_buckets
+from pipelines.spark.ranks import run_on_ranks
+from pipelines.spark.session import spark_session
+import polars as pl
+
+def work(resume, say, at):
+    import os
+    import torch, torch.distributed as dist
+    import m2m_model, pipelines
+    assert ".zip" in m2m_model.__file__ and ".zip" in pipelines.__file__, m2m_model.__file__
+    rank = dist.get_rank()
+    for step in range(5):
+        dist.all_reduce(torch.ones(1))
+        at(step, 0.0)
+    if not resume and rank == 1:
+        raise RuntimeError("the battery of rank one is empty")
+    dist.all_reduce(torch.ones(1))
+    spin, gpus = (os.environ[name] for name in ("GOMP_SPINCOUNT", "CUDA_VISIBLE_DEVICES"))
+    say(f"threads {torch.get_num_threads()} spin {spin} gpus {gpus!r}")
+    return dist.get_world_size()
+
+def where(bucket):
+    import pipelines
+    return pl.DataFrame({"file": [pipelines.__file__]})
+
+config = load_config(sys.argv[1])
+with spark_session(config, "ranks", "train") as spark:
+    print("code from", map_buckets(spark, [0], where, pl.Schema({"file": pl.String()}))["file"][0])
+    settings = replace(config.distributor, processes=3, min_processes=2, wait_s=4, attempts=2)
+    print("ranks:", run_on_ranks(spark, settings, work, {}, False, print).result)
+"""
+
+
+def test_a_rank_that_raises_is_quoted_and_too_few_slots_are_waited_for(on: OnCluster, tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    root = str(Path(__file__).resolve().parents[2])
+    status, said = on.python(script, on.deployment.toml, PYTHONPATH=root).end()
+    assert status == 0, said
+    assert ".zip/pipelines/__init__.py" in said
+    assert "2 slots for 3 processes, going on with 2 at the same batch size" in said
+    assert "attempt 1 of 2 failed, going on from the checkpoint: rank 1 on" in said
+    assert "at step 4: RuntimeError: the battery of rank one is empty" in said
+    assert "threads 1 spin 1000 gpus ''" in said
+    assert "ranks: 2" in said
+
+
+@pytest.mark.parametrize("stage", ["build_sequences", "score"])
+def test_a_stage_outlives_its_executor(
+    stage: str, chain: dict[str, str], on: OnCluster, cluster: LocalCluster, warehouse: Deployment
+) -> None:
+    table = {"build_sequences": "features.advertiser_sequence", "score": "marts.forecast_daily"}[stage]
+    before = warehouse.rows(table).drop("run_id", strict=False)
+    run = on.start(stage, "--date", AS_OF)
+    busy = until(lambda: [each for each in cluster.executors() if each.children()], 60, lambda: run.text, run.process)
+    at = time.monotonic()
+    busy[0].kill()  # type: ignore[index]
+    status, said = run.end()
+    record(f"an executor killed in {stage}: done after", time.monotonic() - at)
+    assert status == 0, said
+    assert warehouse.rows(table).drop("run_id", strict=False).equals(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_a_full_disk_at_the_checkpoint_is_named_and_not_tried_again(
+    chain: dict[str, str], on: OnCluster, tmp_path: Path
+) -> None:
+    small = on.home / "tiny" / "training"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=True)
+    try:
+        (small / "filler").write_bytes(b"x" * 850_000)
+        status, said = on.start("train", "--date", AS_OF).end()
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert status == 1, said
+    assert "disk full. Make room, then run it again. It said: RankError: training failed 1 times" in said
+    assert "No space left on device" in said
+
+
+def test_a_wrong_master_is_told_at_once(on: OnCluster) -> None:
+    at = time.monotonic()
+    status, said = on.start("score", "--date", AS_OF, M2M_MASTER="spark://127.0.0.1:9").end()
+    record("a wrong master", time.monotonic() - at)
+    assert status == 1, said
+    assert "no Spark master answers at spark://127.0.0.1:9" in said
+    assert "Traceback" not in said
+
+
+def test_a_waiting_application_says_so(chain: dict[str, str], on: OnCluster) -> None:
+    toml = on.variant("waiting", "[spark]", '[spark.stages.score]\n"spark.executor.memory" = "64g"\n\n[spark]')
+    run = on.start("score", "--date", AS_OF, toml=toml)
+    try:
+        _, line = run.says("waiting for an executor")
+        assert on.master in line
+    finally:
+        run.process.send_signal(signal.SIGKILL)
+
+
+def test_executors_with_other_packages_are_refused(chain: dict[str, str], on: OnCluster, tmp_path: Path) -> None:
+    other = tmp_path / "polars-0.0.1.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: polars\nVersion: 0.0.1\n")
+    path = f'[spark.stages.score]\n"spark.executorEnv.PYTHONPATH" = "{tmp_path}"\n\n[spark]'
+    status, said = on.start("score", "--date", AS_OF, toml=on.variant("other", "[spark]", path)).end()
+    assert status == 2, said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("configuration error: the executor on ")
+    assert f"has polars 0.0.1, not {pl.__version__}. Install there what the driver has" in last
+
+
+def test_gpus_that_no_worker_has_are_told(chain: dict[str, str], on: OnCluster) -> None:
+    toml = on.variant("gpu", "attempts = 6", "attempts = 6\nuse_gpu = true\nwait_s = 3")
+    status, said = on.start("train", "--date", AS_OF, toml=toml).end()
+    assert status == 1, said
+    assert "training needs 2 slots with a GPU each ([distributor] use_gpu = false does without" in said
+    here = on.variant("gpu", "local = false", "use_gpu = true")
+    status, said = on.start("train", "--date", AS_OF, toml=here).end()
+    assert status == 2, said
+    assert "torch finds 0 GPUs on this machine; set use_gpu = false" in said

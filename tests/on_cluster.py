@@ -1,0 +1,127 @@
+"""Stages on the cluster of the tests, each a process as a person or spark-submit starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+from deployment import Deployment
+from local_cluster import LocalCluster
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Process:
+    """A stage that runs, and what it has said so far, with the second of each line."""
+
+    process: subprocess.Popen[str]
+    said: list[tuple[float, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.said.append((time.monotonic(), line))
+
+    @property
+    def text(self) -> str:
+        return "".join(line for _, line in self.said)
+
+    def says(self, pattern: str, within_s: float = 120) -> tuple[float, str]:
+        """When the first such line came, and the line."""
+        return until(
+            lambda: next(((at, line) for at, line in list(self.said) if re.search(pattern, line)), None),
+            within_s,
+            lambda: f"{pattern}: not in\n{self.text}",
+            self.process,
+        )
+
+    def end(self, within_s: float = 240) -> tuple[int, str]:
+        status = self.process.wait(within_s)
+        self._reader.join()
+        return status, self.text
+
+
+@dataclass
+class OnCluster:
+    """Starts stages on the cluster from a folder that has nothing to do with the code."""
+
+    deployment: Deployment
+    home: Path
+    master: str
+
+    def start(self, stage: str, *arguments: object, toml: Path | None = None, **env: str) -> Process:
+        config = str(toml or self.deployment.toml)
+        return self.python(ROOT / "pipelines" / "__main__.py", stage, "--config", config, *arguments, **env)
+
+    def run(self, stage: str, *arguments: object, **env: str) -> str:
+        status, said = self.start(stage, *arguments, **env).end()
+        assert status == 0, said
+        return said
+
+    def python(self, *command: object, **env: str) -> Process:
+        kept = {key: os.environ[key] for key in ("PATH", "JAVA_HOME", "LANG") if key in os.environ}
+        own = {"M2M_HOME": str(self.home), "M2M_MASTER": self.master, "SPARK_LOCAL_IP": "127.0.0.1", **env}
+        return Process(
+            subprocess.Popen(
+                [sys.executable, "-u", *map(str, command)],
+                cwd=self.deployment.folder.parent,
+                env=kept | own,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+
+    def variant(self, name: str, old: str, new: str) -> Path:
+        """The configuration with something else in it."""
+        text = self.deployment.toml.read_text()
+        assert old in text
+        path = self.deployment.folder / f"{name}.toml"
+        path.write_text(text.replace(old, new))
+        return path
+
+
+def until(found: Callable[[], object], within_s: float, otherwise: Callable[[], str], process: object = None) -> object:
+    """What is found, once it is; fails when it is not in time, or cannot be any more."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if (value := found()) not in (None, False, [], 0):
+            return value
+        if isinstance(process, subprocess.Popen) and process.poll() is not None:
+            time.sleep(0.5)  # its last words
+            if (value := found()) not in (None, False, [], 0):
+                return value
+            break
+        time.sleep(0.05)
+    pytest.fail(otherwise())
+
+
+def trainers(cluster: LocalCluster) -> dict[int, psutil.Process]:
+    """By rank, the processes that train: each is the child of its sitter, and looks like it."""
+    found = {}
+    for executor in cluster.executors():
+        for process in executor.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                command = process.cmdline()
+                if (
+                    command
+                    and command[-1].endswith("/train.py")
+                    and command == psutil.Process(process.ppid()).cmdline()
+                ):
+                    found[int(process.environ()["RANK"])] = process
+    return found
