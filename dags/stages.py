@@ -159,8 +159,8 @@ class StageOperator(SparkSubmitOperator):
     def execute(self, context: Any) -> None:
         check_spark_connection()
         self.application_args = [argument for argument in self.application_args or [] if argument]
-        # This worker's own interpreter, which executors take too unless [spark.conf] says otherwise: a bare `python3` on
-        # the PATH may be another one.
+        # This worker's own interpreter, which executors take too unless [spark.conf] says otherwise: a bare `python3`
+        # on the PATH may be another one.
         own = {"spark.pyspark.python": sys.executable, "spark.pyspark.driver.python": sys.executable}
         self.conf = {**own, **spark_conf(Path(config_file()), self.task_id), **(self.conf or {})}
         try:

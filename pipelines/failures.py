@@ -79,6 +79,18 @@ CAUSES = (
         "A service refuses",
     ),
     Cause(
+        "no Spark master answers|All masters are unresponsive|Master removed our application",
+        "the Spark master does not answer. Look whether it is up, and at the address: spark-submit's (Airflow's "
+        "connection), else $M2M_MASTER, else [spark] master",
+        "On a cluster",
+    ),
+    Cause(
+        "PYTHON_VERSION_MISMATCH",
+        "executors have another Python than the driver. Install the same there, or set spark.pyspark.python to theirs",
+        "On a cluster",
+    ),
+    Cause("training needs \\d+ slots", "too few executors for training", "On a cluster"),
+    Cause(
         "Connection refused|Connection reset|Max retries exceeded|could not translate host name|Could not connect"
         "|Name or service not known|Temporary failure in name resolution|No route to host|NETWORK_CONNECTION"
         "|[Tt]imed out|ServiceUnavailable|ServerError|503 Service|504 Gateway|server closed the connection",
