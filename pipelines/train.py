@@ -29,9 +29,9 @@ from pipelines.cli import Run, exit_status, run_of, snapshot, stage_parser
 from pipelines.life import plots
 from pipelines.life.registry import ModelVersion, Registry
 from pipelines.locks import locked
-from pipelines.spark.code import is_local
-from pipelines.spark.ranks import Trained, refuse_missing_gpus, run_on_ranks
-from pipelines.spark.session import spark_session
+from pipelines.spark.code import runs_here
+from pipelines.spark.ranks import Trained, refuse_missing_gpus, run_on_ranks, wait_for_ranks
+from pipelines.spark.session import master_of, spark_session
 from pipelines.spark.shards import write_shards
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads
@@ -55,7 +55,7 @@ def _train(
     run: Run, spark: SparkSession, reads: Reads, sequences: SequenceFiles, folder: Path, from_scratch: bool
 ) -> ModelVersion:
     config = run.config
-    refuse_missing_gpus(config.distributor, is_local(spark))
+    wait_for_ranks(spark, config.distributor, run.say)  # before anything is made for them
     held_out_from = held_out_cutoffs(config, run.ds)[-1]
     horizon, most = config.dataset.horizon_days, config.training.validation_cutoffs
     last_label = train_end(sequences.first, held_out_from, horizon, most)
@@ -141,6 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     run = run_of("train", arguments)
+    refuse_missing_gpus(run.config.distributor, runs_here(master_of(run.config)))
     warehouse = Warehouse.existing(run.config, run.ds)
     snapshot_id = warehouse.snapshot_named(TABLE, arguments.snapshot) if arguments.snapshot else None
     with spark_session(run.config, run.run_id, run.stage) as spark:

@@ -95,7 +95,7 @@ def run_on_ranks(
     """
     local = settings.local or is_local(spark)
     for attempt in range(1, settings.attempts + 1):
-        processes = settings.processes if local else _processes(spark, settings, say)
+        processes = wait_for_ranks(spark, settings, say)
         watch = Watch(spark, local, say)
         gpus = settings.use_gpu and not local  # on the driver's machine a rank takes the GPU of its number
         distributor = TorchDistributor(num_processes=processes, local_mode=local, use_gpu=gpus)
@@ -134,8 +134,14 @@ def refuse_missing_gpus(settings: Distributor, master_is_local: bool) -> None:
             )
 
 
-def _processes(spark: SparkSession, settings: Distributor, say: Callable[[str], object]) -> int:
-    """How many ranks an attempt has: all, or as many as there are slots for."""
+def wait_for_ranks(spark: SparkSession, settings: Distributor, say: Callable[[str], object]) -> int:
+    """How many ranks an attempt has: all, or as many as there are slots for.
+
+    Raises:
+        RankError: there are too few.
+    """
+    if settings.local or is_local(spark):
+        return settings.processes
     # A slot has one task, and a task that asks for several GPUs is as many ranks.
     each = int(spark.conf.get("spark.task.resource.gpu.amount", "1") or 1) if settings.use_gpu else 1
     found = each * wait_for_slots(spark, -(-settings.processes // each), settings.wait_s, say)
