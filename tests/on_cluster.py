@@ -15,10 +15,29 @@ from pathlib import Path
 
 import psutil
 import pytest
-from deployment import Deployment
+from deployment import FIRST_DAY, SQL, TOML, Deployment, day
 from local_cluster import LocalCluster
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
+AS_OF = day(52)
+_RANKS = """
+[distributor]
+processes = 2
+local = false
+attempts = 6
+"""
+
+
+def deployed(folder: Path) -> Deployment:
+    """A small data set of 60 days, whose two ranks take some seconds to train on executors."""
+    deployment = Deployment(folder / "tiny", lambda: "")
+    deployment.folder.mkdir()
+    text = TOML.replace("[backtest]", f"{_RANKS}\n[backtest]").replace("max_windows = 400", "max_windows = 40000")
+    text = text.replace("min_steps = 4", "min_steps = 600\npatience = 1000\ncheckpoint_every_steps = 20")
+    deployment.toml.write_text(text.replace("epochs = 2", "epochs = 6"))
+    (deployment.folder / "performance_daily.sql").write_text(SQL)
+    deployment.write_days(FIRST_DAY, 60)
+    return deployment
 
 
 @dataclass

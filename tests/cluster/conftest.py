@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from deployment import FIRST_DAY, SQL, TOML, Deployment, day
+from deployment import FIRST_DAY, Deployment, day
 from local_cluster import LocalCluster
-from on_cluster import OnCluster
-
-AS_OF = day(52)
-RANKS = """
-[distributor]
-processes = 2
-local = false
-attempts = 6
-"""
+from on_cluster import AS_OF, OnCluster, deployed
 
 
 @pytest.fixture(scope="session")
 def on(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> OnCluster:
     folder = tmp_path_factory.mktemp("on cluster")
-    deployment = Deployment(folder / "tiny", lambda: "")
-    deployment.folder.mkdir()
-    text = TOML.replace("[backtest]", f"{RANKS}\n[backtest]").replace("max_windows = 400", "max_windows = 40000")
-    text = text.replace("min_steps = 4", "min_steps = 600\npatience = 1000\ncheckpoint_every_steps = 20")
-    deployment.toml.write_text(text.replace("epochs = 2", "epochs = 6"))
-    (deployment.folder / "performance_daily.sql").write_text(SQL)
-    deployment.write_days(FIRST_DAY, 60)
-    return OnCluster(deployment, folder / "home", cluster.master)
+    return OnCluster(deployed(folder), folder / "home", cluster.master)
 
 
 @pytest.fixture(scope="session")

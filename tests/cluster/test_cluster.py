@@ -14,13 +14,11 @@ from pathlib import Path
 import polars as pl
 import psutil
 import pytest
-from deployment import Deployment, day
+from deployment import Deployment
 from local_cluster import LocalCluster
-from on_cluster import OnCluster, trainers, until
+from on_cluster import AS_OF, OnCluster, trainers, until
 
 from pipelines.life.registry import Registry
-
-AS_OF = day(52)
 
 
 def record(what: str, seconds: float) -> None:
