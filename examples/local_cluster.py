@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import distribution
 from pathlib import Path
@@ -80,9 +82,17 @@ class LocalCluster:
         command = [str(SPARK / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}"]
         command += ["--host", "127.0.0.1", "--webui-port", "0", *arguments]
         with (folder / "log").open("wb") as log:
-            self.started.append(
-                subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+            # A session of its own: Ctrl-C is this process's to take. Its end, be it a kill, ends them too.
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=env,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
+        self.started.append(process)
 
     def _until(self, port: int) -> None:
         process, end = self.started[-1], time.monotonic() + START_S
@@ -94,6 +104,11 @@ class LocalCluster:
         raise RuntimeError(f"{process.args!r} does not start; its log is in {self.folder}")
 
 
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -102,9 +117,11 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with (
+        suppress(KeyboardInterrupt),
         tempfile.TemporaryDirectory() as made,
         LocalCluster(Path(made), int(sys.argv[1]) if len(sys.argv) > 1 else 2) as cluster,
     ):
         print(f"M2M_MASTER={cluster.master}", flush=True)
-        signal.sigwait([signal.SIGINT, signal.SIGTERM])
+        signal.pause()
