@@ -102,9 +102,16 @@ def test_two_processes_agree_and_equal_one(
     assert first["steps"] > 0
     config = replace(MODEL, dropout=0.0, scenario_dropout=0.0)
     train_rank(shards, tmp_path / "alone", inputs, config, TRAIN, held_out_from)
-    alone, together = weights(tmp_path / "alone"), weights(tmp_path / "run")
-    for name, tensor in alone.items():
-        torch.testing.assert_close(together[name], tensor, atol=5e-3, rtol=5e-2)
+    # A machine is lost or found on the way: what one began, two end.
+    killed = start_ranks(tmp_path, tmp_path / "grown", world=1, die_at=10, dropout=0.0)[0]
+    assert killed[0] == 9, killed[1]
+    outputs = start_ranks(tmp_path, tmp_path / "grown", world=2, dropout=0.0, resume=True)
+    assert [code for code, _ in outputs] == [0, 0], outputs
+    assert json.loads(outputs[0][1].splitlines()[-1])["resumed"] == 8
+    alone = weights(tmp_path / "alone")
+    for together in (weights(tmp_path / "run"), weights(tmp_path / "grown")):
+        for name, tensor in alone.items():
+            torch.testing.assert_close(together[name], tensor, atol=5e-3, rtol=5e-2)
 
 
 RANK = """
@@ -131,20 +138,23 @@ if options["die_at"]:
 result = loop.train_rank(
     [Path(s) for s in given["shards"]], run_dir, Inputs.from_dict(given["inputs"]), ModelConfig(**options["model"]),
     TrainConfig(**options["train"]), date.fromisoformat(given["held_out_from"]),
+    resume=options["resume"],
 )
-print(json.dumps({"steps": result.steps, "best": result.best_epoch, "nmae": [e.nmae for e in result.epochs],
+print(json.dumps({"steps": result.steps, "best": result.best_epoch, "resumed": result.resumed_from_step,
+                  "nmae": [e.nmae for e in result.epochs],
                   "loss": [e.train_loss for e in result.epochs]}))
 """
 
 
 def start_ranks(
-    folder: Path, run_dir: Path, world: int, die_at: int = 0, dropout: float | None = None
+    folder: Path, run_dir: Path, world: int, die_at: int = 0, dropout: float | None = None, resume: bool = False
 ) -> list[tuple[int, str]]:
     """(exit status or signal, output) of each rank."""
     from m2m_model.config import to_dict
 
     model = MODEL if dropout is None else replace(MODEL, dropout=dropout, scenario_dropout=dropout)
-    options = {"world": world, "die_at": die_at, "store": f"file://{folder}/store"}
+    store = f"file://{folder}/store-{run_dir.name}"
+    options = {"world": world, "die_at": die_at, "resume": resume, "store": store}
     options |= {"model": to_dict(model), "train": to_dict(TRAIN)}
     command = [sys.executable, "-c", RANK, str(folder / "arguments.json"), str(run_dir), json.dumps(options)]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
