@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
@@ -35,6 +35,9 @@ from pipelines.spark.rank import SILENT_S, Terms, sit
 _WORDS_S = 5.0  # how long the driver waits for the words of ranks after Spark has given up
 _BY_OTHERS = re.compile(r"gloo|nccl|Connection (closed|reset)|Broken pipe|[Tt]imed out|ProcessGroup", re.IGNORECASE)
 _IN_VAIN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # again would be the same
+_LOST = re.compile(
+    r"barrier task \w+\(\d+, (?P<rank>\d+)\) finished unsuccessfully\.\s+ExecutorLostFailure .* Reason: (?P<reason>.*)"
+)
 _GPU_SLOTS = (
     " with a GPU each ([distributor] use_gpu = false does without; workers offer theirs with "
     "spark.worker.resource.gpu.amount and .discoveryScript)"
@@ -106,7 +109,7 @@ def run_on_ranks(
                 result = distributor.run(sit, terms, work, {**arguments, "resume": resume or attempt > 1})
             return Trained(result, watch.idle())
         except Exception as error:
-            first = watch.first()
+            first = watch.first(str(error))
             if refused := said_by_worker(str(error)):
                 raise refused from None
             LOG.write(first.raised.get("traceback", first.words) if first else str(error))
@@ -199,12 +202,16 @@ class Watch:
         self._closed.set()
         self._listener.close()
 
-    def first(self) -> Seat | None:
-        """The rank whose end was the cause of the others': after a moment in which they may yet speak."""
+    def first(self, said_by_spark: str = "") -> Seat | None:
+        """The rank whose end was the cause of the others': after a moment in which they may yet speak. Of a lost
+        executor Spark knows more than they do."""
         end = time.monotonic() + _WORDS_S
         while time.monotonic() < end and any(seat.fate is None for seat in self._seats.values()):
             time.sleep(0.1)
         ended = [seat for seat in self._seats.values() if seat.fate]
+        lost = _LOST.search(said_by_spark)
+        if lost and (seat := self._seats.get(int(lost["rank"]))) and all((one.fate or 0) > 2 for one in ended):
+            return replace(seat, words=f"its executor was lost: {lost['reason']}")
         return min(ended, key=lambda seat: (seat.fate or 0, seat.ended), default=None)
 
     def idle(self) -> dict[int, float]:
