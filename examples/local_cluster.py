@@ -70,8 +70,9 @@ class LocalCluster:
         found = []
         for process in self.started:
             for child in psutil.Process(process.pid).children():
-                if "org.apache.spark.executor.CoarseGrainedExecutorBackend" in child.cmdline():
-                    found.append(child)
+                with suppress(psutil.Error):  # it may end meanwhile
+                    if "org.apache.spark.executor.CoarseGrainedExecutorBackend" in child.cmdline():
+                        found.append(child)
         return found
 
     def _start(self, name: str, kind: str, *arguments: str) -> None:

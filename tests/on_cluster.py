@@ -60,10 +60,10 @@ class Process:
     def text(self) -> str:
         return "".join(line for _, line in self.said)
 
-    def says(self, pattern: str, within_s: float = 120) -> tuple[float, str]:
-        """When the first such line came, and the line."""
+    def says(self, pattern: str, within_s: float = 120, after: float = 0) -> tuple[float, str]:
+        """When the first such line (after a moment) came, and the line."""
         return until(
-            lambda: next(((at, line) for at, line in list(self.said) if re.search(pattern, line)), None),
+            lambda: next(((at, line) for at, line in list(self.said) if at > after and re.search(pattern, line)), None),
             within_s,
             lambda: f"{pattern}: not in\n{self.text}",
             self.process,
@@ -82,6 +82,7 @@ class OnCluster:
     deployment: Deployment
     home: Path
     master: str
+    started: list[Process] = field(default_factory=list)
 
     def start(self, stage: str, *arguments: object, toml: Path | None = None, **env: str) -> Process:
         config = str(toml or self.deployment.toml)
@@ -95,16 +96,16 @@ class OnCluster:
     def python(self, *command: object, **env: str) -> Process:
         kept = {key: os.environ[key] for key in ("PATH", "JAVA_HOME", "LANG") if key in os.environ}
         own = {"M2M_HOME": str(self.home), "M2M_MASTER": self.master, "SPARK_LOCAL_IP": "127.0.0.1", **env}
-        return Process(
-            subprocess.Popen(
-                [sys.executable, "-u", *map(str, command)],
-                cwd=self.deployment.folder.parent,
-                env=kept | own,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+        process = subprocess.Popen(
+            [sys.executable, "-u", *map(str, command)],
+            cwd=self.deployment.folder.parent,
+            env=kept | own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        self.started.append(Process(process))
+        return self.started[-1]
 
     def variant(self, name: str, old: str, new: str) -> Path:
         """The configuration with something else in it."""

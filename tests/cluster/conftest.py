@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from deployment import FIRST_DAY, Deployment, day
 from local_cluster import LocalCluster
@@ -12,6 +14,14 @@ from on_cluster import AS_OF, OnCluster, deployed
 def on(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> OnCluster:
     folder = tmp_path_factory.mktemp("on cluster")
     return OnCluster(deployed(folder), folder / "home", cluster.master)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(on: OnCluster) -> Iterator[None]:
+    """What a failed test leaves running would take the executors of the next."""
+    yield
+    for run in on.started:
+        run.process.kill()
 
 
 @pytest.fixture(scope="session")
