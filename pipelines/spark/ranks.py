@@ -113,7 +113,7 @@ def run_on_ranks(
             if refused := said_by_worker(str(error)):
                 raise refused from None
             LOG.write(first.raised.get("traceback", first.words) if first else str(error))
-            words = f"{first.where}: {first.words}" if first else f"no rank left a word; {error}"
+            words = f"{first.where}: {first.words}" if first else f"no rank left a word; {str(error)[:400]}"
             if first and first.raised.get("raised") in ("ConfigError", "ValueError"):
                 kind = ConfigError if first.raised["raised"] == "ConfigError" else DataError
                 raise kind(f"training: {first.raised['message']}") from None
@@ -164,11 +164,15 @@ def wait_for_ranks(spark: SparkSession, settings: Distributor, say: Callable[[st
 def _threads(spark: SparkSession, local: bool, processes: int) -> int:
     """The cores that a rank has: of this machine, or of the executor that it shares with other ranks."""
     if local:
-        return max(1, len(os.sched_getaffinity(0)) // processes)
-    hosts = max(1, executors(spark))
-    shared = slots(spark) * int(spark.conf.get("spark.task.cpus", "1") or 1) // hosts
-    cores = int(spark.conf.get("spark.executor.cores", "") or shared)
-    return max(1, cores // -(-processes // hosts))
+        return threads_each(len(os.sched_getaffinity(0)), 1, processes)
+    count = max(1, executors(spark))
+    cores = int(spark.conf.get("spark.executor.cores", "0") or 0) * count
+    return threads_each(cores or slots(spark) * int(spark.conf.get("spark.task.cpus", "1") or 1), count, processes)
+
+
+def threads_each(cores: int, executors: int, processes: int) -> int:
+    """Of ``cores`` in all, what each process has when Spark has spread them over the executors."""
+    return max(1, cores // executors // -(-processes // executors))
 
 
 @contextmanager

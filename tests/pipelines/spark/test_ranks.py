@@ -17,7 +17,7 @@ from pipelines.errors import ConfigError
 from pipelines.spark import rank
 from pipelines.spark.code import installed, refuse_other
 from pipelines.spark.rank import Terms, sit
-from pipelines.spark.ranks import Watch, refuse_missing_gpus
+from pipelines.spark.ranks import Watch, refuse_missing_gpus, threads_each
 
 FORK = multiprocessing.get_context("fork")
 
@@ -124,6 +124,16 @@ def test_nothing_stays_of_a_sitter_that_is_gone(watch: Watch, monkeypatch: pytes
     assert first.words.startswith("gone without a word")
     psutil.wait_procs([child], 10)
     assert not child.is_running()
+
+
+@pytest.mark.parametrize(
+    ("cores", "executors", "processes", "threads"),
+    [(2, 1, 1, 2), (2, 2, 1, 1), (2, 2, 2, 1), (16, 2, 4, 4), (16, 4, 6, 2), (8, 2, 3, 2), (2, 1, 8, 1)],
+)
+def test_a_process_has_its_share_of_its_executors_cores(
+    cores: int, executors: int, processes: int, threads: int
+) -> None:
+    assert threads_each(cores, executors, processes) == threads
 
 
 def test_what_differs_is_told_with_the_host() -> None:
