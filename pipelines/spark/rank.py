@@ -28,6 +28,7 @@ from pipelines.spark.code import refuse_other
 BEAT_S = 2.0
 SILENT_S = 25.0  # a machine that is short of cores may keep a living rank from its beat for some seconds
 _COLLECTIVE = timedelta(seconds=120)  # what a collective waits for a rank that lives and does not come
+_LEAVES_S = 5.0  # what a child may take to end after its last word
 _PR_SET_PDEATHSIG = 1
 
 
@@ -58,25 +59,29 @@ def sit(terms: Terms, work: Callable[..., Any], arguments: Mapping[str, Any]) ->
 
         child.start()
         childs.close()
-        tell(rank=int(os.environ.get("RANK", "0")), host=socket.gethostname(), pid=os.getpid(), child=child.pid)
-        while True:
-            if not ours.poll(SILENT_S):
-                child.kill()
-                tell(hung=f"no sign of life for {SILENT_S:.0f} s, so it was killed")
-                sys.exit(1)
-            try:
-                words, result = ours.recv()
-            except EOFError:
-                child.join()
-                code = child.exitcode or 0
-                name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-                tell(killed=f"killed by {name}" if code < 0 else f"ended with {name}")
-                sys.exit(1)
-            tell(**words)
-            if "raised" in words:
-                sys.exit(1)
-            if "done" in words:
-                return result
+        try:
+            tell(rank=int(os.environ.get("RANK", "0")), host=socket.gethostname(), pid=os.getpid())
+            while True:
+                if not ours.poll(SILENT_S):
+                    child.kill()
+                    tell(hung=f"no sign of life for {SILENT_S:.0f} s, so it was killed")
+                    sys.exit(1)
+                try:
+                    words, result = ours.recv()
+                except EOFError:
+                    child.join()
+                    code = child.exitcode or 0
+                    name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+                    tell(killed=f"killed by {name}" if code < 0 else f"ended with {name}")
+                    sys.exit(1)
+                tell(**words)
+                if "raised" in words:
+                    sys.exit(1)
+                if "done" in words:
+                    return result
+        finally:
+            child.join(_LEAVES_S)
+            child.kill()
 
 
 def _child(
@@ -125,11 +130,10 @@ def _in_group(terms: Terms, work: Callable[[], Any]) -> Any:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         dist.init_process_group("nccl" if terms.use_gpu else "gloo", timeout=_COLLECTIVE)
-    try:
-        return work()
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    result = work()
+    if dist.is_initialized():  # a group that is broken is left by ending
+        dist.destroy_process_group()
+    return result
 
 
 def _die_with_parent() -> None:
