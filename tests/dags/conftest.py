@@ -61,7 +61,7 @@ def ask(airflow_env: dict[str, str]) -> Ask:
         for key in (key for key, value in variables.items() if value is None):
             env.pop(key, None)
         done = subprocess.run(
-            [sys.executable, "-c", PRELUDE + code], env=env, capture_output=True, text=True, timeout=300, check=False
+            [sys.executable, "-c", PRELUDE + code], env=env, capture_output=True, text=True, timeout=900, check=False
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return json.loads(done.stdout.strip().splitlines()[-1]), done.stdout + done.stderr
