@@ -4,18 +4,52 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 
-def replace_file(path: Path, write_to: Callable[[Path], object]) -> None:
-    """Write through ``write_to(partial path)``, sync it to disk, and give it its name in one step."""
-    partial = path.with_name(path.name + ".partial")
-    write_to(partial)
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+class Files(Protocol):
+    """A folder to keep files in by name, wherever it is; each appears whole or not at all."""
+
+    def names(self) -> list[str]: ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def write(self, name: str, content: bytes | memoryview) -> None: ...
+
+    def delete(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """A folder on disk; what is written is on it, and not only on its way, when the name appears."""
+
+    folder: Path
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.folder.glob("*"))
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def write(self, name: str, content: bytes | memoryview) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f"{name}.partial"
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.folder / name)
+        except OSError:  # no room for it, say
+            partial.unlink(missing_ok=True)
+            raise
+
+    def delete(self, name: str) -> None:
+        (self.folder / name).unlink()
 
 
 @contextmanager

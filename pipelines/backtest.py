@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from datetime import date
-from pathlib import Path
 
 import polars as pl
 from pyspark.sql import SparkSession
@@ -33,6 +32,7 @@ from pipelines.life.evaluation import (
     figures,
     group_figures,
     load_forecaster,
+    load_rivals,
     mean_nmae,
     sample_pairs,
     value_figures,
@@ -44,6 +44,7 @@ from pipelines.spark.session import spark_session
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import held_out_cutoffs, open_sequences
+from pipelines.warehouse.store import Packed
 
 TABLE, VALUE_TABLE = "marts.backtest", "marts.backtest_value"
 _LOGGED_VALUE = ("gini", "churn_auc", "churn_brier")
@@ -62,22 +63,22 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     reads.model(CHALLENGER, challenger.version)
     reads.model(CHAMPION, registry.version_of(CHAMPION))
     sequences = open_sequences(config, reads, ds)
-    if other := differs(challenger.folder, sequences.spec):
+    if other := differs(challenger.packed, sequences.spec):
         raise DataError(
             f"{TABLE} ds={ds}: challenger {challenger.version} was trained with other {other} than pipeline.toml has "
             f"now; train for {ds} first: python -m pipelines.train --config {config.path} --date {ds}"
         )
     versions: dict[str, ModelVersion] = {CHALLENGER: challenger}
     if champion is not None and champion.version != challenger.version:
-        if other := differs(champion.folder, sequences.spec):
+        if other := differs(champion.packed, sequences.spec):
             run.say(f"warning: champion {champion.version} was trained with other {other}; it is not compared")
         else:
             versions[CHAMPION] = champion
-    models = {name: version.folder for name, version in versions.items()}
+    models = {name: version.packed for name, version in versions.items()}
     cutoffs = held_out_cutoffs(config, ds)
     for name, version in versions.items():
-        refuse_seen_cutoffs(f"{name} {version.version}", load_forecaster(version.folder), cutoffs, ds)
-    calibrations = load_forecaster(challenger.folder).calibrations
+        refuse_seen_cutoffs(f"{name} {version.version}", load_forecaster(version.packed), cutoffs, ds)
+    calibrations = load_forecaster(challenger.packed).calibrations
     contenders = Contenders(models, calibrations, usable_rivals(run, registry, challenger))
     judged = evaluate(spark, sequences, cutoffs, contenders)
     if judged.errors.is_empty():
@@ -89,7 +90,7 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         {"forecaster": list(versions), "model_version": [version.version for version in versions.values()]}
     )
     active = active_task(sequences.spec)
-    found = with_methods(figures(judged.errors), {name: load_forecaster(folder) for name, folder in models.items()})
+    found = with_methods(figures(judged.errors), {name: load_forecaster(model) for name, model in models.items()})
     everywhere = pl.col("cutoff").is_null() & (pl.col("scenario_id") == ALL_SCENARIOS)
     of_model = pl.col("forecaster").replace_strict(judged.broken, default=None, return_dtype=pl.String)
     found = found.with_columns(broken=pl.when(everywhere).then(of_model))
@@ -118,7 +119,7 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     if CHALLENGER in judged.broken:
         run.say(f"warning: challenger {challenger.version} will not be promoted: {judged.broken[CHALLENGER]}")
         return  # nothing of it can be drawn
-    pairs = sample_pairs(spark, sequences, cutoffs[0], challenger.folder)
+    pairs = sample_pairs(spark, sequences, cutoffs[0], challenger.packed)
     folder = config.home / "runs" / run.run_id
     together = value.filter(scenario_id=ALL_SCENARIOS)
     by_size = plots.decile_plot(together.filter(figure="size_nmae"), CHALLENGER, folder)
@@ -178,15 +179,13 @@ def with_methods(found: pl.DataFrame, models: Mapping[str, Forecaster]) -> pl.Da
     return found.join(pl.concat([each, together]), on=key, how="left")
 
 
-def usable_rivals(run: Run, registry: Registry, challenger: ModelVersion) -> Path | None:
+def usable_rivals(run: Run, registry: Registry, challenger: ModelVersion) -> Packed | None:
     """The rivals of the challenger's run, or None with a warning: they never serve, so their loss stops nothing."""
-    from m2m_model.rivals.artifact import load_rivals
-
     try:
-        folder = registry.rivals(challenger.run_id)
-        if folder:
-            load_rivals(folder)
-        return folder
+        rivals = registry.rivals(challenger.run_id)
+        if rivals:
+            load_rivals(rivals)
+        return rivals
     except ValueError as error:
         run.say(
             f"warning: the rivals of version {challenger.version} cannot be opened and are not judged: {error}. "

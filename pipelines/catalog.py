@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ def properties(table: dict[str, Text], home: Path) -> dict[str, Any]:
     own = {} if "py-catalog-impl" in given else {"type": _type_of(given)}
     if own.get("type") == "sql":
         own |= {"uri": f"{sqlite_uri(home / 'catalog.db')}?timeout=30", "warehouse": str(home / "warehouse")}
+    if "s3.endpoint" in given:  # else PyIceberg asks the public service where the bucket is
+        own |= {"s3.region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
     nested: dict[str, Any] = {}
     for key, value in (own | given).items():
         path = key.split(".") if key.split(".")[0] in _TABLES else [key]

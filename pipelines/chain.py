@@ -139,6 +139,7 @@ CHAIN = (
     Stage("show", "rows of any table, of one day, one run or one snapshot"),
     Stage("status", "which days of which table are missing, stale or damaged, and the commands that mend them"),
     Stage("restatements", "how much a day's rows still change after it, and from what age they are final"),
+    Stage("move_catalog", "the tables into another catalog, their files where they are"),
     Stage("maintain", "house-keeping: snapshots, files and folders that nobody needs", settings="[maintenance]"),
 )
 STAGES = {stage.name: stage for stage in CHAIN}

@@ -21,7 +21,7 @@ from m2m_model.config import ACTIVE, Days, Matching, ModelConfig, Name, Task, Tr
 from m2m_model.data.spec import SequenceSpec
 from pipelines import catalog, source_config
 from pipelines.errors import ConfigError
-from pipelines.paths import sqlite_uri
+from pipelines.paths import check_location, sqlite_uri
 from pipelines.toml_tables import Entries, Keys, Text, build
 
 Kind = Literal["count", "money", "ratio"]
@@ -210,12 +210,29 @@ class Spark:
 
 
 @settings
-class Mlflow:
-    """Where runs and models are kept: SQLite under M2M_HOME unless said otherwise."""
+class Storage:
+    """``scratch`` is the folder, by its URI, of what a run keeps for a while: training's shards and checkpoints, and
+    what its ranks tell each other. Workers on other machines must reach it; unless said otherwise it is the home. The
+    credentials of [warehouse] open it."""
 
-    tracking_uri: Text | None = None
+    scratch: Annotated[Text | None, _PATH] = None
 
     def __post_init__(self) -> None:
+        if self.scratch and not self.scratch.refers:
+            check_location("scratch", str(self.scratch))
+
+
+@settings
+class Mlflow:
+    """Where runs and models are kept: SQLite and files under M2M_HOME unless said otherwise. ``artifacts`` is the
+    folder of the models' files, by its URI; a tracking server has its own."""
+
+    tracking_uri: Text | None = None
+    artifacts: Annotated[Text | None, _PATH] = None
+
+    def __post_init__(self) -> None:
+        if self.artifacts and not self.artifacts.refers:
+            check_location("artifacts", str(self.artifacts))
         if self.tracking_uri is None or self.tracking_uri.refers:
             return
         uri = str(self.tracking_uri)
@@ -248,6 +265,7 @@ class Config:
     maintenance: Maintenance = Maintenance()
     spark: Spark = Spark()
     warehouse: Annotated[dict[str, Text], catalog.CatalogTable()] = field(default_factory=dict)
+    storage: Storage = Storage()
     mlflow: Mlflow = Mlflow()
 
     def __post_init__(self) -> None:
@@ -303,6 +321,12 @@ class Config:
         """What the catalog's namespaces begin with, so that data sets can share a catalog or a warehouse."""
         declared = self.warehouse.get(catalog.PREFIX)
         return f"{self.dataset.name}_" if declared is None else declared.resolve()
+
+    @property
+    def scratch(self) -> str:
+        """URI of the data set's folder for what a run keeps for a while."""
+        declared = self.storage.scratch
+        return f"{declared.resolve().rstrip('/')}/{self.dataset.name}" if declared else str(self.home)
 
     @property
     def mlflow_uri(self) -> str:

@@ -74,8 +74,10 @@ CAUSES = (
     ),
     Cause(
         "ForbiddenError|UnauthorizedError|NotAuthorized|AuthorizationExpired|401 Unauthorized|403 Forbidden"
-        "|INVALID_PASSWORD|password authentication failed|InvalidAccessKeyId|SignatureDoesNotMatch",
-        "a service refuses who asks. Look at the credentials in [warehouse] and [mlflow]; they may have expired",
+        "|INVALID_PASSWORD|password authentication failed|InvalidAccessKeyId|SignatureDoesNotMatch|ACCESS_DENIED"
+        "|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET|NoSuchBucket",
+        "a service refuses who asks. Look at buckets and credentials in [warehouse], [storage] and [mlflow]; "
+        "credentials may have expired",
         "A service refuses",
     ),
     Cause(

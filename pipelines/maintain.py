@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,13 +25,12 @@ from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
 from pipelines.cli import config_of, exit_status, stage_parser
-from pipelines.config import Config
 from pipelines.errors import ConfigError
 from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
-from pipelines.paths import filesystem
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import INPUT, properties_of
 from pipelines.warehouse.repair import foreign_metadata, restore
+from pipelines.warehouse.store import Folder, Store
 from pipelines.warehouse.tables import DECLARATIONS
 
 
@@ -102,7 +101,7 @@ def kept_snapshots(
 
 def orphans(table: IcebergTable, kept: set[int], oldest: float) -> list[FileInfo]:
     """Files in the table's folder, older than ``oldest``, that no kept snapshot refers to."""
-    store, root = filesystem(table.location())
+    store, root = Store.of(table.io.properties), table.location()
     referenced = {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
     for snapshot in table.snapshots():
         if snapshot.snapshot_id in kept:
@@ -111,11 +110,10 @@ def orphans(table: IcebergTable, kept: set[int], oldest: float) -> list[FileInfo
                 referenced.add(manifest.manifest_path)
                 entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
                 referenced.update(entry.data_file.file_path for entry in entries)
-    inner = {filesystem(path)[1] for path in referenced}
-    found = store.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
+    inner = {store.filesystem(path)[1] for path in referenced}
     return [
         info
-        for info in found
+        for info in store.found(root, recursive=True)
         if info.type == FileType.File and info.path not in inner and info.mtime.timestamp() < oldest
     ]
 
@@ -127,19 +125,22 @@ def apply(warehouse: Warehouse, plans: list[Plan], now: float) -> None:
         if found.expired:
             warehouse.table(found.table).maintenance.expire_snapshots().by_ids(found.expired).commit()
         table = warehouse.table(found.table)
-        store, root = filesystem(table.location())
+        files, root = Store.of(table.io.properties).filesystem(table.location())
         for info in orphans(table, {s.snapshot_id for s in table.snapshots()}, oldest):
-            store.delete_file(info.path)
-        _remove_empty_folders(store, root, oldest)
+            files.delete_file(info.path)
+        _remove_empty_folders(files, root, oldest)
 
 
-def dead_runs(config: Config, now: float) -> list[Path]:
+def dead_runs(warehouse: Warehouse, now: float) -> list[Path | Folder]:
     """Folders of runs (training shards, checkpoints, plots) and logs that nothing has written to for as long as a
-    snapshot is kept."""
+    snapshot is kept: below the home, and in a scratch that is not there."""
+    config, scratch = warehouse.config, warehouse.scratch
     oldest = now - timedelta(days=config.maintenance.keep_snapshots_days).total_seconds()
     left = [path for parent in ("runs", "training", "logs") for path in (config.home / parent).glob("*")]
     newest = {path: max((file.stat().st_mtime for file in (path, *path.rglob("*"))), default=now) for path in left}
-    return sorted(path for path in left if newest[path] < oldest)
+    elsewhere = [folder for parent in ("runs", "training") for folder in (scratch / parent).folders()]
+    remote = [] if scratch.local == config.home else [folder for folder in elsewhere if 0 < folder.newest() < oldest]
+    return [*sorted(path for path in left if newest[path] < oldest), *remote]
 
 
 def pinned_by_models(registry: Registry) -> dict[str, set[int]]:
@@ -152,7 +153,7 @@ def pinned_by_models(registry: Registry) -> dict[str, set[int]]:
     return pinned
 
 
-def report(plans: list[Plan], runs: list[Path]) -> list[str]:
+def report(plans: list[Plan], runs: Sequence[Path | Folder]) -> list[str]:
     """The lines to print."""
     lines = []
     for found in plans:
@@ -162,8 +163,12 @@ def report(plans: list[Plan], runs: list[Path]) -> list[str]:
             f"refers to: {len(found.orphans)}, {size / 2**20:.1f} MiB"
         )
         lines += [f"    e.g. {info.path}" for info in found.orphans[:1]]
-    lines.append(f"  folders and logs of runs long over: {len(runs)}" + (f", e.g. {runs[0]}" if runs else ""))
+    lines.append(f"  folders and logs of runs long over: {len(runs)}" + (f", e.g. {_shown(runs[0])}" if runs else ""))
     return lines
+
+
+def _shown(place: Path | Folder) -> str:
+    return place.uri if isinstance(place, Folder) else str(place)
 
 
 def _inputs(snapshot: Snapshot) -> list[tuple[str, int]]:
@@ -200,7 +205,7 @@ def main(argv: list[str] | None = None) -> None:
         print("\n".join(restore(Warehouse(config), name) for name in names))
         return
     warehouse, now = Warehouse.existing(config), time.time()
-    plans, runs = plan(warehouse, pinned_by_models(Registry(config)), now), dead_runs(config, now)
+    plans, runs = plan(warehouse, pinned_by_models(Registry(config)), now), dead_runs(warehouse, now)
     settings = config.maintenance
     print(
         f"{config.dataset.name}: snapshots of {settings.keep_snapshots_days} days and files of "
@@ -210,7 +215,12 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.apply:
         apply(warehouse, plans, now)
         for path in runs:
-            path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+            if isinstance(path, Folder):
+                path.remove()
+            elif path.is_file():
+                path.unlink()
+            else:
+                shutil.rmtree(path, ignore_errors=True)
         print("done")
     else:
         print("nothing was removed; --apply does it")

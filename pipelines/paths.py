@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote
 
-from pyarrow.fs import FileSystem, LocalFileSystem
-
+# What PyIceberg opens with pyarrow.
+SCHEMES = tuple("file s3 s3a s3n gs gcs abfs abfss wasb wasbs hdfs viewfs oss".split())
 _SQLITE = "sqlite:///"
 
 
@@ -29,8 +29,12 @@ def local_path(location: str) -> str | None:
     return rest.removeprefix("//") if scheme == "file" else None
 
 
-def filesystem(location: str) -> tuple[FileSystem, str]:
-    """The file system of a location of the warehouse, and the path in it."""
-    path = local_path(location)
-    found: tuple[FileSystem, str] = (LocalFileSystem(), path) if path else FileSystem.from_uri(location)
-    return found
+def check_location(key: str, location: str) -> None:
+    """Refuse what is neither an absolute path nor the URI of a storage that there are files on.
+
+    Raises:
+        ValueError: naming ``key``.
+    """
+    scheme, colon, _ = location.partition("://")
+    if not (scheme in SCHEMES if colon else location.startswith("/")):
+        raise ValueError(f"{key}: expected an absolute path, or an address that begins with {', '.join(SCHEMES)}://")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import polars as pl
@@ -38,6 +38,7 @@ from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import DataFile, write_file
 from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import SequenceFiles, open_sequences
+from pipelines.warehouse.store import Packed
 
 RISK_TABLE = "marts.churn_risk"
 _COMPLETE = Rule(
@@ -47,10 +48,11 @@ _COMPLETE = Rule(
 
 @dataclass(frozen=True)
 class Scoring:
-    """One scoring, as every bucket needs it: a champion, or a baseline's name with the calibrations of all."""
+    """One scoring, as every bucket needs it: a champion's version and model, or a baseline's name with the calibrations
+    of all."""
 
     sequences: SequenceFiles
-    champion: ModelVersion | None
+    champion: tuple[str, Packed] | None
     baseline: tuple[str, dict[str, ResidualQuantiles]] | None
     run_id: str
     target: Target
@@ -65,19 +67,20 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
     target = Target.of(run, warehouse, TABLE, rules[:-1])
     champion, noticed = usable_champion(run, registry, sequences), []
     if champion:
-        job = Scoring(sequences, champion, None, run.run_id, target)
+        job = Scoring(sequences, (champion.version, champion.packed), None, run.run_id, target)
         report = forecast(spark, job)
         if faults := broken(report, rules):
             noticed = [_fault(run, champion, *fault) for fault in faults]
             champion = None
     if champion is None:
-        job = Scoring(sequences, None, fallback(run, spark, sequences), run.run_id, target)
+        job = Scoring(sequences, None, fallback(run, spark, sequences, warehouse.scratch), run.run_id, target)
         report = forecast(spark, job)
     reads.model(CHAMPION, champion.version if champion else None)
     forecasts = Draft.counted(TABLE, [ds], report, [rule.check for rule in rules], volume="critical")
     active = active_task(sequences.spec)
     # Without such a task the day is replaced all the same: an earlier run may have had one.
-    risk = churn_risk(run, spark, warehouse, forecasts.files, active) if active and forecasts.files else []
+    written = [replace(file, store=target.folder.store) for file in forecasts.files]
+    risk = churn_risk(run, spark, warehouse, written, active) if active and written else []
     try:
         publish(run, warehouse, reads, [forecasts, Draft.uncounted(RISK_TABLE, [ds], risk)], noticed)
     except DataError as error:
@@ -138,7 +141,7 @@ def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> M
     if champion is None:
         run.say(f"no champion in {registry.name}: the best baseline serves")
         return None
-    if other := differs(champion.folder, sequences.spec):
+    if other := differs(champion.packed, sequences.spec):
         run.say(f"warning: champion {champion.version} was trained with other {other}; the best baseline serves")
         return None
     return champion
@@ -150,7 +153,7 @@ def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
     spec, ds = sequences.spec, sequences.as_of
     panel = sequences.panel(bucket, spec.lookback_days)
     if champion:
-        forecasts = load_forecaster(champion.folder).predict(panel, ds, all_series=True)
+        forecasts = load_forecaster(champion[1]).predict(panel, ds, all_series=True)
     else:
         assert job.baseline is not None
         name, calibrations = job.baseline
@@ -160,7 +163,7 @@ def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
     rows = rows.with_columns(
         ds=pl.lit(ds),
         bucket=pl.lit(bucket, pl.Int32),
-        model_version=pl.lit(champion.version if champion else None, pl.String),
+        model_version=pl.lit(champion[0] if champion else None, pl.String),
         sequence_snapshot_id=pl.lit(sequences.snapshot_id),
         run_id=pl.lit(job.run_id),
     ).sort(*job.target.key)

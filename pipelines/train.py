@@ -12,18 +12,17 @@ failing.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 from m2m_model.data.features import fit_inputs
 from m2m_model.training.calendar import train_end
-from m2m_model.training.loop import train_rank
 from m2m_model.training.progress import TrainResult
 from pipelines.cli import Run, exit_status, run_of, snapshot, stage_parser
 from pipelines.life import plots
@@ -32,10 +31,11 @@ from pipelines.locks import locked
 from pipelines.spark.code import runs_here
 from pipelines.spark.ranks import Trained, refuse_missing_gpus, run_on_ranks, wait_for_ranks
 from pipelines.spark.session import master_of, spark_session
-from pipelines.spark.shards import write_shards
+from pipelines.spark.shards import CHECKPOINTS, MODEL, SHARDS, shards_in, train_on_shards, write_shards
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import TABLE, SequenceFiles, held_out_cutoffs, open_sequences
+from pipelines.warehouse.store import Folder
 
 
 def train(
@@ -45,48 +45,50 @@ def train(
     config, ds = run.config, run.ds
     reads = Reads(run.stage, warehouse)
     sequences = open_sequences(config, reads, ds, snapshot_id)
-    folder = config.home / "training" / f"{ds}-{config.hash}-{sequences.snapshot_id}"
-    busy = f"train {ds}: another training of these sequences is running in {folder}"
+    folder = warehouse.scratch / "training" / f"{ds}-{config.hash}-{sequences.snapshot_id}"
+    Registry(config).experiment_id()  # a training whose model nobody would keep does not begin
+    busy = f"train {ds}: another training of these sequences is running in {folder.uri}"
     with locked(config.home / "locks" / f"{folder.name}.lock", busy):
         return _train(run, spark, reads, sequences, folder, from_scratch)
 
 
 def _train(
-    run: Run, spark: SparkSession, reads: Reads, sequences: SequenceFiles, folder: Path, from_scratch: bool
+    run: Run, spark: SparkSession, reads: Reads, sequences: SequenceFiles, folder: Folder, from_scratch: bool
 ) -> ModelVersion:
     config = run.config
     wait_for_ranks(spark, config.distributor, run.say)  # before anything is made for them
     held_out_from = held_out_cutoffs(config, run.ds)[-1]
     horizon, most = config.dataset.horizon_days, config.training.validation_cutoffs
     last_label = train_end(sequences.first, held_out_from, horizon, most)
-    if from_scratch and folder.exists():
-        shutil.rmtree(folder)
-    resume = any((folder / "checkpoints").glob("*"))
+    if from_scratch:
+        folder.remove()
+    resume = bool((folder / CHECKPOINTS).names())
     run.say(
         f"{sequences.series:,} series; labels to {last_label}, validation to {held_out_from}, held out after it"
         + ("; going on from a checkpoint" if resume else "")
     )
     started = time.monotonic()
-    shards, statistics = write_shards(spark, sequences, folder / "shards", last_label)
-    inputs = fit_inputs(statistics, config.model.bins)
+    shards = folder / SHARDS
+    inputs = fit_inputs(write_shards(spark, sequences, shards, last_label), config.model.bins)
     arguments = {
-        "shards": shards,
         "inputs": inputs,
         "model_config": config.model,
         "train_config": config.training,
         "held_out_from": held_out_from,
-        "run_dir": folder,
+        "folder": folder,
     }
-    trained = run_on_ranks(spark, config.distributor, train_rank, arguments, resume, run.say)
+    trained = run_on_ranks(spark, config.distributor, train_on_shards, arguments, resume, run.say)
     result: TrainResult = trained.result
-    rivals = None
-    if config.training.boosted:
-        from m2m_model.rivals.artifact import train_rivals
+    with TemporaryDirectory(prefix="m2m-") as own, (folder / MODEL).at_hand() as model:
+        rivals = None
+        if config.training.boosted:
+            from m2m_model.rivals.artifact import train_rivals
 
-        run.say("fitting LightGBM, the baseline to beat")
-        rivals = train_rivals(shards, inputs, held_out_from, folder / "rivals")
-    version = _log(run, reads, sequences, trained, folder, rivals)
-    shutil.rmtree(folder)  # what is left behind is a run to resume
+            run.say("fitting LightGBM, the baseline to beat")
+            with shards.at_hand() as place:
+                rivals = train_rivals(shards_in(place), inputs, held_out_from, Path(own) / "rivals")
+        version = _log(run, reads, sequences, trained, model, Path(own), rivals)
+    folder.remove()  # what is left behind is a run to resume
     run.say(
         f"version {version.version} of {Registry(config).name} in {time.monotonic() - started:.0f} s: "
         f"{result.windows:,} windows, {result.rows_per_second:,.0f} rows/s, best epoch {result.best_epoch}"
@@ -95,9 +97,15 @@ def _train(
 
 
 def _log(
-    run: Run, reads: Reads, sequences: SequenceFiles, trained: Trained, folder: Path, rivals: Path | None
+    run: Run,
+    reads: Reads,
+    sequences: SequenceFiles,
+    trained: Trained,
+    model: Path,
+    own: Path,
+    rivals: Path | None,
 ) -> ModelVersion:
-    """Everything about the run to MLflow."""
+    """Everything about the run to MLflow; ``own`` is a folder for what is drawn."""
     config, result = run.config, trained.result
     params: dict[str, Any] = {
         "as_of": run.ds,
@@ -124,11 +132,11 @@ def _log(
         speed |= {("idle_share", f"rank {rank}"): share for rank, share in trained.idle.items()}
         registry.log_metrics(run_id, speed, timestamp_ms=now_ms)
         registry.client.log_artifact(run_id, str(config.path), "config")
-        for figure in plots.training_plots(result.epochs, folder / "plots"):
+        for figure in plots.training_plots(result.epochs, own / "plots"):
             registry.client.log_artifact(run_id, str(figure), "plots")
         if rivals:
             registry.log_rivals(run_id, rivals)
-        return registry.register(run_id, result.model_folder)
+        return registry.register(run_id, model)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 import io
 import pickle
-from pathlib import Path
+import re
 from typing import Any
 
 import torch
 
-from m2m_model.files import replace_file
+from m2m_model.files import Files
 
 KEPT = 2
 
 
-def write(folder: Path, step: int, state: dict[str, Any]) -> Path:
+def write(files: Files, step: int, state: dict[str, Any]) -> None:
     """Write ``state`` as the checkpoint of ``step`` and drop the older ones."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{step:08d}.pt"
-    stored = io.BytesIO()  # torch's own writer does not say that a disk is full
-    torch.save(state, stored)
-    replace_file(path, lambda partial: partial.write_bytes(stored.getbuffer()))
-    for old in _paths(folder)[:-KEPT]:
-        old.unlink()
-    return path
+    content = io.BytesIO()
+    torch.save(state, content)
+    files.write(f"step-{step:08d}.pt", content.getbuffer())
+    for old in _names(files)[:-KEPT]:
+        files.delete(old)
 
 
-def newest(folder: Path) -> dict[str, Any] | None:
+def newest(files: Files) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None. Only tensors and plain values are unpickled."""
-    for path in reversed(_paths(folder)):
+    for name in reversed(_names(files)):
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            content = io.BytesIO(files.read(name))
+            state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            print(f"{path} cannot be read ({error}); trying the one before", flush=True)
+            print(f"{name} cannot be read ({error}); trying the one before", flush=True)
             continue
         return state
     return None
 
 
-def clear(folder: Path) -> None:
+def clear(files: Files) -> None:
     """Remove all checkpoints of an earlier run."""
-    for path in _paths(folder):
-        path.unlink()
+    for name in _names(files):
+        files.delete(name)
 
 
-def _paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.pt"))
+def _names(files: Files) -> list[str]:
+    return sorted(name for name in files.names() if re.fullmatch(r"step-\d+\.pt", name))

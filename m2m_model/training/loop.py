@@ -25,6 +25,7 @@ from m2m_model.arrays import Floats
 from m2m_model.config import ModelConfig, TrainConfig, to_dict
 from m2m_model.data.features import Inputs
 from m2m_model.data.served_by import COLD_START, NETWORK
+from m2m_model.files import Files, LocalFiles
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forward import choose_device, network_outputs, to_distribution
@@ -64,13 +65,15 @@ def train_rank(
     resume: bool = False,
     say: Say = printed,
     at: At = unheard,
+    checkpoints: Files | None = None,
 ) -> TrainResult:
     """Train on the panels in ``shards`` (all of them, on every rank) and write ``run_dir``/model.
 
     Works alone or inside an initialised torch.distributed process group, which it leaves after the last step: what is
     fitted then is rank 0's work alone, and may take longer than a collective waits. With ``resume`` it goes on from the
-    newest checkpoint in ``run_dir`` and ends at the same weights as a run that was never stopped. ``say`` takes rank
-    0's lines of progress, ``at`` every rank's step and the seconds that it has waited for the others.
+    newest of ``checkpoints`` (by default in ``run_dir``) and ends at the same weights as a run that was never stopped.
+    ``say`` takes rank 0's lines of progress, ``at`` every rank's step and the seconds that it has waited for the
+    others.
 
     Raises:
         ValueError: there is no window to train on, or none to validate on (the message says which dates were looked
@@ -97,7 +100,8 @@ def train_rank(
     }
     progress = Progress(ranks.rank == 0, say, at)
     trainer = Trainer(data, pool, validation, train_config, model, ranks, device, progress)
-    seconds, resumed_from = trainer.run(run_dir, json.dumps(settings, sort_keys=True), resume)
+    kept = checkpoints or LocalFiles(run_dir / "checkpoints")
+    seconds, resumed_from = trainer.run(kept, json.dumps(settings, sort_keys=True), resume)
 
     state, plan = trainer.state, trainer.plan
     model.load_state_dict(state.best_weights)
@@ -176,26 +180,24 @@ class Trainer:
         self.schedule = LambdaLR(self.optimizer, lambda step: rate_at(step / self.plan.steps))
         self.state = RunState(best_weights=weights_of(self.model))
 
-    def run(self, run_dir: Path, fingerprint: str, resume: bool) -> tuple[float, int]:
+    def run(self, checkpoints: Files, fingerprint: str, resume: bool) -> tuple[float, int]:
         """All steps that are left; how many seconds they took, and the step that they began at.
 
         Raises:
             ValueError: the checkpoint to resume from is of another ``fingerprint``.
         """
-        folder, state, plan, patience = run_dir / "checkpoints", self.state, self.plan, self.config.patience
-        mine = checkpoint.newest(folder) if resume and self.ranks.rank == 0 else None
+        state, plan, patience = self.state, self.plan, self.config.patience
+        mine = checkpoint.newest(checkpoints) if resume and self.ranks.rank == 0 else None
         if stored := self.ranks.share(mine):
             if stored["fingerprint"] != fingerprint:
-                raise ValueError(
-                    f"{run_dir}: the checkpoint is of a run with other settings, data or code; train --from-scratch"
-                )
+                raise ValueError("the checkpoint is of a run with other settings, data or code; train --from-scratch")
             self.model.load_state_dict(stored["model"])
             self.optimizer.load_state_dict(stored["optimizer"])
             self.schedule.load_state_dict(stored["schedule"])
             state = self.state = RunState.from_dict(stored["state"])
             self.progress.say(f"resuming at step {state.step}/{plan.steps}")
         elif self.ranks.rank == 0:
-            checkpoint.clear(folder)
+            checkpoint.clear(checkpoints)
         resumed_from, started = state.step, time.monotonic()
         while state.step < plan.steps and not state.stopped:
             self.step()
@@ -213,7 +215,7 @@ class Trainer:
                     "schedule": self.schedule.state_dict(),
                     "state": asdict(state),
                 }
-                checkpoint.write(folder, state.step, parts)
+                checkpoint.write(checkpoints, state.step, parts)
         return time.monotonic() - started, resumed_from
 
     def step(self) -> None:

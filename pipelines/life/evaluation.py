@@ -3,12 +3,10 @@ come back."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
-from functools import cache
-from pathlib import Path
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,8 +44,9 @@ from pipelines.life.registry import CHALLENGER
 from pipelines.quality.forecasts import KEY, broken, forecast_rules, in_words
 from pipelines.quality.rules import Rule, count_rows
 from pipelines.spark import buckets
-from pipelines.spark.shards import write_shards
+from pipelines.spark.shards import shards_in, write_shards
 from pipelines.warehouse.sequences import SequenceFiles, held_out_cutoffs
+from pipelines.warehouse.store import Folder, Packed
 
 if TYPE_CHECKING:
     from m2m_model.rivals.artifact import Rival
@@ -74,33 +73,39 @@ PAIRS_PER_BUCKET = 400  # sampled for the plot: bounded, whatever the number of 
 
 @dataclass(frozen=True)
 class Contenders:
-    """What is compared: model folders by name, the baselines with their interval calibrations, and, where there is one,
-    the folder of the rivals."""
+    """What is compared: models by name, the baselines with their interval calibrations, and, where there are some, the
+    rivals."""
 
-    models: Mapping[str, Path]
+    models: Mapping[str, Packed]
     baselines: Mapping[str, ResidualQuantiles]
-    rivals: Path | None = None
+    rivals: Packed | None = None
 
 
-@cache
-def load_forecaster(folder: Path) -> Forecaster:
-    """The model of a folder, loaded once per Python worker."""
-    return Forecaster.load(folder)
+@lru_cache(maxsize=4)
+def load_forecaster(model: Packed) -> Forecaster:
+    """A model, loaded once per Python worker."""
+    with model.unpacked() as folder:
+        return Forecaster.load(folder)
 
 
-def differs(folder: Path, spec: SequenceSpec) -> str:
+def differs(model: Packed, spec: SequenceSpec) -> str:
     """What a model was trained with that pipeline.toml declares otherwise now, in words; empty if nothing."""
-    trained = load_forecaster(folder).spec
+    trained = load_forecaster(model).spec
     names = [field.name for field in fields(spec) if field.compare]
     return ", ".join(name for name in names if getattr(trained, name) != getattr(spec, name))
 
 
-@cache
-def _rivals(folder: Path) -> Mapping[str, Rival]:
-    """The rivals of a training run, loaded once per Python worker of a backtest; no other stage imports them."""
-    from m2m_model.rivals.artifact import load_rivals
+@lru_cache(maxsize=4)
+def load_rivals(rivals: Packed) -> Mapping[str, Rival]:
+    """The rivals of a training run, loaded once per Python worker of a backtest; no other stage imports them.
 
-    return load_rivals(folder)
+    Raises:
+        ValueError: a file is missing or damaged.
+    """
+    from m2m_model.rivals import artifact
+
+    with rivals.unpacked() as folder:
+        return artifact.load_rivals(folder)
 
 
 @dataclass(frozen=True)
@@ -200,13 +205,13 @@ def active_task(spec: SequenceSpec) -> str | None:
     return next((task.name for task in spec.tasks if task.metric == ACTIVE), None)
 
 
-def sample_pairs(spark: SparkSession, sequences: SequenceFiles, cutoff: date, folder: Path) -> pl.DataFrame:
+def sample_pairs(spark: SparkSession, sequences: SequenceFiles, cutoff: date, model: Packed) -> pl.DataFrame:
     """A bounded sample of (task, actual, forecast) of one model at one cutoff, for a plot."""
     schema = pl.Schema({"task": pl.String(), "actual": pl.Float64(), "forecast": pl.Float64()})
 
     def take(bucket: int) -> pl.DataFrame:
         panel = sequences.panel(bucket)
-        forecasts = load_forecaster(folder).predict(panel, cutoff)
+        forecasts = load_forecaster(model).predict(panel, cutoff)
         step = max(1, len(forecasts.series_N) // PAIRS_PER_BUCKET)
         actual_NM = targets_Nm(panel, panel.index_of(cutoff))[forecasts.series_N]
         parts = [
@@ -282,18 +287,22 @@ def mean_nmae(sums: pl.DataFrame) -> dict[str, float]:
     return dict(zip(ranked["forecaster"].to_pylist(), ranked["nmae"].to_pylist(), strict=True))
 
 
-def fallback(run: Run, spark: SparkSession, sequences: SequenceFiles) -> tuple[str, dict[str, ResidualQuantiles]]:
+def fallback(
+    run: Run, spark: SparkSession, sequences: SequenceFiles, scratch: Folder
+) -> tuple[str, dict[str, ResidualQuantiles]]:
     """What serves when there is no champion: the best baseline at the held-out cutoffs, and every baseline's interval
     calibration, learned on cutoffs before the held-out ones."""
     config = run.config
     cutoffs = held_out_cutoffs(config, run.ds)
-    folder = config.home / "runs" / run.run_id
+    folder = scratch / "runs" / run.run_id
     try:
-        shards, statistics = write_shards(spark, sequences, folder, cutoffs[-1])
-        inputs = fit_inputs(statistics, config.model.bins)
-        calibrations = calibrate_baselines(shards, inputs, cutoffs[-1], config.training.validation_cutoffs)
+        inputs = fit_inputs(write_shards(spark, sequences, folder, cutoffs[-1]), config.model.bins)
+        with folder.at_hand() as place:
+            calibrations = calibrate_baselines(
+                shards_in(place), inputs, cutoffs[-1], config.training.validation_cutoffs
+            )
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
     judged = evaluate(spark, sequences, cutoffs, Contenders({}, calibrations))
     return best_baseline(mean_nmae(judged.errors)), calibrations
 
@@ -306,13 +315,13 @@ def _frame(table: pa.Table) -> pl.DataFrame:
 
 def _forecasts(contenders: Contenders, panel: Panel, cutoff: date, all_series: bool) -> list[tuple[str, Forecasts]]:
     models = [
-        (name, load_forecaster(folder).predict(panel, cutoff, all_series=all_series))
-        for name, folder in contenders.models.items()
+        (name, load_forecaster(model).predict(panel, cutoff, all_series=all_series))
+        for name, model in contenders.models.items()
     ]
     baselines = [(name, forecast_baseline(name, panel, cutoff, contenders.baselines)) for name in BASELINES]
     if not contenders.rivals:
         return models + baselines
     from m2m_model.rivals.artifact import rival_forecasts
 
-    rivals = _rivals(contenders.rivals).items()
+    rivals = load_rivals(contenders.rivals).items()
     return models + baselines + [(n, rival_forecasts(n, r, panel, cutoff, contenders.baselines)) for n, r in rivals]

@@ -15,9 +15,11 @@ import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import distributions
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -36,9 +38,10 @@ import m2m_model
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import FIGURES
 from pipelines.config import ALL_SCENARIOS, Config, m2m_home
-from pipelines.errors import DataError, plain
+from pipelines.errors import ConfigError, DataError, plain
 from pipelines.locks import locked
-from pipelines.paths import sqlite_path
+from pipelines.paths import local_path, sqlite_path
+from pipelines.warehouse.store import Packed
 from pipelines.warehouse.tables import sequence_columns
 
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -55,11 +58,18 @@ class LostModelError(DataError):
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered version and the folder that ``Forecaster.load`` opens."""
+    """A registered version and the folder that ``Forecaster.load`` opens: that of the artifact store, or a download,
+    which goes when nobody holds the version any more."""
 
     version: str
     run_id: str
     folder: Path
+    download: TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def packed(self) -> Packed:
+        """What workers get of it."""
+        return Packed.of(self.folder)
 
 
 class Registry:
@@ -79,13 +89,37 @@ class Registry:
         """The data set's experiment, made on first use."""
         found = self.client.get_experiment_by_name(self.name)
         if found:
+            self._refuse_lost_artifacts(found.artifact_location)
             return str(found.experiment_id)
-        local = sqlite_path(self._config.mlflow_uri)
-        location = (m2m_home() / "mlartifacts" / self.name).as_uri() if local else None
+        location = self._artifacts()
         try:
             return str(self.client.create_experiment(self.name, artifact_location=location))
         except MlflowException:  # another process was first
             return str(self.client.get_experiment_by_name(self.name).experiment_id)
+
+    def _artifacts(self) -> str | None:
+        """Where a new experiment keeps its files: what is declared, else below the home; a server knows by itself."""
+        if declared := self._config.mlflow.artifacts:
+            folder = declared.resolve().rstrip("/")
+            return (Path(folder).as_uri() if folder.startswith("/") else folder) + f"/{self.name}"
+        served = self._config.mlflow_uri.startswith(("http", "databricks"))
+        return None if served else (m2m_home() / "mlartifacts" / self.name).as_uri()
+
+    def _refuse_lost_artifacts(self, location: str) -> None:
+        """An experiment's place for files is chosen when it is made, and never changes.
+
+        Raises:
+            ConfigError: it is not the one that is declared, or it is where some process was once started.
+        """
+        wanted = self._artifacts()
+        by_chance = PurePosixPath(location).parent.name == "mlruns" and wanted is not None
+        if location != wanted and (by_chance or self._config.mlflow.artifacts):
+            why = "a folder that MLflow made where a command was once started" if by_chance else "not the declared one"
+            raise ConfigError(
+                f"MLflow's experiment {self.name} keeps its models in {location}: {why}. A place cannot be changed: "
+                f"rename the experiment, which keeps its runs and models (mlflow experiments rename), and train again: "
+                f"a new one is made at {wanted}"
+            )
 
     @contextmanager
     def new_run(self, run_name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str]:
@@ -141,8 +175,8 @@ class Registry:
         """What the run's model is judged beside; no model version holds it."""
         self.client.log_artifacts(run_id, str(folder), _RIVALS)
 
-    def rivals(self, run_id: str) -> Path | None:
-        """The folder that ``m2m_model.rivals`` opens; None if the run has none.
+    def rivals(self, run_id: str) -> Packed | None:
+        """The files that ``m2m_model.rivals`` opens; None if the run has none.
 
         Raises:
             ValueError: the artifact store does not give it.
@@ -150,7 +184,9 @@ class Registry:
         try:
             if not self.client.list_artifacts(run_id, _RIVALS):
                 return None
-            return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=_RIVALS))
+            root = self.client.get_run(run_id).info.artifact_uri
+            folder, _download = _at_hand(f"{root}/{_RIVALS}", root)
+            return Packed.of(folder)
         except (MlflowException, OSError) as error:
             raise ValueError(f"run {run_id}: {error}") from error
 
@@ -204,7 +240,8 @@ class Registry:
                 f"{name}: registered without digests, by version 0.1 or by hand, so nobody can tell what it is; {mend}"
             )
         try:
-            local = Path(mlflow.artifacts.download_artifacts(f"models:/{self.name}/{version}"))
+            stored_at = self.client.get_model_version_download_uri(self.name, version)
+            local, download = _at_hand(f"models:/{self.name}/{version}", stored_at)
         except (MlflowException, OSError) as error:
             raise LostModelError(f"{name}: its files are gone: {plain(error)[:300]}; {mend}") from error
         folder, registered = local / "artifacts" / "model", json.loads(stored)
@@ -220,7 +257,14 @@ class Registry:
         if altered:
             words = f"{', '.join(altered)} in {folder} is not what was registered (sha256)"
             raise DataError(f"{name}: {words}; {mend}")
-        return ModelVersion(version, run_id, folder)
+        return ModelVersion(version, run_id, folder, download)
+
+
+def _at_hand(uri: str, stored_at: str) -> tuple[Path, TemporaryDirectory[str] | None]:
+    """Artifacts on this machine's disk: where they are stored, or else a download."""
+    download = None if local_path(stored_at) else TemporaryDirectory(prefix="m2m-model-")
+    found = mlflow.artifacts.download_artifacts(uri, dst_path=download.name if download else None)
+    return Path(found), download
 
 
 def digests(folder: Path) -> dict[str, str]:

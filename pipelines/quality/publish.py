@@ -24,6 +24,7 @@ from pipelines.spark.buckets import REPORT
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import DataFile, write_file
 from pipelines.warehouse.pins import Reads
+from pipelines.warehouse.store import Folder
 
 _USUAL_DAYS = 28  # how far back the usual volume of a day is looked for
 
@@ -33,7 +34,7 @@ class Target:
     """A table of a run, as a worker writes it: rows counted for their rules, then one file a day."""
 
     schema: pa.Schema
-    folder: str
+    folder: Folder
     key: tuple[str, ...]
     rules: tuple[Rule, ...]
 

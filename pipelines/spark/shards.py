@@ -1,4 +1,4 @@
-"""Panels of the sequences on disk, for training: made on the workers, a bucket at a time."""
+"""Panels of the sequences, for training: made on the workers, a bucket at a time, into a folder that all can reach."""
 
 from __future__ import annotations
 
@@ -7,33 +7,59 @@ from datetime import date
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
 from m2m_model.data.statistics import PanelStatistics
+from m2m_model.training.loop import train_rank
+from m2m_model.training.progress import TrainResult
+from pipelines.errors import ConfigError
 from pipelines.spark.buckets import tasks
 from pipelines.spark.code import shipped
 from pipelines.warehouse.sequences import SequenceFiles
+from pipelines.warehouse.store import Folder
+
+SHARDS, CHECKPOINTS, MODEL = "shards", "checkpoints", "model"  # folders of a training run
 
 
-def write_shards(
-    spark: SparkSession, sequences: SequenceFiles, folder: Path, train_end: date
-) -> tuple[list[Path], PanelStatistics]:
-    """Write one memory-mapped panel a bucket, on Spark's workers, to a folder that every rank can read.
+def write_shards(spark: SparkSession, sequences: SequenceFiles, folder: Folder, train_end: date) -> PanelStatistics:
+    """Write one panel a bucket, on Spark's workers; whoever trains has them at hand and maps them into memory.
 
     Returns:
-        The shards, and the statistics of their rows up to ``train_end`` (bounded, added up by Spark).
+        The statistics of their rows up to ``train_end`` (bounded, added up by Spark).
+
+    Raises:
+        ConfigError: ``folder`` is on local disk, and the workers are elsewhere.
     """
 
     def write(buckets: Iterable[int]) -> Iterator[PanelStatistics]:
         for bucket in buckets:
             panel = sequences.panel(bucket)
-            panel.save(folder / f"bucket={bucket:05d}")
+            with folder.filling() as place:
+                panel.save(place / f"bucket={bucket:05d}")
             yield PanelStatistics.of(panel, train_end)
 
-    folder.mkdir(parents=True, exist_ok=True)
     placed = spark.sparkContext.parallelize(sequences.buckets, tasks(spark, len(sequences.buckets)))
     partial = placed.mapPartitions(shipped(spark, write))
     # A fixed order of addition: floating-point sums must not depend on which task ends first.
-    statistics = reduce(add, partial.collect())
-    return [folder / f"bucket={bucket:05d}" for bucket in sequences.buckets], statistics
+    statistics: PanelStatistics = reduce(add, partial.collect())
+    if folder.local and len(shards_in(folder.local)) < len(sequences.buckets):
+        raise ConfigError(
+            f"{folder.uri}: workers wrote shards there, and on this machine they are not: where workers are on other "
+            'machines, the scratch must be in a store that all reach: [storage] scratch = "s3://..."'
+        )
+    return statistics
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """The panels of a folder that is at hand, in the order of their buckets."""
+    return sorted(folder.glob("bucket=*[0-9]"))
+
+
+def train_on_shards(folder: Folder, **arguments: Any) -> TrainResult:
+    """One rank of the run that ``folder`` is of: it has the shards at hand, and rank 0 leaves checkpoints and the model
+    there; ``arguments`` are the others of ``train_rank``."""
+    checkpoints = None if folder.local else folder / CHECKPOINTS
+    with (folder / SHARDS).at_hand() as shards, folder.filling() as run_dir:
+        return train_rank(shards_in(shards), run_dir, checkpoints=checkpoints, **arguments)

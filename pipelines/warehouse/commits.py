@@ -10,6 +10,7 @@ tests/pipelines/warehouse/test_commits.py.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Collection, Iterable, Mapping
 from datetime import date, timedelta
@@ -45,6 +46,7 @@ from pipelines.warehouse.days import ranges
 from pipelines.warehouse.files import NO_DAY, DataFile, lost, write_file
 from pipelines.warehouse.pins import EMPTY_DAY, REPLACED, Pin, between, properties_of, replaced
 from pipelines.warehouse.repair import foreign_metadata
+from pipelines.warehouse.store import Folder, Store
 from pipelines.warehouse.tables import Table, declared
 
 BUCKETS = "m2m.buckets"  # table property: how many buckets its days are split into
@@ -201,7 +203,17 @@ class Warehouse:
         """Where a table's metadata lies, whether or not the catalog knows of it."""
         if known := self.metadata_locations(name):
             return known[0].rpartition("/")[0]
-        return f"{self.catalog.properties['warehouse']}/{self._identifier(name).replace('.', '/')}/metadata"
+        root = str(self.catalog.properties.get("warehouse", ""))
+        if not re.match("[a-z0-9]+://|/", root):
+            raise ConfigError(f"{name}: only the catalog knows where its metadata lies; restore it with its own tools")
+        return f"{root}/{self._identifier(name).replace('.', '/')}/metadata"
+
+    def metadata(self, name: str) -> str | None:
+        """The newest metadata file of a table, as its catalog has it; None if it has no such table."""
+        try:
+            return str(self.catalog.load_table(self._identifier(name)).metadata_location)
+        except NoSuchTableError:
+            return None
 
     def register(self, name: str, metadata: str) -> None:
         """Let the catalog name this metadata file as the table's newest."""
@@ -225,9 +237,15 @@ class Warehouse:
         """Arrow schema that files of the table are written with: it carries Iceberg's field ids."""
         return self.pin(name).schema
 
-    def folder(self, name: str, run_id: str) -> str:
+    def folder(self, name: str, run_id: str) -> Folder:
         """A folder of the run's own for new data files, so that no path is ever written twice."""
-        return f"{self.table(name).location()}/data/run={run_id}"
+        table = self.table(name)
+        return Folder(f"{table.location()}/data/run={run_id}", Store.of(table.io.properties))
+
+    @property
+    def scratch(self) -> Folder:
+        """Where a run keeps what its workers share for a while."""
+        return Folder(self.config.scratch, Store.of(self.catalog.properties))
 
     def files(
         self, name: str, first: date | None = None, last: date | None = None, snapshot_id: int | None = None
@@ -357,7 +375,13 @@ class Warehouse:
         return [write_file(part, schema, folder, ds or NO_DAY, 0) for (ds,), part in by_day]
 
     def _data_file(self, table: IcebergTable, name: str, file: DataFile) -> Any:
-        data_file = parquet_file_to_data_file(table.io, table.metadata, file.path)
+        try:
+            data_file = parquet_file_to_data_file(table.io, table.metadata, file.path)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{name} ds={file.ds}: {file.path} was just written and is not there: where workers are on other "
+                'machines, the warehouse must be in a store that all reach: [warehouse] warehouse = "s3://..."'
+            ) from None
         partition = dict(zip([field.name for field in table.spec().fields], data_file.partition, strict=True))
         ds = NO_DAY if partition["ds"] is None else date(1970, 1, 1) + timedelta(days=partition["ds"])
         found = ds, partition.get("bucket", file.bucket)
@@ -374,7 +398,7 @@ def _open_catalog(config: Config) -> Catalog:
     properties = config.catalog_properties
     try:
         return load_catalog(config.dataset.name, **properties)
-    except (OperationalError, ProgrammingError) as error:
+    except (OperationalError, ProgrammingError, IntegrityError) as error:
         if "already exists" not in str(error):
             raise
         return load_catalog(config.dataset.name, **properties)

@@ -6,36 +6,38 @@ the digest in its name, so that a changed bit, a cut file or another one in its 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
-import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, FileType
 
 from pipelines.errors import DataError
-from pipelines.paths import filesystem
+from pipelines.paths import local_path
+from pipelines.warehouse.store import Folder, Store
 
-_OBJECT_STORES = ("s3", "gcs", "abfs")
+Answer = TypeVar("Answer")
+_AT_ONCE = 16  # files of an object store: each answers after some tens of milliseconds
 _WRITTEN = re.compile(r"/\w*?(staged|features|marts|ops)/([^/]+)/data/run=(\w+)-(\d{4}-\d\d-\d\d)-\w+/ds=([\d-]+)/")
 NO_DAY = date.min  # of ledgers alone: what was found in rows that carry no day
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """One data file of a table: where it is, which partition it holds, how many rows."""
+    """One data file of a table: where it is, which partition it holds, how many rows, and what opens it."""
 
     path: str
     ds: date
     bucket: int
     rows: int
+    store: Store = field(default=Store(), compare=False, repr=False)
 
     @property
     def fingerprint(self) -> str:
@@ -57,7 +59,7 @@ def fingerprint(*parts: str | memoryview) -> str:
 
 
 def write_file(
-    rows: pl.DataFrame, schema: pa.Schema, folder: str, ds: date, bucket: int, made_from: str | None = None
+    rows: pl.DataFrame, schema: pa.Schema, folder: Folder, ds: date, bucket: int, made_from: str | None = None
 ) -> DataFile:
     """Write one partition as one Parquet file; all columns are in the file, partition columns too.
 
@@ -70,9 +72,9 @@ def write_file(
     pq.write_table(table, buffer, compression="zstd")
     content = memoryview(buffer.getvalue())
     digest = fingerprint(content)
-    path = f"{folder}/ds={ds}/bucket={bucket:05d}.{made_from or digest}.{digest}.parquet"
-    _put(*filesystem(path), content)
-    return DataFile(path, ds, bucket, table.num_rows)
+    path = f"{folder.uri}/ds={ds}/bucket={bucket:05d}.{made_from or digest}.{digest}.parquet"
+    folder.store.write(path, content)
+    return DataFile(path, ds, bucket, table.num_rows, folder.store)
 
 
 def read_files(files: Iterable[DataFile], schema: pa.Schema, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -85,29 +87,34 @@ def read_files(files: Iterable[DataFile], schema: pa.Schema, columns: Sequence[s
     names = list(columns or schema.names)
     empty = pl.from_arrow(schema.empty_table().select(names))
     assert isinstance(empty, pl.DataFrame)
-    contents = [read_bytes(file.path) for file in files]
+    contents = _each(list(files), read_bytes)
     return pl.concat([empty, pl.read_parquet(contents, columns=names)]) if contents else empty
 
 
 def lost(files: Iterable[DataFile]) -> set[str]:
-    """Paths of the files that are not there any more; asked of the store in one go."""
-    paths = [file.path for file in files]
-    if not paths:
-        return set()
-    found = filesystem(paths[0])[0].get_file_info([filesystem(path)[1] for path in paths])
-    return {path for path, info in zip(paths, found, strict=True) if info.type == FileType.NotFound}
+    """Paths of the files that are not there any more."""
+    files = list(files)
+    there = _each(files, lambda file: file.store.exists(file.path))
+    return {file.path for file, is_there in zip(files, there, strict=True) if not is_there}
 
 
-def read_bytes(path: str) -> bytes:
+def _each(files: list[DataFile], ask: Callable[[DataFile], Answer]) -> list[Answer]:
+    """An answer a file, in their order; an object store is asked of many at once."""
+    if len(files) < 2 or local_path(files[0].path):
+        return [ask(file) for file in files]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return list(threads.map(ask, files))
+
+
+def read_bytes(file: DataFile) -> bytes:
     """A data file as it was written.
 
     Raises:
         DataError: it is gone, or its bytes are not those that were written.
     """
-    store, inner = filesystem(path)
+    path = file.path
     try:
-        with store.open_input_file(inner) as file:
-            content: bytes = file.read()
+        content = file.store.read(path)
     except FileNotFoundError:
         raise DataError(_lost(path, "is gone")) from None
     digest = _name(path)[2:]
@@ -133,19 +140,3 @@ def _lost(path: str, how: str) -> str:
 def _name(path: str) -> list[str]:
     """``bucket=N``, fingerprint, digest; a file of version 0.1 has no digest."""
     return PurePosixPath(path).name.removesuffix(".parquet").split(".")
-
-
-def _put(store: FileSystem, path: str, content: memoryview) -> None:
-    """Make a file appear whole. Object stores do so by themselves; elsewhere it is renamed to where it is seen."""
-    folder, _, name = path.rpartition("/")
-    first = path if store.type_name in _OBJECT_STORES else f"{folder}/.{name}.{uuid.uuid4().hex}"
-    try:
-        store.create_dir(folder, recursive=True)
-        with store.open_output_stream(first) as out:
-            out.write(content)
-        if first != path:
-            store.move(first, path)
-    except OSError as error:  # some do not name the file
-        with contextlib.suppress(OSError):
-            store.delete_file(first)
-        raise OSError(f"{path}: {error}") from error

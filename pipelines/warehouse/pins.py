@@ -21,6 +21,7 @@ from pipelines import chain
 from pipelines.errors import DataError
 from pipelines.warehouse.days import days_between
 from pipelines.warehouse.files import NO_DAY, DataFile, read_files
+from pipelines.warehouse.store import Store
 
 if TYPE_CHECKING:
     from pipelines.warehouse.commits import Warehouse
@@ -57,11 +58,11 @@ class Pin:
     def _ours(self, planned: Iterable[Any]) -> list[DataFile]:
         """Data files as PyIceberg knows them, as we do."""
         names = [field.name for field in self.table.spec().fields] if self.table else []
-        found = []
+        store, found = Store.of(self.table.io.properties if self.table else {}), []
         for file in planned:
             partition = dict(zip(names, file.partition, strict=True))
             ds = NO_DAY if partition["ds"] is None else _EPOCH + timedelta(days=partition["ds"])
-            found.append(DataFile(file.file_path, ds, int(partition.get("bucket", 0)), file.record_count))
+            found.append(DataFile(file.file_path, ds, int(partition.get("bucket", 0)), file.record_count, store))
         return sorted(found, key=lambda file: (file.ds, file.bucket, file.path))
 
     def plan(self, first: date | None, last: date | None) -> list[Any]:

@@ -6,13 +6,12 @@ import json
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from pyarrow.fs import FileSelector
 from pyiceberg.table import StaticTable
 from pyiceberg.table import Table as IcebergTable
 
 from pipelines.errors import DataError
-from pipelines.paths import filesystem
 from pipelines.warehouse.files import read_bytes
+from pipelines.warehouse.store import Store
 
 if TYPE_CHECKING:
     from pipelines.warehouse.commits import Warehouse
@@ -28,13 +27,12 @@ def foreign_metadata(table: IcebergTable) -> str | None:
     """
     folder = f"{table.location()}/metadata"
     own = {PurePosixPath(entry.metadata_file).name for entry in table.metadata.metadata_log}
-    for path in _metadata_files(folder):
+    store = Store.of(table.io.properties)
+    for path in _metadata_files(store, folder):
         if PurePosixPath(path).name in own | {PurePosixPath(table.metadata_location).name}:
             continue
-        store, inner = filesystem(path)
         try:
-            with store.open_input_file(inner) as file:
-                found = json.loads(file.read())
+            found = json.loads(store.read(path))
         except (ValueError, FileNotFoundError):  # of a writer that was killed, or just now expired
             continue
         if found.get("table-uuid") != str(table.metadata.table_uuid) and found.get("snapshots"):
@@ -50,7 +48,8 @@ def restore(warehouse: Warehouse, name: str) -> str:
         DataError: there is none.
     """
     known = warehouse.metadata_locations(name)
-    newest_first = sorted(_metadata_files(warehouse.metadata_folder(name)), key=_version, reverse=True)
+    there = _metadata_files(Store.of(warehouse.catalog.properties), warehouse.metadata_folder(name))
+    newest_first = sorted(there, key=_version, reverse=True)
     for path in dict.fromkeys([*known, *newest_first]):
         try:
             table = StaticTable.from_metadata(path, warehouse.catalog.properties)
@@ -83,16 +82,14 @@ def _lost_lines(warehouse: Warehouse, name: str) -> list[str]:
     lost = []
     for file in warehouse.pin(name).files() if name.startswith("ops.") else []:
         try:
-            read_bytes(file.path)
+            read_bytes(file)
         except DataError:
             lost.append(file.path)
     return lost
 
 
-def _metadata_files(folder: str) -> list[str]:
-    store, inner = filesystem(folder)
-    found = store.get_file_info(FileSelector(inner, allow_not_found=True))
-    return [f"{folder}/{info.base_name}" for info in found if info.base_name.endswith(_METADATA)]
+def _metadata_files(store: Store, folder: str) -> list[str]:
+    return [f"{folder}/{info.base_name}" for info in store.found(folder) if info.base_name.endswith(_METADATA)]
 
 
 def _version(path: str) -> int:

@@ -35,6 +35,8 @@ ARGUMENTS = {
     "an argument cut short": Case(("unrecognized arguments: --dat",), "build_sequences --dat 2024-01-05"),
     "an unknown argument": Case(("unrecognized arguments: --force",), "score --date 2024-01-05 --force"),
     "an argument without its value": Case(("--date", "expected one argument"), "score --date"),
+    "a catalog to move to that is none": Case(("--to",), "move_catalog"),
+    "a move to a file that is not there": Case(("gone.toml: no such file",), "move_catalog --to {folder}/gone.toml"),
     "no table to show": Case(("TABLE",), "show"),
     "an unknown table": Case(('unknown table "marts.forecasts"', "marts.forecast_daily"), "show marts.forecasts"),
     "a format that nobody prints": Case(("--format", "'xml'"), "show tables --format xml"),

@@ -66,7 +66,7 @@ BREAK: dict[str, tuple[Callable[[Deployment], None], str]] = {
         "A service does not answer",
     ),
     "a catalog without its driver": (
-        warehouse('uri = "postgresql://127.0.0.1:1/x"\nwarehouse = "/tmp/x"'),
+        warehouse('uri = "mysql://127.0.0.1:1/x"\nwarehouse = "/tmp/x"'),
         "Something is not installed",
     ),
 }
@@ -132,6 +132,12 @@ SEEN = {
     "(sqlite3.OperationalError) attempt to write a readonly database": "Permission denied",
     "An error occurred (AccessDenied) when calling the PutObject operation": "Permission denied",
     "ForbiddenError: Not authorized to make this request": "A service refuses",
+    "OSError: x: When reading information for key 'x' in bucket 'b': AWS Error ACCESS_DENIED during HeadObject": (
+        "A service refuses"
+    ),
+    "OSError: b/x: AWS Error NO_SUCH_BUCKET during CreateMultipartUpload operation: The specified bucket does not": (
+        "A service refuses"
+    ),
     "API request to http://x/api failed with exception HTTPConnectionPool(host='x'): Max retries exceeded": (
         "A service does not answer"
     ),

@@ -25,6 +25,7 @@ from pipelines.quality.turnover import Turnover
 from pipelines.restatements import Version, restated_in
 from pipelines.warehouse.files import write_file
 from pipelines.warehouse.sequences import SERIES, put_together
+from pipelines.warehouse.store import Folder
 from pipelines.warehouse.tables import performance_daily, sequence_columns, sequence_week
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,7 +128,7 @@ def results(config: Config, folder: Path) -> dict[str, Any]:
     )
     first_day = performance.filter(ds=FIRST)
     looks = [
-        Version(age, {0: write_file(rows, schema, str(folder / str(age)), FIRST, 0)})
+        Version(age, {0: write_file(rows, schema, Folder(str(folder / str(age))), FIRST, 0)})
         for age, rows in ((0, first_day), (2, first_day.with_columns(pl.col(metrics) + 1)))
     ]
     restated = restated_in(0, looks, schema, config.sequence_spec)

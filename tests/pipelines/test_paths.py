@@ -9,7 +9,8 @@ import sqlalchemy
 from pyarrow.fs import LocalFileSystem
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
-from pipelines.paths import filesystem, local_path, sqlite_path, sqlite_uri
+from pipelines.paths import local_path, sqlite_path, sqlite_uri
+from pipelines.warehouse.store import Store
 
 ODD = ["plain", "a b é", "x#y", "x%20y", "x?y", "[1]", "{a}*", "s3:", "%", "a:b", "a b é#x%20[1]?", "\\q'\"$&;=+~"]
 
@@ -28,7 +29,7 @@ def test_a_sqlite_uri_opens_its_file(tmp_path: Path, name: str) -> None:
 def test_we_and_pyiceberg_find_a_location_in_the_same_place(name: str) -> None:
     assert local_path(f"/home/{name}") == f"/home/{name}"
     assert PyArrowFileIO.parse_location(f"/home/{name}") == ("file", "", f"/home/{name}")
-    assert filesystem(f"/home/{name}") == (LocalFileSystem(), f"/home/{name}")
+    assert Store().filesystem(f"/home/{name}") == (LocalFileSystem(), f"/home/{name}")
 
 
 def test_uris() -> None:

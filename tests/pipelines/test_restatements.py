@@ -84,9 +84,9 @@ def test_no_label_holds_a_day_that_is_not_mature(
         """What serves without a model, its residuals, and the errors of every baseline."""
         assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[0] == 0
         assert deployment.run("build_sequences", "--date", last)[0] == 0
-        config = deployment.config
-        sequences = open_sequences(config, deployment.warehouse, last)
-        name, calibrations = fallback(Run("r", "score", config, last, last), spark, sequences)
+        config, warehouse = deployment.config, deployment.warehouse
+        sequences = open_sequences(config, warehouse, last)
+        name, calibrations = fallback(Run("r", "score", config, last, last), spark, sequences, warehouse.scratch)
         sums = evaluate(spark, sequences, held_out_cutoffs(config, last), Contenders({}, calibrations)).errors
         stored = {key: calibration.to_dict() for key, calibration in calibrations.items()}
         return (name, stored), sums.sort(sums.columns)

@@ -14,6 +14,7 @@ from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pipelines.config import Config, load_config
 from pipelines.quality.turnover import Turnover, turnover_counters, turnover_rules
 from pipelines.warehouse.files import write_file
+from pipelines.warehouse.store import Folder
 from pipelines.warehouse.tables import performance_daily
 
 ROWS = tuple[date, str, float]
@@ -38,7 +39,7 @@ def _judged(config: Config, folder: Path, rows: list[ROWS], first: date, last: d
     schema = schema_to_pyarrow(performance_daily(config).schema())
     frame = _frame(rows).with_columns(bucket=pl.col("advertiser_id").str.len_bytes().cast(pl.Int32) % 2)
     files = [
-        write_file(part, schema, f"file://{folder}", ds, bucket)
+        write_file(part, schema, Folder(f"file://{folder}"), ds, bucket)
         for (ds, bucket), part in frame.filter(pl.col("ds") < first).group_by("ds", "bucket")
     ]
     turnover = Turnover.of(config, files, schema, first, last)

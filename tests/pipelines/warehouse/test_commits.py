@@ -103,6 +103,15 @@ def test_a_file_of_another_partition_is_refused(deployment: Deployment) -> None:
     assert warehouse.days(TABLE) == {}
 
 
+def test_a_file_that_a_worker_wrote_elsewhere_is_refused_by_name(deployment: Deployment) -> None:
+    warehouse = deployment.warehouse
+    file = _write(warehouse, "one", DAYS[0], 1.0)
+    Path(file.path.removeprefix("file://")).unlink()
+    with pytest.raises(ConfigError, match=r"2024-01-01: .* was just written and is not there: .*\[warehouse\]"):
+        warehouse.commit(TABLE, DAYS[:1], [file], {"run-id": "one"})
+    assert warehouse.days(TABLE) == {}
+
+
 def test_two_runs_of_one_date_at_once_leave_one_of_them_whole(deployment: Deployment) -> None:
     _commit(deployment.warehouse, "zero", DAYS[:1], 0.0)
     files = {run: _write(deployment.warehouse, run, DAYS[0], spend) for run, spend in (("one", 1.0), ("two", 2.0))}

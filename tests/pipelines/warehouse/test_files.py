@@ -16,6 +16,7 @@ import pytest
 
 from pipelines.errors import DataError
 from pipelines.warehouse.files import DataFile, read_files, write_file
+from pipelines.warehouse.store import Folder
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = pa.schema([pa.field("ds", pa.date32()), pa.field("who", pa.string()), pa.field("spend", pa.float64())])
@@ -23,8 +24,8 @@ DAY = date(2024, 1, 5)
 ROWS = pl.DataFrame({"ds": [DAY] * 40, "who": [f"adv{i}" for i in range(40)], "spend": [1.5 * i for i in range(40)]})
 
 
-def folder(tmp_path: Path, run: str = "stage_sources-2024-01-09-ab") -> str:
-    return f"{tmp_path}/tiny_staged/performance_daily/data/run={run}"
+def folder(tmp_path: Path, run: str = "stage_sources-2024-01-09-ab") -> Folder:
+    return Folder(f"{tmp_path}/tiny_staged/performance_daily/data/run={run}")
 
 
 def write(tmp_path: Path, made_from: str | None = None) -> DataFile:
@@ -77,21 +78,18 @@ def test_a_name_says_what_it_was_made_from_and_a_second_attempt_has_the_same(tmp
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, "tests/pipelines/warehouse")
-import pipelines.warehouse.files as files
+import pipelines.warehouse.store as store
 from pathlib import Path
 import test_files
 
-real = files.filesystem
-
-class Store:
-    type_name = "local"
-    def __init__(self, store): self.store = store
-    def __getattr__(self, name): return getattr(self.store, name)
+class Disk:
+    def __init__(self): self.disk = Real()
+    def __getattr__(self, name): return getattr(self.disk, name)
     def open_output_stream(self, path):
         open(path, "wb").write(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
 
-files.filesystem = lambda path: (Store(real(path)[0]), real(path)[1])
+Real, store.LocalFileSystem = store.LocalFileSystem, Disk
 test_files.write(Path(sys.argv[1]))
 """
 

@@ -1,0 +1,63 @@
+"""A rank whose shards, checkpoints and model are in an object store."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from services import object_store
+
+from m2m_model.config import ModelConfig, TrainConfig
+from m2m_model.data.features import Inputs
+from m2m_model.data.panel import Panel
+from m2m_model.training import checkpoint, loop
+from pipelines.spark.shards import CHECKPOINTS, MODEL, SHARDS, train_on_shards
+from pipelines.warehouse.store import Folder, Store
+
+MODEL_CONFIG = ModelConfig(width=8, heads=2, experts=2)
+TRAIN = TrainConfig(epochs=2, min_steps=8, max_windows=300, batch_size=64, checkpoint_every_steps=3, blend=False)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_it_goes_on_from_the_store_to_the_weights_that_it_has_on_disk(
+    panel: Panel, inputs: Inputs, last_day: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    arguments = {
+        "inputs": inputs,
+        "model_config": MODEL_CONFIG,
+        "train_config": TRAIN,
+        "held_out_from": last_day - timedelta(days=14),
+    }
+    with object_store() as store:
+        weights = []
+        for run in (Folder(str(tmp_path / "run")), Folder("s3://m2m/run", Store.of(store.properties))):
+            with (run / SHARDS).filling() as place:
+                panel.save(place / "bucket=00000")
+            step = loop.Trainer.step
+
+            def stopped(trainer: loop.Trainer, step=step) -> None:
+                if trainer.state.step == 7:
+                    raise StoppedError
+                step(trainer)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(loop.Trainer, "step", stopped)
+                with pytest.raises(StoppedError):
+                    train_on_shards(run, **arguments)
+            assert (run / CHECKPOINTS).names()[-1] == "step-00000006.pt"
+            newest = checkpoint.newest(run / CHECKPOINTS)
+            assert newest is not None
+            assert train_on_shards(run, resume=True, **arguments).resumed_from_step == newest["state"]["step"] == 6
+            with (run / MODEL).at_hand() as model:
+                weights.append((model / "weights.safetensors").read_bytes())
+        assert weights[0] == weights[1]
+        copies = tmp_path / f"m2m-copies-{os.getuid()}"
+        assert [path for path in copies.iterdir() if path.suffix != ".lock"] == []
+        assert list(tmp_path.glob("m2m-[!c]*")) == []
