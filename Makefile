@@ -96,6 +96,10 @@ bench-sequences: $(INSTALLED) ## Building sequences beside Polars and plain Spar
 bench-scoring: $(INSTALLED) ## Scoring in Spark beside the bare network on the same windows: docs/scoring.md
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/scoring.py --out docs/scoring.md
 
+.PHONY: bench-cluster
+bench-cluster: $(INSTALLED) ## What a second executor saves, and how long failures hold training up, on a cluster of this machine
+	@PYTHONPATH=. $(BIN)/python -u benchmarks/cluster.py
+
 .PHONY: dictionary
 dictionary: $(INSTALLED) ## Make docs/data_dictionary.md again
 	$(BIN)/python -c 'from pipelines.config import load_config; from pipelines.warehouse.tables import data_dictionary; \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -12,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 from deployment import FIRST_DAY, SQL, TOML, Deployment, day
+from local_cluster import LocalCluster
 
 ROOT = Path(__file__).resolve().parents[1]
 AS_OF = day(52)
@@ -126,3 +129,19 @@ def until(found: Callable[[], object], within_s: float, otherwise: Callable[[], 
             break
         time.sleep(0.05)
     pytest.fail(otherwise())
+
+
+def trainers(cluster: LocalCluster) -> dict[int, psutil.Process]:
+    """By rank, the processes that train: each is the child of its sitter, and looks like it."""
+    found = {}
+    for executor in cluster.executors():
+        for process in executor.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                command = process.cmdline()
+                if (
+                    command
+                    and command[-1].endswith("/train.py")
+                    and command == psutil.Process(process.ppid()).cmdline()
+                ):
+                    found[int(process.environ()["RANK"])] = process
+    return found

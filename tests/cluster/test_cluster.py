@@ -1,17 +1,24 @@
 """The chain on a master and two workers, and what happens when its machines, processes and disks fail: really done.
 
-Seconds are printed (pytest -m cluster -s).
+The figures of docs/reliability.md are printed by these tests (pytest -m cluster -s).
 """
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+import psutil
+import pytest
 from deployment import Deployment
-from on_cluster import AS_OF, OnCluster
+from local_cluster import LocalCluster
+from on_cluster import AS_OF, OnCluster, trainers, until
 
 from pipelines.life.registry import Registry
 
@@ -34,6 +41,63 @@ def test_the_chain_runs_by_hand_on_the_cluster(chain: dict[str, str], warehouse:
     assert version is not None
     idle = client.client.get_run(version.run_id).data.metrics
     assert {name for name in idle if name.startswith("idle_share")} == {"idle_share/rank 0", "idle_share/rank 1"}
+
+
+def test_training_outlives_killed_and_stopped_ranks_and_a_lost_executor(
+    chain: dict[str, str], on: OnCluster, cluster: LocalCluster, warehouse: Deployment
+) -> None:
+    """All of it in one training, which ends at the weights of the one that nothing happened to."""
+    undisturbed = Registry(warehouse.config).get("challenger")
+    run = on.start("train", "--date", AS_OF)
+    checkpoints, newest = on.home / "tiny" / "training", ""
+    seen: list[psutil.Process] = []
+
+    def train_on() -> bool:
+        """Whether all ranks train, and have written one more checkpoint."""
+        nonlocal newest
+        latest, ranks = (
+            max((path.name for path in checkpoints.glob("*/checkpoints/*.pt")), default=""),
+            trainers(cluster),
+        )
+        if latest <= newest or len(ranks) < 2:
+            return False
+        newest = latest
+        seen.extend(process for rank in ranks.values() for process in (rank, *rank.parents()[:1]))
+        return True
+
+    def fail(attempt: int, what: str, how: Callable[[], object], expected: str) -> None:
+        until(train_on, 120, lambda: f"attempt {attempt} does not train: {run.text}", run.process)
+        at = time.monotonic()
+        how()
+        heard, line = run.says(rf"attempt {attempt} of 6 failed", 60)
+        assert re.search(rf"{expected}", line), line
+        again, _ = run.says(r"resuming at step \d+/600", 120, after=heard)
+        record(f"{what}: told by the driver", heard - at)
+        record(f"{what}: trains again", again - at)
+
+    fail(1, "a rank killed", lambda: trainers(cluster)[1].kill(), r"rank 1 on \S+ at step \d+: killed by SIGKILL")
+    fail(
+        2,
+        "a rank stopped",
+        lambda: trainers(cluster)[0].suspend(),
+        r"rank 0 on \S+ at step \d+: no sign of life for 25",
+    )
+    fail(
+        3,
+        "an executor killed",
+        lambda: cluster.executors()[0].kill(),
+        r"rank \d on \S+ at step \d+: its executor was lost",
+    )
+    fail(4, "a sitter killed", lambda: trainers(cluster)[1].parent().kill(), r"rank 1 on \S+ at step \d+: gone without")
+    status, said = run.end()
+    assert status == 0, said
+    resumed = Registry(warehouse.config).get("challenger")
+    assert undisturbed is not None
+    assert resumed is not None
+    assert resumed.version != undisturbed.version
+    weights = [(version.folder / "weights.safetensors").read_bytes() for version in (undisturbed, resumed)]
+    assert weights[0] == weights[1]
+    until(lambda: not [each for each in seen if each.is_running()], 20, lambda: f"still there: {seen}")
 
 
 DRIVER = """
@@ -85,6 +149,38 @@ def test_a_rank_that_raises_is_quoted_and_too_few_slots_are_waited_for(on: OnClu
     assert "at step 4: RuntimeError: the battery of rank one is empty" in said
     assert "threads 1 spin 1000 gpus ''" in said
     assert "ranks: 2" in said
+
+
+@pytest.mark.parametrize("stage", ["build_sequences", "score"])
+def test_a_stage_outlives_its_executor(
+    stage: str, chain: dict[str, str], on: OnCluster, cluster: LocalCluster, warehouse: Deployment
+) -> None:
+    table = {"build_sequences": "features.advertiser_sequence", "score": "marts.forecast_daily"}[stage]
+    before = warehouse.rows(table).drop("run_id", strict=False)
+    run = on.start(stage, "--date", AS_OF)
+    busy = until(lambda: [each for each in cluster.executors() if each.children()], 60, lambda: run.text, run.process)
+    at = time.monotonic()
+    busy[0].kill()  # type: ignore[index]
+    status, said = run.end()
+    record(f"an executor killed in {stage}: done after", time.monotonic() - at)
+    assert status == 0, said
+    assert warehouse.rows(table).drop("run_id", strict=False).equals(before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_a_full_disk_at_the_checkpoint_is_named_and_not_tried_again(
+    chain: dict[str, str], on: OnCluster, tmp_path: Path
+) -> None:
+    small = on.home / "tiny" / "training"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=True)
+    try:
+        (small / "filler").write_bytes(b"x" * 850_000)
+        status, said = on.start("train", "--date", AS_OF).end()
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert status == 1, said
+    assert "disk full. Make room, then run it again. It said: RankError: training failed 1 times" in said
+    assert "No space left on device" in said
 
 
 def test_a_wrong_master_is_told_at_once(on: OnCluster) -> None:
