@@ -14,7 +14,7 @@ import re
 import socket
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import distributions
@@ -39,8 +39,8 @@ from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import FIGURES
 from pipelines.config import ALL_SCENARIOS, Config, m2m_home
 from pipelines.errors import ConfigError, DataError, plain
-from pipelines.locks import locked
-from pipelines.paths import local_path, sqlite_path
+from pipelines.locks import tables_made_by_one
+from pipelines.paths import local_path
 from pipelines.warehouse.store import Packed
 from pipelines.warehouse.tables import sequence_columns
 
@@ -79,9 +79,7 @@ class Registry:
         self.name = f"m2m_{config.dataset.name}"
         self._config = config
         mlflow.set_tracking_uri(config.mlflow_uri)
-        database = sqlite_path(config.mlflow_uri)
-        # The first of two that start at once makes the database's tables; the other waits for them.
-        with locked(database.with_suffix(".lock")) if database else nullcontext():
+        with tables_made_by_one(config.mlflow_uri):
             self.client = mlflow.MlflowClient()
             self.client.search_experiments(max_results=1)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -49,6 +52,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def register(registry: Registry, model: Path) -> None:
     with registry.new_run("train", {}, {}) as run_id:
         assert registry.register(run_id, model).version
+
+
+def test_two_that_start_at_once_find_the_database_made(deployment: Deployment) -> None:
+    """Training and forecasting start on the same event, on a first day too."""
+    code = (
+        "import sys, time; from pipelines.config import load_config; from pipelines.life.registry import Registry; "
+        "time.sleep(float(sys.argv[2]) - time.time()); Registry(load_config(sys.argv[1])).experiment_id()"
+    )
+    with postgres() as address:
+        deployment.toml.write_text(f'{deployment.toml.read_text()}\n[mlflow]\ntracking_uri = "{address}/postgres"\n')
+        command = [sys.executable, "-c", code, str(deployment.toml), str(time.time() + 15)]
+        both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        assert [process.communicate()[1][-2000:] for process in both if process.wait()] == []
 
 
 def test_a_database_keeps_runs_and_the_home_keeps_models(
