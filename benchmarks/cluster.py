@@ -68,7 +68,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as made, LocalCluster(Path(made) / "cluster") as cluster:
         seconds = by_executors(Path(made), cluster)
-    test = [sys.executable, "-m", "pytest", "-s", "tests/cluster", "-k", "outlives_killed"]
+    test = [sys.executable, "-m", "pytest", "-s", "tests/cluster", "-k", "by_hand"]
     done = subprocess.run(test, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout[-5000:])

@@ -12,6 +12,7 @@ failing.
 from __future__ import annotations
 
 import dataclasses
+import socket
 import sys
 import time
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ from pipelines.spark.code import runs_here
 from pipelines.spark.ranks import Trained, refuse_missing_gpus, run_on_ranks, wait_for_ranks
 from pipelines.spark.session import master_of, spark_session
 from pipelines.spark.shards import CHECKPOINTS, MODEL, SHARDS, shards_in, train_on_shards, write_shards
+from pipelines.warehouse.claims import claimed
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import TABLE, SequenceFiles, held_out_cutoffs, open_sequences
@@ -48,7 +50,8 @@ def train(
     folder = warehouse.scratch / "training" / f"{ds}-{config.hash}-{sequences.snapshot_id}"
     Registry(config).experiment_id()  # a training whose model nobody would keep does not begin
     busy = f"train {ds}: another training of these sequences is running in {folder.uri}"
-    with locked(config.home / "locks" / f"{folder.name}.lock", busy):
+    owner = f"{run.run_id} on {socket.gethostname()}"
+    with locked(config.home / "locks" / f"{folder.name}.lock", busy) if folder.local else claimed(folder, owner, busy):
         return _train(run, spark, reads, sequences, folder, from_scratch)
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,11 +21,21 @@ from local_cluster import LocalCluster
 
 ROOT = Path(__file__).resolve().parents[1]
 AS_OF = day(52)
+CHAIN: dict[str, tuple[object, ...]] = {
+    "stage_sources": ("--from", FIRST_DAY, "--to", day(59)),
+    "build_sequences": ("--date", AS_OF),
+    "train": ("--date", AS_OF),
+    "backtest": ("--date", AS_OF),
+    "promote": ("--date", AS_OF),
+    "score": ("--date", AS_OF),
+    "monitor": ("--date", day(59)),
+}
 _RANKS = """
 [distributor]
 processes = 2
 local = false
 attempts = 6
+threads = 1
 """
 
 
@@ -66,7 +77,7 @@ class Process:
             lambda: next(((at, line) for at, line in list(self.said) if at > after and re.search(pattern, line)), None),
             within_s,
             lambda: f"{pattern}: not in\n{self.text}",
-            self.process,
+            self,
         )
 
     def end(self, within_s: float = 240) -> tuple[int, str]:
@@ -116,13 +127,13 @@ class OnCluster:
         return path
 
 
-def until(found: Callable[[], object], within_s: float, otherwise: Callable[[], str], process: object = None) -> object:
+def until(found: Callable[[], Any], within_s: float, otherwise: Callable[[], str], run: Process | None = None) -> Any:
     """What is found, once it is; fails when it is not in time, or cannot be any more."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         if (value := found()) not in (None, False, [], 0):
             return value
-        if isinstance(process, subprocess.Popen) and process.poll() is not None:
+        if run and run.process.poll() is not None:
             time.sleep(0.5)  # its last words
             if (value := found()) not in (None, False, [], 0):
                 return value
@@ -145,3 +156,61 @@ def trainers(cluster: LocalCluster) -> dict[int, psutil.Process]:
                 ):
                     found[int(process.environ()["RANK"])] = process
     return found
+
+
+@dataclass
+class Disturbed:
+    """What each stage said, and the training processes that there were."""
+
+    on: OnCluster
+    cluster: LocalCluster
+    said: dict[str, str] = field(default_factory=dict)
+    trained: list[psutil.Process] = field(default_factory=list)
+
+    def run(self, stage: str) -> None:
+        run = self.on.start(stage, *CHAIN[stage])
+        if stage == "train":
+            self._fail_in_training(run)
+        elif stage in ("build_sequences", "score"):
+            busy = until(lambda: [e for e in self.cluster.executors() if e.children()], 60, lambda: run.text, run)
+            at = time.monotonic()
+            busy[0].kill()
+            run.end()
+            record(f"an executor killed in {stage}: done after", time.monotonic() - at)
+        status, self.said[stage] = run.end()
+        assert status == 0, run.text
+
+    def _fail_in_training(self, run: Process) -> None:
+        cluster, checkpoints, newest = self.cluster, self.on.home / "tiny" / "training", ""
+
+        def train_on() -> bool:
+            """Whether all ranks train, and have written one more checkpoint."""
+            nonlocal newest
+            latest = max((path.name for path in checkpoints.glob("*/checkpoints/*.pt")), default="")
+            ranks = trainers(cluster)
+            if latest <= newest or len(ranks) < 2:
+                return False
+            newest = latest
+            self.trained += [process for rank in ranks.values() for process in (rank, *rank.parents()[:1])]
+            return True
+
+        failures: tuple[tuple[str, Callable[[], object], str], ...] = (
+            ("a rank killed", lambda: trainers(cluster)[1].kill(), r"rank 1 on \S+ at step \d+: killed by SIGKILL"),
+            ("a rank stopped", lambda: trainers(cluster)[0].suspend(), r"rank 0 on .+: no sign of life for 25 s"),
+            ("an executor killed", lambda: cluster.executors()[0].kill(), r"rank \d on .+: its executor was lost"),
+            ("a sitter killed", lambda: trainers(cluster)[1].parent().kill(), r"rank 1 on .+: gone without a word"),
+        )
+        for attempt, (what, how, expected) in enumerate(failures, 1):
+            until(train_on, 120, lambda: f"attempt {attempt} does not train: {run.text}", run)  # noqa: B023
+            at = time.monotonic()
+            how()
+            heard, line = run.says(rf"attempt {attempt} of 6 failed", 60)
+            assert re.search(expected, line), line
+            again, _ = run.says(r"resuming at step \d+/600", 120, after=heard)
+            record(f"{what}: told by the driver", heard - at)
+            record(f"{what}: trains again", again - at)
+
+
+def record(what: str, seconds: float) -> None:
+    """For docs/reliability.md."""
+    print(f"\n{what}: {seconds:.1f} s")

@@ -25,6 +25,9 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# A server that does not answer: by its own defaults MLflow tries for four minutes, or for sixteen.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # table creation is not news
 warnings.filterwarnings("ignore", ".*An input example was not provided")  # the signature is explicit
 

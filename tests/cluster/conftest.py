@@ -1,13 +1,14 @@
-"""A small deployment on the cluster, and the chain that ran there once."""
+"""The chain by hand on the cluster, once, whose machines and processes are killed on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from deployment import FIRST_DAY, Deployment, day
+from deployment import Deployment
 from local_cluster import LocalCluster
-from on_cluster import AS_OF, OnCluster, deployed
+from on_cluster import CHAIN, Disturbed, OnCluster, deployed
+from pyspark.sql import SparkSession
 
 
 @pytest.fixture(scope="session")
@@ -25,18 +26,25 @@ def nothing_left(on: OnCluster) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def chain(on: OnCluster) -> dict[str, str]:
-    """The chain, once, by hand; what each stage said."""
-    days: dict[str, tuple[object, ...]] = {
-        "stage_sources": ("--from", FIRST_DAY, "--to", day(59)),
-        "build_sequences": ("--date", AS_OF),
-        "train": ("--date", AS_OF),
-        "backtest": ("--date", AS_OF),
-        "promote": ("--date", AS_OF),
-        "score": ("--date", AS_OF),
-        "monitor": ("--date", day(59)),
-    }
-    return {stage: on.run(stage, *arguments) for stage, arguments in days.items()}
+def laptop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    """The same data and configuration, but for the ranks' place, through the same stages on local[2], undisturbed."""
+    folder = tmp_path_factory.mktemp("laptop")
+    deployment = deployed(folder)
+    deployment.edit("local = false", "local = true")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("M2M_HOME", str(folder / "home"))
+        for stage, arguments in CHAIN.items():
+            status, said = deployment.run(stage, *arguments)
+            assert status == 0, said
+    return deployment
+
+
+@pytest.fixture(scope="session")
+def chain(on: OnCluster, cluster: LocalCluster) -> Disturbed:
+    disturbed = Disturbed(on, cluster)
+    for stage in CHAIN:
+        disturbed.run(stage)
+    return disturbed
 
 
 @pytest.fixture
