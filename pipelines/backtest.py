@@ -14,6 +14,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 from pyspark.sql import SparkSession
@@ -120,16 +122,9 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         run.say(f"warning: challenger {challenger.version} will not be promoted: {judged.broken[CHALLENGER]}")
         return  # nothing of it can be drawn
     pairs = sample_pairs(spark, sequences, cutoffs[0], challenger.packed)
-    folder = config.home / "runs" / run.run_id
-    together = value.filter(scenario_id=ALL_SCENARIOS)
-    by_size = plots.decile_plot(together.filter(figure="size_nmae"), CHALLENGER, folder)
-    pictures = [plots.forecast_plot(pairs, folder), by_size]
-    if active:
-        sides = together.filter(pl.col("figure").is_in(["churn_predicted", "churn_observed"]), forecaster=CHALLENGER)
-        bins = sides.pivot("figure", index=["part", "n"], values="value")
-        pictures.append(plots.reliability_plot(bins, folder))
-    for picture in pictures:
-        registry.client.log_artifact(challenger.run_id, str(picture), "plots")
+    with TemporaryDirectory(prefix="m2m-") as folder:
+        for picture in _pictures(value.filter(scenario_id=ALL_SCENARIOS), pairs, bool(active), Path(folder)):
+            registry.client.log_artifact(challenger.run_id, str(picture), "plots")
     best = best_baseline(mean)
     words = ", ".join(f"{name} {value:.4f}" for name, value in sorted(mean.items(), key=lambda item: item[1]))
     run.say(f"mean NMAE over {len(cutoffs)} cutoffs {cutoffs[-1]}..{cutoffs[0]}: {words}; best baseline {best}")
@@ -137,6 +132,19 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     mine = logged.filter(scenario_id=ALL_SCENARIOS, forecaster=CHALLENGER).sort("figure", "task")
     words = ", ".join(f"{figure} {task} {number:.3f}" for figure, task, number in mine.select(*shown).iter_rows())
     run.say(f"{VALUE_TABLE}, challenger: {words or 'nothing happened'}")
+
+
+def _pictures(together: pl.DataFrame, pairs: pl.DataFrame, leaving: bool, folder: Path) -> list[Path]:
+    """Of the challenger: forecasts against what happened, errors by size, and of who leaves what was told."""
+    pictures = [
+        plots.forecast_plot(pairs, folder),
+        plots.decile_plot(together.filter(figure="size_nmae"), CHALLENGER, folder),
+    ]
+    if leaving:
+        sides = together.filter(pl.col("figure").is_in(["churn_predicted", "churn_observed"]), forecaster=CHALLENGER)
+        bins = sides.pivot("figure", index=["part", "n"], values="value")
+        pictures.append(plots.reliability_plot(bins, folder))
+    return pictures
 
 
 def usable_champion(registry: Registry) -> ModelVersion | None:

@@ -36,6 +36,12 @@ processes = 2
 local = false
 attempts = 6
 threads = 1
+
+[spark.conf]  # whatever takes longer than another task is done twice
+"spark.speculation" = "true"
+"spark.speculation.quantile" = "0.1"
+"spark.speculation.multiplier" = "1.01"
+"spark.speculation.minTaskRuntime" = "1ms"
 """
 
 

@@ -43,6 +43,7 @@ class ObjectStore:
     """An S3 server with one bucket; every key is taken, and the region is none that a client would guess."""
 
     endpoint: str
+    server: subprocess.Popen[bytes]
     region: str = "eu-north-1"
     access_key: str = "of-the-deployment"
     secret_key: str = "and-no-other"
@@ -82,7 +83,7 @@ def object_store() -> Iterator[ObjectStore]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             wait_for(server, lambda: socket.create_connection(("127.0.0.1", port)).close())
-            store = ObjectStore(f"http://127.0.0.1:{port}")
+            store = ObjectStore(f"http://127.0.0.1:{port}", server)
             store.client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": store.region})
             yield store
         finally:

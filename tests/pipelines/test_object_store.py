@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -110,4 +112,28 @@ def test_3_the_rest_of_the_chain(chain: Deployment, store: ObjectStore) -> None:
     assert chain.rows("marts.forecast_quality").height
     # What is on this disk: what says where the rest is.
     files = {path for path in chain.config.home.parent.rglob("*") if path.is_file() and "data_docs" not in path.parts}
-    assert {path.name for path in files if path.suffix not in (".log", ".lock", ".png")} == {"catalog.db", "mlflow.db"}
+    assert {path.name for path in files if path.suffix not in (".log", ".lock")} == {"catalog.db", "mlflow.db"}
+
+
+@pytest.mark.parametrize("stage", ["stage_sources", "score"])
+def test_4_a_store_that_says_nothing_is_told_within_a_minute(
+    chain: Deployment, store: ObjectStore, stage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = chain.rows("marts.forecast_daily"), chain.rows("staged.performance_daily")
+    store.server.send_signal(signal.SIGSTOP)
+    try:
+        at = time.monotonic()
+        status, _ = chain.run(stage, "--date", AS_OF)
+        took = time.monotonic() - at
+    finally:
+        store.server.send_signal(signal.SIGCONT)
+    said = capfd.readouterr().err
+    with capfd.disabled():
+        print(f"\n{stage}, a store that says nothing: told after {took:.1f} s")
+    assert status == 1, said
+    assert "failed, nothing was published" in said
+    assert "a service does not answer" in said
+    assert took < 60
+    assert chain.rows("marts.forecast_daily").equals(before[0])
+    assert chain.rows("staged.performance_daily").equals(before[1])
+    assert chain.run(stage, "--date", AS_OF)[0] == 0
