@@ -45,11 +45,11 @@ env: $(INSTALLED) ## The deployment's variables for a shell: eval "$(make -s env
 	@$(BIN)/python examples/local_deployment.py
 
 .PHONY: test
-# Those with Airflow mostly wait for its processes, so they run beside the others; their output follows.
+# Those with Airflow or a cluster mostly wait for processes, so they run beside the others; their output follows.
 test: tools $(INSTALLED) ## All tests
-	@log=$$(mktemp); $(BIN)/python -m pytest -m airflow >$$log 2>&1 & airflow=$$!; trap "kill $$airflow" INT TERM; \
-	  $(BIN)/python -m pytest -m "not airflow"; others=$$?; \
-	  wait $$airflow; failed=$$?; cat $$log; rm $$log; exit $$((others | failed))
+	@log=$$(mktemp); $(BIN)/python -m pytest -m "airflow or cluster" >$$log 2>&1 & waiting=$$!; \
+	  trap "kill $$waiting" INT TERM; $(BIN)/python -m pytest -m "not airflow and not cluster"; others=$$?; \
+	  wait $$waiting; failed=$$?; cat $$log; rm $$log; exit $$((others | failed))
 
 .PHONY: test-fast
 test-fast: tools $(INSTALLED) ## What needs no Spark and no Airflow, under a minute
