@@ -1,14 +1,16 @@
 """deploy/ and docs/deployment.md, as far as they can be held to without a cluster: what is copied is there, what is
-configured loads, settings are Spark's own, figures follow from what was measured."""
+configured loads, settings are Spark's own and start executors, figures follow from what was measured."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
 import tomllib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 from deployment import SQL, TOML
+from pod_server import Pod, pod_server
 
 from pipelines.config import Config, load_config
 
@@ -239,3 +242,104 @@ def test_sizes_and_costs_follow_from_what_was_measured() -> None:
     assert row("S3 a month, after a year") == [round(year_gb * 0.023 * millions, 1) for millions in (1, 20)]
     assert row("store: first load") == [round(wrote_gib(first), 1), round(20 * wrote_gib(first))]
     assert row("store: a day more") == [round(wrote_gib(a_day), 2), round(20 * wrote_gib(a_day), 1)]
+
+
+ON_EXECUTORS = """
+import sys
+import polars as pl
+from pipelines.config import load_config
+from pipelines.spark.buckets import map_buckets
+from pipelines.spark.ranks import run_on_ranks
+from pipelines.spark.session import spark_session
+
+def where(bucket):
+    import pipelines
+    return pl.DataFrame({"file": [pipelines.__file__]})
+
+def work(resume, say, at):
+    import torch, torch.distributed as dist
+    dist.all_reduce(torch.ones(1))
+    return dist.get_world_size()
+
+config = load_config(sys.argv[1])
+with spark_session(config, "score 2024-01-01", "train") as spark:
+    print("code from", *map_buckets(spark, [0, 1], where, pl.Schema({"file": pl.String()}))["file"])
+    print("ranks:", run_on_ranks(spark, config.distributor, work, {}, False, print).result)
+"""
+SMALL = """
+"spark.executor.instances" = "2"
+"spark.executor.cores" = "1"
+"spark.executor.memory" = "600m"
+"spark.executor.memoryOverhead" = "400m"
+"spark.kubernetes.executor.enableApiWatcher" = "false"  # asks, as the stand-in only answers
+"spark.kubernetes.executor.apiPollingInterval" = "1s"
+
+[distributor]
+processes = 2
+local = false
+attempts = 1
+wait_s = 120
+"""
+
+
+def _container(folder: Path) -> Callable[[Pod], subprocess.Popen[bytes]]:
+    """What a node would do with a pod: its command with its variables, in a folder of its own."""
+
+    def start(pod: Pod) -> subprocess.Popen[bytes]:
+        name, (container,) = pod["metadata"]["name"], pod["spec"]["containers"]
+        fields = {"status.podIP": "127.0.0.1", "metadata.name": name}
+        given = {
+            variable["name"]: variable["value"]
+            if "value" in variable
+            else fields[variable["valueFrom"]["fieldRef"]["fieldPath"]]
+            for variable in container["env"]
+        }
+        place = folder / name
+        place.mkdir()
+        image = {"PATH": os.environ["PATH"], "SPARK_HOME": str(SPARK)}
+        mounted = {"SPARK_CONF_DIR": str(place), "SPARK_LOCAL_DIRS": str(place)}
+        with (folder / f"{name}.log").open("wb") as log:
+            command = [str(DEPLOY / "entrypoint.sh"), *container["args"]]
+            return subprocess.Popen(command, cwd=place, env=image | given | mounted, stdout=log, stderr=log)
+
+    return start
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_the_page_s_settings_start_executors_in_pods(tmp_path: Path) -> None:
+    """Spark's own Kubernetes mode with the page's block, template and entrypoint; only the API server is a stand-in."""
+    (block,) = [block for block in BLOCKS.values() if "k8s://" in block]
+    (tmp_path / "pods").mkdir()
+    with pod_server("worker-0", _container(tmp_path / "pods")) as (address, pods):
+        here = {
+            "https://kubernetes.default.svc:443": address,
+            "/opt/m2m/": f"{ROOT}/",
+            "/usr/local/bin/python3.11": sys.executable,
+        }
+        for of_page, of_test in here.items():
+            assert of_page in block
+            block = block.replace(of_page, of_test)
+        _loaded(tmp_path, block + SMALL)
+        kept = {key: os.environ[key] for key in ("PATH", "JAVA_HOME", "LANG") if key in os.environ}
+        own = {
+            "M2M_HOME": str(tmp_path / "home"),
+            "POD_NAME": "worker-0",
+            "POD_IP": "127.0.0.1",
+            "PYTHONPATH": str(ROOT),
+        }
+        command = [sys.executable, "-c", ON_EXECUTORS, str(tmp_path / "pipeline.toml")]
+        done = subprocess.run(command, env=kept | own, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr + "".join(log.read_text() for log in (tmp_path / "pods").glob("*.log"))
+    assert done.stdout.count(".zip/pipelines/__init__.py") == 2
+    assert "ranks: 2" in done.stdout
+    for pod in pods:
+        (container,) = pod["spec"]["containers"]
+        assert pod["metadata"]["namespace"] == "forecasting"
+        assert pod["metadata"]["ownerReferences"][0]["name"] == "worker-0"
+        assert pod["spec"]["serviceAccountName"] == "m2m-executor"
+        assert pod["spec"]["securityContext"]["runAsUser"] == 50000
+        assert container["image"] == "registry.example.com/m2m:0.2.0"
+        assert container["workingDir"] == "/work"
+        assert {"memory": "1000Mi", "ephemeral-storage": "40Gi"}.items() <= container["resources"]["limits"].items()
+        assert {"name": "SPARK_LOCAL_DIRS", "value": "/var/spark"} in container["env"]
