@@ -308,7 +308,7 @@ def _container(folder: Path) -> Callable[[Pod], subprocess.Popen[bytes]]:
 @pytest.mark.spark
 @pytest.mark.slow
 def test_the_page_s_settings_start_executors_in_pods(tmp_path: Path) -> None:
-    """Spark's own Kubernetes mode with the page's block, template and entrypoint; only the API server is a stand-in."""
+    """spark-submit to Kubernetes with the page's block, template and entrypoint; only the API server is a stand-in."""
     (block,) = [block for block in BLOCKS.values() if "k8s://" in block]
     (tmp_path / "pods").mkdir()
     with pod_server("worker-0", _container(tmp_path / "pods")) as (address, pods):
@@ -320,15 +320,17 @@ def test_the_page_s_settings_start_executors_in_pods(tmp_path: Path) -> None:
         for of_page, of_test in here.items():
             assert of_page in block
             block = block.replace(of_page, of_test)
-        _loaded(tmp_path, block + SMALL)
+        settings = _loaded(tmp_path, block + SMALL).spark.conf
+        (tmp_path / "stage.py").write_text(ON_EXECUTORS)
+        # As a DAG's task does it: what refers to the environment is left to the stage.
+        known = {key: str(value) for key, value in settings.items() if not value.refers}
+        known["spark.pyspark.driver.python"] = sys.executable
+        command = [str(SPARK / "bin" / "spark-submit"), "--master", f"k8s://{address}", "--deploy-mode", "client"]
+        command += [word for key, value in known.items() for word in ("--conf", f"{key}={value}")]
+        command += ["--name", "m2m score 2024-01-01", str(tmp_path / "stage.py"), str(tmp_path / "pipeline.toml")]
         kept = {key: os.environ[key] for key in ("PATH", "JAVA_HOME", "LANG") if key in os.environ}
-        own = {
-            "M2M_HOME": str(tmp_path / "home"),
-            "POD_NAME": "worker-0",
-            "POD_IP": "127.0.0.1",
-            "PYTHONPATH": str(ROOT),
-        }
-        command = [sys.executable, "-c", ON_EXECUTORS, str(tmp_path / "pipeline.toml")]
+        own = {"M2M_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "SPARK_HOME": str(SPARK)}
+        own |= {"POD_NAME": "worker-0", "POD_IP": "127.0.0.1"}
         done = subprocess.run(command, env=kept | own, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr + "".join(log.read_text() for log in (tmp_path / "pods").glob("*.log"))
     assert done.stdout.count(".zip/pipelines/__init__.py") == 2
