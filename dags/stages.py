@@ -158,6 +158,9 @@ class StageOperator(SparkSubmitOperator):
 
     def execute(self, context: Any) -> None:
         check_spark_connection()
+        # spark-submit inherits them. Given to the hook they would be on the command line, with YARN and Kubernetes.
+        os.environ.update(self.env_vars or {})
+        self.env_vars = None
         self.application_args = [argument for argument in self.application_args or [] if argument]
         # This worker's own interpreter, which executors take too unless [spark.conf] says otherwise: a bare `python3`
         # on the PATH may be another one.

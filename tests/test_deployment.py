@@ -111,7 +111,7 @@ def test_the_image_has_what_make_installs() -> None:
     assert f"python{python}/site-packages/pyspark" in DOCKERFILE
     (java,) = re.findall(r"Java (\d+) is needed", makefile)
     assert f"openjdk-{java}-jre-headless" in DOCKERFILE
-    installs = [line for line in DOCKERFILE.splitlines() if "pip install" in line and "whl/cpu" not in line]
+    installs = [line for line in DOCKERFILE.splitlines() if "pip install" in line and "TORCH_INDEX" not in line]
     assert installs
     for line in installs:
         assert "-c constraints.txt" in line

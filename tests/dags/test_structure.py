@@ -131,6 +131,34 @@ def test_a_stage_gets_values_of_connections_and_no_secret_stands_on_a_command_li
     assert ask(SETTINGS % str(config))[0] == [{}, {}]  # the stage says what is wrong with the file
 
 
+SUBMITTED = """
+import os, subprocess, stages
+from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+
+def started(command, **kwargs):
+    answer([command, (kwargs.get("env") or os.environ)["ADS_DB_PASSWORD"]])
+    os._exit(0)
+
+operator = stages.StageOperator(stage="score", arguments=["--date", "2024-01-31"])
+operator.env_vars = {"ADS_DB_PASSWORD": "of-the-connection"}  # as rendered
+subprocess.Popen = started
+operator.execute({})
+"""
+
+
+@pytest.mark.parametrize("host", ["spark://127.0.0.1:7077", "yarn"])
+def test_values_of_connections_travel_in_the_environment_whatever_the_master(
+    ask: Ask, tmp_path: Path, host: str
+) -> None:
+    (tmp_path / "pipeline.toml").write_text("")
+    connection = json.dumps({"conn_type": "spark", "host": host, "extra": {"deploy-mode": "client"}})
+    hadoop = {"HADOOP_CONF_DIR": str(tmp_path), "M2M_CONFIG": str(tmp_path / "pipeline.toml")}
+    (command, value), _ = ask(SUBMITTED, AIRFLOW_CONN_SPARK_DEFAULT=connection, **hadoop)
+    assert value == "of-the-connection"
+    assert command[command.index("--master") + 1] == host
+    assert [word for word in command if "of-the-connection" in word or "ADS_DB" in word] == []
+
+
 DATES = """
 import stages
 from airflow.sdk.exceptions import AirflowFailException
