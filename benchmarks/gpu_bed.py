@@ -127,7 +127,7 @@ class Bed:
         batch = coded.windows(series_X[some], cutoff_X[some])
         windows = Windows(*(tensor.cpu().numpy() for tensor in vars(batch).values()))
         target_XM = coded.targets(series_X[some], cutoff_X[some]).cpu().double().numpy()
-        learned = Learned.of(windows, target_XM, config.ratio_bins)
+        learned = Learned.of(windows.dense_BD, windows.level_BM, target_XM, config.ratio_bins)
         return cls(inputs, coded, series_X, cutoff_X, served_N.nonzero().squeeze(1), learned, config)
 
     def network(self, kind: str) -> Network:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from itertools import pairwise
 from typing import Any
 
@@ -108,12 +109,23 @@ class Inputs:
             profile.advertiser_attributes_NA[series_B],
         )
 
+    def blank(self, count: int) -> Windows:
+        """So many windows of a series that nothing is known of."""
+        spec = self.spec
+        performance, behavior = (np.full((1, 1, len(n)), np.nan, np.float32) for n in (spec.metrics, spec.behaviors))
+        names = ["advertiser_id", "scenario_id", *spec.advertiser_attributes, *spec.scenario_attributes]
+        keys = pa.table({name: pa.array([None], pa.string()) for name in dict.fromkeys(names)})
+        panel = Panel(spec, date(1970, 1, 1), performance, behavior, np.ones(1, np.int32), keys)
+        zero_B = np.zeros(count, np.int64)
+        return self.windows(panel, self.profile(panel), zero_B, zero_B)
+
     def _dense(
         self, performance_BLP: Floats, advertiser_BLM: Floats, age_B: Ints, weekday_B: Ints
     ) -> tuple[Floats, Floats]:
         """The recent level in units of the task's scale, and features that are relative to it."""
         spec, horizon = self.spec, self.spec.horizon_days
         scale_M = np.asarray(self.task_scales)
+        tasks = len(scale_M)
         newest_BLM = daily_totals(performance_BLP[:, ::-1], spec)
         running_BLM = np.cumsum(newest_BLM, 1)
         # An age beyond any rate's days must not matter: a panel that starts earlier gives the same forecast.
@@ -139,9 +151,9 @@ class Inputs:
             np.log(advertiser_running_BLM[:, days - 1] / days * horizon / scale_M + floor) for days in ADVERTISER_DAYS
         ]
         columns = [
-            (np.log(week_BWM + floor) - base_BM[:, None]).reshape(len(age_B), -1),
+            (np.log(week_BWM + floor) - base_BM[:, None]).reshape(-1, WEEKS * tasks),
             *(np.log(rate_BM + floor) - base_BM for rate_BM in (*rate_KBM, *recent_KBM)),
-            (np.log(day_BKM + floor) - base_BM[:, None]).reshape(len(age_B), -1),
+            (np.log(day_BKM + floor) - base_BM[:, None]).reshape(-1, DAYS_SEEN * tasks),
             # The advertiser's size beside this series', and its trend over all scenarios.
             *(advertiser_BM - base_BM for advertiser_BM in advertiser_KBM[:2]),
             *(new_BM - old_BM for new_BM, old_BM in pairwise(advertiser_KBM)),

@@ -48,14 +48,14 @@ class Learned:
     edge_MK: Floats  # of the histogram's log ratios
 
     @classmethod
-    def of(cls, windows: Windows, target_BM: Floats, bins: int) -> Learned:
-        """``target_BM`` in units of the tasks' scales."""
+    def of(cls, dense_BD: Floats, level_BM: Floats, target_BM: Floats, bins: int) -> Learned:
+        """From what ``Windows`` holds of the sample; ``target_BM`` in units of the tasks' scales."""
         with np.errstate(divide="ignore"):
-            ratio_BM = np.log(target_BM) - np.log(windows.level_BM + LEVEL_FLOOR)
+            ratio_BM = np.log(target_BM) - np.log(level_BM + LEVEL_FLOOR)
         ratios = [ratio_BM[target_BM[:, m] > 0, m] for m in range(target_BM.shape[1])]
-        deviation_D = windows.dense_BD.std(0)
+        deviation_D = dense_BD.std(0)
         return cls(
-            windows.dense_BD.mean(0),
+            dense_BD.mean(0),
             np.where(deviation_D > 1e-3, deviation_D, 1.0).astype(np.float32),
             histogram_edges(ratios, bins),
         )

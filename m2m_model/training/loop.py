@@ -1,8 +1,9 @@
 """The training loop: every rank calls ``train_rank``; rank 0 writes.
 
 Validation cutoffs are held_out_from - h and every 7 days before it; no training label ends after the earliest of them,
-and nothing after ``held_out_from`` is read. What a step does follows from (seed, step, rank) alone, so a run that
-resumes needs no sampler state. V validation windows, X any windows; other shapes as in data/.
+and nothing after ``held_out_from`` is read. A rank holds its own of the shards, and takes of each batch the windows in
+them. A batch follows from (seed, step) alone, however many ranks there are, and dropout from (seed, step, rank), so a
+run that resumes needs no sampler state. V validation windows, X any windows; other shapes as in data/.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from m2m_model.network.model import M2M, Batch, Learned
 from m2m_model.training import checkpoint
 from m2m_model.training.calendar import validation_cutoffs
 from m2m_model.training.plan import Plan
-from m2m_model.training.pool import Shards, WindowIndex, evenly
+from m2m_model.training.pool import Columns, Shards, WindowIndex, evenly
 from m2m_model.training.progress import (
     At,
     CellMetric,
@@ -48,10 +49,11 @@ from m2m_model.training.progress import (
     weights_of,
 )
 from m2m_model.training.ranks import Ranks
-from m2m_model.training.serving import fit_serving, residual_quantiles
+from m2m_model.training.serving import SIMPLE, Seen, fit_serving, residual_quantiles, seen_by_rule
 
 LEARNED_FROM = 50_000  # training windows that edges and feature scales are taken from
 WARM_UP = 0.05  # share of the steps
+UNEVEN = 1.25  # times as many windows as a rank would have if all had the same
 CHECKPOINT_VERSION = 2
 
 
@@ -67,27 +69,25 @@ def train_rank(
     at: At = unheard,
     checkpoints: Files | None = None,
 ) -> TrainResult:
-    """Train on the panels in ``shards`` (all of them, on every rank) and write ``run_dir``/model.
+    """Train on the panels in ``shards`` (this rank's own, see ``pool.shares``) and write ``run_dir``/model.
 
     Works alone or inside an initialised torch.distributed process group, which it leaves after the last step: what is
-    fitted then is rank 0's work alone, and may take longer than a collective waits. With ``resume`` it goes on from the
-    newest of ``checkpoints`` (by default in ``run_dir``) and ends at the same weights as a run that was never stopped.
-    ``say`` takes rank 0's lines of progress, ``at`` every rank's step and the seconds that it has waited for the
-    others.
+    fitted then is rank 0's work alone, needs no shard, and may take longer than a collective waits. With ``resume`` it
+    goes on from the newest of ``checkpoints`` (by default in ``run_dir``) and ends at the same weights as a run that
+    was never stopped. ``say`` takes rank 0's lines of progress, ``at`` every rank's step and the seconds that it has
+    waited for the others.
 
     Raises:
         ValueError: there is no window to train on, or none to validate on (the message says which dates were looked
             at); or ``resume`` finds the checkpoint of a run with other settings.
     """
-    ranks, device, data = Ranks(), choose_device(), Shards(shards, inputs)
+    device, data = choose_device(), Shards(shards, inputs)
+    ranks = data.ranks
     cutoffs = validation_cutoffs(
         data.first_day, held_out_from, inputs.spec.horizon_days, train_config.validation_cutoffs
     )
     pool, validation = windows_of(data, cutoffs, train_config)
-    sample = pool[evenly(len(pool), LEARNED_FROM)]
-    learned = Learned.of(
-        data.windows(sample), data.targets(sample) / np.asarray(inputs.task_scales), model_config.ratio_bins
-    )
+    learned = learn(data, pool, model_config.ratio_bins)
     torch.manual_seed(train_config.seed)
     model = M2M(model_config, inputs, learned).to(device)
     settings = {
@@ -99,6 +99,8 @@ def train_rank(
         "scales": inputs.task_scales,
     }
     progress = Progress(ranks.rank == 0, say, at)
+    if uneven := unevenness(data, pool):
+        progress.say(uneven)
     trainer = Trainer(data, pool, validation, train_config, model, ranks, device, progress)
     kept = checkpoints or LocalFiles(run_dir / "checkpoints")
     seconds, resumed_from = trainer.run(kept, json.dumps(settings, sort_keys=True), resume)
@@ -106,11 +108,12 @@ def train_rank(
     state, plan = trainer.state, trainer.plan
     model.load_state_dict(state.best_weights)
     raw, _ = trainer.forecast()
+    seen = seen_by_rule(data, cutoffs, train_config.validation_windows)
     ranks.leave()
     if ranks.rank == 0:
         progress.say(f"calibrating on {len(validation):,} validation windows")
-        calibrations = residual_quantiles(data, cutoffs, train_config.validation_windows)
-        served = fit_serving(data, validation, raw, trainer.actual_VM, calibrations, train_config.blend)
+        calibrations = residual_quantiles(inputs.spec, seen)
+        served = fit_serving(inputs.spec, trainer.seen, raw, calibrations, train_config.blend)
         metadata = {
             "held_out_from": str(held_out_from),
             "validation_cutoffs": [str(cutoff) for cutoff in cutoffs],
@@ -157,6 +160,30 @@ def windows_of(data: Shards, cutoffs: Sequence[date], config: TrainConfig) -> tu
     return pool, validation
 
 
+def learn(data: Shards, pool: WindowIndex, bins: int) -> Learned:
+    """From a sample of the windows of all ranks, as rank 0 sees it."""
+
+    def look(own: WindowIndex) -> list[Columns]:
+        windows = data.windows(own)
+        return [windows.dense_BD, windows.level_BM, data.targets(own) / np.asarray(data.inputs.task_scales)]
+
+    dense_XD, level_XM, target_XM = data.everywhere(look, pool[evenly(len(pool), LEARNED_FROM)])
+    learned: Learned = data.ranks.share(Learned.of(dense_XD, level_XM, target_XM, bins))
+    return learned
+
+
+def unevenness(data: Shards, pool: WindowIndex) -> str:
+    """What there is to say of a rank that has so many more windows than the others that they wait for it."""
+    world, share_R = data.ranks.world, np.bincount(data.owner_S[pool.shard_X], minlength=data.ranks.world) / len(pool)
+    if share_R.max() * world < UNEVEN:
+        return ""
+    return (
+        f"rank {share_R.argmax()} has {share_R.max():.0%} of the windows, and every step waits for it: {world} ranks "
+        f"hold {len(data.owner_S)} shards, one a bucket. Use fewer ranks ([distributor] processes), or in a new load "
+        "more [dataset] buckets"
+    )
+
+
 @dataclass
 class Trainer:
     """One rank's part of a run: what it learns from, the model, and where it stands."""
@@ -173,7 +200,7 @@ class Trainer:
     def __post_init__(self) -> None:
         config = self.config
         self.plan = Plan.of(len(self.pool), config)
-        self.actual_VM = self.data.targets(self.validation)
+        self.seen = Seen.of(self.data, self.validation, SIMPLE if config.blend else {})
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -229,11 +256,15 @@ class Trainer:
         random = np.random.SeedSequence([seed, state.step, self.ranks.rank])
         torch.manual_seed(int(random.generate_state(1, np.uint64)[0] >> 1))
         model.train()
-        index = self.pool[plan.batch(state.step, seed)[self.ranks.rank :: self.ranks.world]]
+        index = self.pool[plan.batch(state.step, seed)]
+        index = index[self.data.own(index)]
         index = index[np.argsort(index.shard_X, kind="stable")]
-        batch = Batch.of(self.data.windows(index), self.device)
+        windows, target_XM = self.data.windows(index), self.data.targets(index)
+        if not len(index):  # a window of no weight: gradients of 0, in the places where the others have theirs
+            windows, target_XM = self.data.inputs.blank(1), np.zeros((1, target_XM.shape[1]))
+        batch = Batch.of(windows, self.device)
         self.optimizer.zero_grad(set_to_none=False)
-        loss = model.loss(batch, self._scaled(self.data.targets(index))) * (len(index) / plan.batch_size)
+        loss = model.loss(batch, self._scaled(target_XM)) * (len(index) / plan.batch_size)
         loss.backward()  # type: ignore[no-untyped-call]
         found = [loss.detach().view(1), *(p.grad for p in model.parameters() if p.grad is not None)]
         if self.ranks.together:
@@ -247,7 +278,7 @@ class Trainer:
     def validate(self) -> EpochMetrics:
         """Loss and error of the network's own median. The same figures on every rank."""
         raw, loss = self.forecast()
-        actual_VM, scenario_V = self.actual_VM, self.data.scenario_of(self.validation)
+        actual_VM, scenario_V = self.seen.actual_XM, self.seen.scenario_X
         error_VM = np.abs(actual_VM - raw.median_NM)
         cells = []
         for scenario in sorted(set(scenario_V)):
@@ -262,12 +293,12 @@ class Trainer:
         return EpochMetrics(epoch, self.state.train_loss, loss, nmae, tuple(cells))
 
     def forecast(self) -> tuple[Distribution, float]:
-        """The network's own distributions on the validation windows, and its mean loss. Each rank computes its share
+        """The network's own distributions on the validation windows, and its mean loss. Each rank forecasts its own
         and hears of the others'."""
         inputs, ranks = self.data.inputs, self.ranks
-        result = torch.zeros((2 + len(LEVELS), *self.actual_VM.shape), dtype=torch.float32)
+        result = torch.zeros((2 + len(LEVELS), *self.seen.actual_XM.shape), dtype=torch.float32)
         loss_sum = 0.0
-        mine = np.arange(ranks.rank, len(self.validation), ranks.world)
+        mine = self.data.own(self.validation)
         for shard, rows in self.data.by_shard(self.validation[mine]):
             panel, profile, at = self.data.panels[shard], self.data.profiles[shard], mine[rows]
             index = self.validation[at]
@@ -277,7 +308,7 @@ class Trainer:
                 found = to_distribution(self.model, inputs, batch, output_BMQ)
                 stacked = np.concatenate([[found.mean_NM, found.p_zero_NM], found.level_GNM])
                 result[:, torch.from_numpy(at[part])] = torch.from_numpy(stacked.astype(np.float32))
-                target_BM = self._scaled(self.actual_VM[at[part]])
+                target_BM = self._scaled(self.seen.actual_XM[at[part]])
                 loss_sum += float(self.model.loss_of(output_BMQ, batch.level_BM, target_BM)) * len(target_BM)
         total = ranks.add(torch.cat([torch.tensor([loss_sum]), result.flatten()]).to(self.device)).cpu().numpy()
         figures = total[1:].reshape(result.shape).astype(np.float64)

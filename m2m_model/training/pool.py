@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m2m_model.arrays import Bools, Floats, Ints, Numbers, Rows, Strings
 from m2m_model.data.activity import activity_NM
@@ -15,6 +18,9 @@ from m2m_model.data.features import Inputs, Windows
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import COLD_START_DAYS, served_by, trainable_NT
 from m2m_model.data.targets import targets_at
+from m2m_model.training.ranks import Ranks
+
+Columns = NDArray[Any]  # of windows: one entry, or row, each
 
 
 @dataclass(frozen=True)
@@ -43,66 +49,92 @@ class WindowIndex:
 
 
 class Shards:
-    """The memory-mapped panels of a run, and the windows in them."""
+    """The panels of a run, and the windows in them. A rank maps its own panels into memory, and knows where all windows
+    are: shards have the numbers of their names in order, whoever holds them."""
 
     def __init__(self, folders: Sequence[Path], inputs: Inputs) -> None:
-        self.inputs = inputs
-        self.panels = [Panel.open(folder) for folder in folders]
-        for folder, panel in zip(folders, self.panels, strict=True):
+        """``folders`` are this rank's panels (none is well); those of all ranks together are the run's.
+
+        Raises:
+            ValueError: a panel was made for other inputs, or is held twice.
+        """
+        self.inputs, self.ranks = inputs, Ranks()
+        opened = [(folder.name, Panel.open(folder)) for folder in folders]
+        for name, panel in opened:
             if panel.spec != inputs.spec:
-                raise ValueError(f"{folder}: made for other metrics, attributes, tasks or lengths than the inputs")
-        self.profiles = [inputs.profile(panel) for panel in self.panels]
-        self.scenarios = [panel.scenario_N for panel in self.panels]
-
-    @property
-    def first_day(self) -> date:
-        return min((panel.first_day for panel in self.panels), default=date.max)
-
-    @property
-    def extent(self) -> str:
-        """Series and days, for messages."""
-        series = sum(map(len, self.panels))
-        days = (
-            f"{min(p.first_day for p in self.panels)} .. {max(p.last_day for p in self.panels)}" if self.panels else "-"
-        )
-        return f"{series} series over {days}"
+                raise ValueError(f"{name}: made for other metrics, attributes, tasks or lengths than the inputs")
+        own = [(name, len(panel), panel.first_day, panel.last_day) for name, panel in opened]
+        held = sorted((*shard, rank) for rank, shards in enumerate(self.ranks.gather(own)) for shard in shards)
+        names = [name for name, *_ in held]
+        if twice := [name for name, after in pairwise(names) if name == after]:
+            raise ValueError(f"{twice[0]}: held twice; each rank takes its own of the shards (``shares``)")
+        self.panels = {names.index(name): panel for name, panel in opened}
+        self.profiles = {shard: inputs.profile(panel) for shard, panel in self.panels.items()}
+        self.scenarios = {shard: panel.scenario_N for shard, panel in self.panels.items()}
+        self.owner_S = np.array([rank for *_, rank in held], np.int64)
+        self.first_day = min((first for _, _, first, _, _ in held), default=date.max)
+        last_day = max((last for _, _, _, last, _ in held), default=date.min)
+        self.extent = f"{sum(series for _, series, *_ in held)} series over {self.first_day} .. {last_day}"
 
     def training_windows(self, last_cutoff: date, min_history_days: int, limit: int) -> WindowIndex:
         """All windows that may train, or ``limit`` of them evenly spread over series and days."""
 
-        def mask_NT(panel: Panel) -> Bools:
-            return trainable_NT(panel, (last_cutoff - panel.first_day).days, min_history_days)
+        def found(panel: Panel) -> tuple[Ints, Ints]:
+            flat = np.flatnonzero(trainable_NT(panel, (last_cutoff - panel.first_day).days, min_history_days))
+            return np.divmod(flat, max(panel.days, 1))
 
-        counts = [int(mask_NT(panel).sum()) for panel in self.panels]
-        wanted = evenly(sum(counts), limit)
-        parts, before = [], 0
-        for shard, (panel, count) in enumerate(zip(self.panels, counts, strict=True)):
-            mine = wanted[(wanted >= before) & (wanted < before + count)] - before
-            flat = np.flatnonzero(mask_NT(panel))[mine] if len(mine) else mine
-            parts.append(WindowIndex.of(shard, flat // max(panel.days, 1), flat % max(panel.days, 1)))
-            before += count
-        return WindowIndex.concatenate(parts)
+        return self._chosen(found, limit)
 
     def windows_at(self, cutoffs: Sequence[date], limit: int, served: Sequence[int]) -> WindowIndex:
         """Windows at ``cutoffs`` of the series that are served so (codes of ``data.served_by``), at most ``limit``."""
-        parts = []
-        for shard, panel in enumerate(self.panels):
-            for cutoff in cutoffs:
-                if panel.first_day <= cutoff <= panel.last_day - timedelta(days=self.inputs.spec.horizon_days):
-                    day = panel.index_of(cutoff)
-                    series = np.flatnonzero(np.isin(served_by(panel, day), served))
-                    parts.append(WindowIndex.of(shard, series, np.full(len(series), day)))
-        found = WindowIndex.concatenate(parts)
-        return found[evenly(len(found), limit)]
+
+        def found(panel: Panel) -> tuple[Ints, Ints]:
+            last = panel.last_day - timedelta(days=self.inputs.spec.horizon_days)
+            days = [panel.index_of(cutoff) for cutoff in cutoffs if panel.first_day <= cutoff <= last]
+            series = [np.flatnonzero(np.isin(served_by(panel, day), served)) for day in days]
+            cutoff = [np.full(len(rows), day) for rows, day in zip(series, days, strict=True)]
+            nothing = np.zeros(0, np.int64)
+            return np.concatenate([nothing, *series]), np.concatenate([nothing, *cutoff])
+
+        return self._chosen(found, limit)
+
+    def _chosen(self, found: Callable[[Panel], tuple[Ints, Ints]], limit: int) -> WindowIndex:
+        """The (series, cutoff) that are found in each panel, or ``limit`` of all evenly spread. The same on every rank,
+        however many there are; what is found in one panel is in memory at a time."""
+        counts = dict[int, int]()
+        for counted in self.ranks.gather({shard: len(found(panel)[0]) for shard, panel in self.panels.items()}):
+            counts |= counted
+        end_S = np.cumsum([counts[shard] for shard in range(len(self.owner_S))])
+        wanted = evenly(sum(counts.values()), limit)
+        own = []
+        for shard, panel in self.panels.items():
+            begin, end = end_S[shard] - counts[shard], end_S[shard]
+            mine = wanted[slice(*np.searchsorted(wanted, (begin, end)))] - begin
+            if len(mine):
+                series, cutoff = found(panel)
+                own.append(WindowIndex.of(shard, series[mine], cutoff[mine]))
+        index = WindowIndex.concatenate(self.ranks.gather(WindowIndex.concatenate(own)))
+        return index[np.argsort(index.shard_X, kind="stable")]
+
+    def own(self, index: WindowIndex) -> Ints:
+        """The positions of this rank's windows in an index."""
+        return np.flatnonzero(self.owner_S[index.shard_X] == self.ranks.rank)
+
+    def everywhere(self, of: Callable[[WindowIndex], Sequence[Columns]], index: WindowIndex) -> list[Columns]:
+        """What a function says of each window, in the index's order: every rank asks it of its own windows, and hears
+        what the others found. All ranks must come."""
+        said = self.ranks.gather(of(index[self.own(index)]))
+        position = np.argsort(np.argsort(self.owner_S[index.shard_X], kind="stable"))
+        return [np.concatenate(parts)[position] for parts in zip(*said, strict=True)]
 
     def windows(self, index: WindowIndex) -> Windows:
-        """Cut the windows of an index that is in order of shards."""
+        """Cut the windows of an index that is in order of shards; all of them are this rank's, as below."""
         parts = [
             self.inputs.windows(self.panels[shard], self.profiles[shard], index.series_X[rows], index.cutoff_X[rows])
             for shard, rows in self.by_shard(index)
         ]
-        if len(parts) == 1:
-            return parts[0]
+        if len(parts) < 2:
+            return parts[0] if parts else self.inputs.blank(0)
         return Windows(
             *(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True))
         )
@@ -144,6 +176,15 @@ class Shards:
     def by_shard(self, index: WindowIndex) -> list[tuple[int, Ints]]:
         """Each shard of an index, and its positions in it."""
         return [(int(shard), np.flatnonzero(index.shard_X == shard)) for shard in np.unique(index.shard_X)]
+
+
+def shares(sizes: Sequence[int], world: int) -> list[list[int]]:
+    """The shards (as positions in ``sizes``) that each of ``world`` ranks holds: the largest first, each to the rank
+    that has least so far."""
+    held: list[list[int]] = [[] for _ in range(world)]
+    for shard in sorted(range(len(sizes)), key=lambda shard: -sizes[shard]):
+        min(held, key=lambda own: (sum(sizes[k] for k in own), len(own))).append(shard)
+    return held
 
 
 def evenly(count: int, limit: int) -> Ints:

@@ -34,6 +34,14 @@ class Ranks:
         dist.broadcast_object_list(box)
         return box[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, on every rank, by rank."""
+        if not self.together:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
+
     def leave(self) -> None:
         """Leave the group, once all have come so far: from here on nobody waits for another."""
         if self.together:

@@ -3,15 +3,17 @@ forecasts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 
-from m2m_model.arrays import Bools, Floats
+from m2m_model.arrays import Bools, Floats, Ints, Strings
 from m2m_model.data.features import Inputs
 from m2m_model.data.served_by import COLD_START, NETWORK, SILENT
+from m2m_model.data.spec import SequenceSpec
 from m2m_model.forecasts import baselines, methods
 from m2m_model.forecasts.blend import Blend
 from m2m_model.forecasts.calibration import SHIFT_KEPT, LevelCalibration, ResidualQuantiles
@@ -19,14 +21,49 @@ from m2m_model.forecasts.cells import GROUP_ROWS
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import around
 from m2m_model.training.calendar import validation_cutoffs
-from m2m_model.training.pool import Shards, WindowIndex
+from m2m_model.training.pool import Columns, Shards, WindowIndex
+
+SIMPLE: Mapping[str, baselines.Baseline] = {**baselines.BASELINES, methods.COLD_START: baselines.cold_start}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Windows whose horizon is over: what they were, what came of them, and what simple forecasts would have said."""
+
+    scenario_X: Strings
+    cutoff_X: Ints
+    group_XM: Ints
+    young_X: Bools
+    actual_XM: Floats
+    simple: Mapping[str, Floats]
+
+    def __getitem__(self, rows: Bools) -> Seen:
+        said = {name: said_XM[rows] for name, said_XM in self.simple.items()}
+        return Seen(
+            self.scenario_X[rows],
+            self.cutoff_X[rows],
+            self.group_XM[rows],
+            self.young_X[rows],
+            self.actual_XM[rows],
+            said,
+        )
+
+    @classmethod
+    def of(cls, data: Shards, index: WindowIndex, simple: Mapping[str, baselines.Baseline]) -> Seen:
+        """The same on every rank; each looks at its own windows."""
+
+        def look(own: WindowIndex) -> list[Columns]:
+            said = [data.by_day(forecast, own) for forecast in simple.values()]
+            return [data.scenario_of(own), data.groups(own), data.is_young(own), data.targets(own), *said]
+
+        scenario_X, group_XM, young_X, actual_XM, *said = data.everywhere(look, index)
+        return cls(scenario_X, index.cutoff_X, group_XM, young_X, actual_XM, dict(zip(simple, said, strict=True)))
 
 
 def fit_serving(
-    data: Shards,
-    validation: WindowIndex,
+    spec: SequenceSpec,
+    seen: Seen,
     raw: Distribution,
-    actual_VM: Floats,
     calibrations: Mapping[str, ResidualQuantiles],
     blended: bool,
 ) -> tuple[LevelCalibration, Blend | None, Blend | None]:
@@ -36,31 +73,31 @@ def fit_serving(
     The blend judges the network at each cutoff with levels that were calibrated on the others, and all points as they
     would be published.
     """
-    spec, scenario_V, cutoff_V = data.inputs.spec, data.scenario_of(validation), validation.cutoff_X
-    group_VM, young_V = data.groups(validation), data.is_young(validation)
-    levels = LevelCalibration.fit(raw, actual_VM, scenario_V, group_VM, cutoff_V)
+
+    def fit(rows: Bools) -> LevelCalibration:
+        known = seen[rows]
+        return LevelCalibration.fit(raw[rows], known.actual_XM, known.scenario_X, known.group_XM, known.cutoff_X)
+
+    levels = fit(np.ones(len(seen.cutoff_X), bool))
     if not blended:
         return levels, None, None
-    point_VM = np.empty_like(actual_VM)
-    for cutoff in np.unique(cutoff_V):
-        rows, rest = cutoff_V == cutoff, cutoff_V != cutoff
-        others = LevelCalibration.fit(raw[rest], actual_VM[rest], scenario_V[rest], group_VM[rest], cutoff_V[rest])
-        point_VM[rows] = others.apply(raw[rows], scenario_V[rows], group_VM[rows]).point_NM
+    point_XM = np.empty_like(seen.actual_XM)
+    for cutoff in np.unique(seen.cutoff_X):
+        rows = seen.cutoff_X == cutoff
+        point_XM[rows] = fit(~rows).apply(raw[rows], seen.scenario_X[rows], seen.group_XM[rows]).point_NM
     whole_M = [task.aggregate == "days" for task in spec.tasks]
 
-    def blend(rows: Bools, simple: Mapping[str, baselines.Baseline]) -> Blend:
-        index = validation[rows]
+    def blend(rows: Bools, names: Iterable[str]) -> Blend:
+        known = seen[rows]
         published = {
-            name: around(
-                name, data.by_day(own, index), scenario_V[rows], group_VM[rows], calibrations[name], spec
-            ).point_NM
-            for name, own in simple.items()
+            name: around(name, known.simple[name], known.scenario_X, known.group_XM, calibrations[name], spec).point_NM
+            for name in names
         }
-        return Blend.fit(point_VM[rows], published, actual_VM[rows], scenario_V[rows], cutoff_V[rows], whole_M)
+        return Blend.fit(point_XM[rows], published, known.actual_XM, known.scenario_X, known.cutoff_X, whole_M)
 
-    rules = {methods.COLD_START: baselines.cold_start}
-    young = blend(young_V, rules) if young_V.sum() >= GROUP_ROWS else None
-    return levels, blend(~young_V, baselines.BASELINES) if not young_V.all() else None, young
+    young_X = seen.young_X
+    young = blend(young_X, [methods.COLD_START]) if young_X.sum() >= GROUP_ROWS else None
+    return levels, blend(~young_X, baselines.BASELINES) if not young_X.all() else None, young
 
 
 def calibrate_baselines(
@@ -69,26 +106,33 @@ def calibrate_baselines(
     """``residual_quantiles`` on the validation cutoffs, for want of a model."""
     data = Shards(shards, inputs)
     cutoffs = validation_cutoffs(data.first_day, held_out_from, inputs.spec.horizon_days, most)
-    return residual_quantiles(data, cutoffs, max_rows)
+    return residual_quantiles(inputs.spec, seen_by_rule(data, cutoffs, max_rows))
 
 
-def residual_quantiles(data: Shards, cutoffs: Sequence[date], limit: int) -> dict[str, ResidualQuantiles]:
-    """By name: every baseline where the network would serve, and the rules ``cold_start`` and ``silent``."""
-    spec = data.inputs.spec
-    served = {name: (NETWORK, forecast) for name, forecast in baselines.BASELINES.items()}
-    served[methods.COLD_START] = (COLD_START, baselines.cold_start)
-    served[methods.SILENT] = (SILENT, baselines.silent)
-    found = {}
-    for name, (code, forecast) in served.items():
-        index = data.windows_at(cutoffs, limit, (code,))
-        found[name] = ResidualQuantiles.fit(
-            data.by_day(forecast, index),
-            data.targets(index),
-            data.scenario_of(index),
-            data.groups(index),
+def seen_by_rule(data: Shards, cutoffs: Sequence[date], limit: int) -> list[Seen]:
+    """Where the network would serve, with every baseline; and the windows of the rules ``cold_start`` and ``silent``,
+    each with its own. The same on every rank."""
+    served = {
+        NETWORK: baselines.BASELINES,
+        COLD_START: {methods.COLD_START: baselines.cold_start},
+        SILENT: {methods.SILENT: baselines.silent},
+    }
+    return [Seen.of(data, data.windows_at(cutoffs, limit, (code,)), simple) for code, simple in served.items()]
+
+
+def residual_quantiles(spec: SequenceSpec, seen_by_rule: Sequence[Seen]) -> dict[str, ResidualQuantiles]:
+    """By name of each simple forecast, from the windows that it is for."""
+    return {
+        name: ResidualQuantiles.fit(
+            said_XM,
+            seen.actual_XM,
+            seen.scenario_X,
+            seen.group_XM,
             spec.tasks,
             spec.horizon_days,
             # How a series goes on after its first days is no drift of the market.
-            shift_kept=1.0 if code == COLD_START else SHIFT_KEPT,
+            shift_kept=1.0 if name == methods.COLD_START else SHIFT_KEPT,
         )
-    return found
+        for seen in seen_by_rule
+        for name, said_XM in seen.simple.items()
+    }

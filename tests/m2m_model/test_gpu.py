@@ -60,7 +60,7 @@ def test_compiled_on_a_gpu_the_loss_and_the_forecasts_are_the_same(
     cutoff_B = torch.full_like(series_B, cutoff)
     windows = inputs.windows(panel, inputs.profile(panel), series_B.cpu().numpy(), cutoff_B.cpu().numpy())
     target_BM = coded.targets(series_B, cutoff_B)
-    learned = Learned.of(windows, target_BM.cpu().double().numpy(), 8)
+    learned = Learned.of(windows.dense_BD, windows.level_BM, target_BM.cpu().double().numpy(), 8)
     torch.manual_seed(0)
     network = M2M(ModelConfig(width=16, ratio_bins=8), inputs, learned).to(device).eval()
 
