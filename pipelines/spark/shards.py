@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from datetime import date
+from fnmatch import fnmatch
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -13,7 +15,9 @@ from pyspark.sql import SparkSession
 
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.training.loop import train_rank
+from m2m_model.training.pool import shares
 from m2m_model.training.progress import TrainResult
+from m2m_model.training.ranks import Ranks
 from pipelines.errors import ConfigError
 from pipelines.spark.buckets import tasks
 from pipelines.spark.code import shipped
@@ -21,10 +25,11 @@ from pipelines.warehouse.sequences import SequenceFiles
 from pipelines.warehouse.store import Folder
 
 SHARDS, CHECKPOINTS, MODEL = "shards", "checkpoints", "model"  # folders of a training run
+_NAMED = "bucket=*[0-9]"
 
 
 def write_shards(spark: SparkSession, sequences: SequenceFiles, folder: Folder, train_end: date) -> PanelStatistics:
-    """Write one panel a bucket, on Spark's workers; whoever trains has them at hand and maps them into memory.
+    """Write one panel a bucket, on Spark's workers; each rank that trains maps its own into memory.
 
     Returns:
         The statistics of their rows up to ``train_end`` (bounded, added up by Spark).
@@ -54,12 +59,20 @@ def write_shards(spark: SparkSession, sequences: SequenceFiles, folder: Folder, 
 
 def shards_in(folder: Path) -> list[Path]:
     """The panels of a folder that is at hand, in the order of their buckets."""
-    return sorted(folder.glob("bucket=*[0-9]"))
+    return sorted(folder.glob(_NAMED))
 
 
 def train_on_shards(folder: Folder, **arguments: Any) -> TrainResult:
-    """One rank of the run that ``folder`` is of: it has the shards at hand, and rank 0 leaves checkpoints and the model
-    there; ``arguments`` are the others of ``train_rank``."""
+    """One rank of the run that ``folder`` is of: it has its own shards at hand, and rank 0 leaves checkpoints and the
+    model there; ``arguments`` are the others of ``train_rank``."""
     checkpoints = None if folder.local else folder / CHECKPOINTS
-    with (folder / SHARDS).at_hand() as shards, folder.filling() as run_dir:
-        return train_rank(shards_in(shards), run_dir, checkpoints=checkpoints, **arguments)
+    with ExitStack() as held, folder.filling() as run_dir:
+        shards = [held.enter_context(shard.at_hand()) for shard in own_shards(folder / SHARDS, Ranks())]
+        return train_rank(shards, run_dir, checkpoints=checkpoints, **arguments)
+
+
+def own_shards(folder: Folder, ranks: Ranks) -> list[Folder]:
+    """Those that this rank holds; rank 0 looks what there is, so that all divide the same."""
+    size_of = ranks.share(folder.sizes() if ranks.rank == 0 else None)
+    names = [name for name in size_of if fnmatch(name, _NAMED)]
+    return [folder / names[shard] for shard in shares([size_of[name] for name in names], ranks.world)[ranks.rank]]

@@ -126,6 +126,16 @@ class Folder:
     def folders(self) -> list[Folder]:
         return [self / info.base_name for info in self.store.found(self.uri) if info.type == FileType.Directory]
 
+    def sizes(self) -> dict[str, int]:
+        """By name of each folder in it, the bytes that lie there; in the order of their names."""
+        _, inner = self.store.filesystem(self.uri)
+        sizes: dict[str, int] = {}
+        for info in self.store.found(self.uri, recursive=True):
+            name, *below = PurePosixPath(info.path).relative_to(inner).parts
+            if below and info.is_file:
+                sizes[name] = sizes.get(name, 0) + info.size
+        return sizes
+
     def newest(self) -> float:
         """When something in it was last written, in seconds; 0 if nothing can tell."""
         times = [info.mtime.timestamp() for info in self.store.found(self.uri, recursive=True) if info.mtime]

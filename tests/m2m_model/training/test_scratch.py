@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
+import subprocess
+import sys
 import tempfile
 from datetime import date, timedelta
 from pathlib import Path
@@ -61,3 +64,59 @@ def test_it_goes_on_from_the_store_to_the_weights_that_it_has_on_disk(
         copies = tmp_path / f"m2m-copies-{os.getuid()}"
         assert [path for path in copies.iterdir() if path.suffix != ".lock"] == []
         assert list(tmp_path.glob("m2m-[!c]*")) == []
+
+
+RANK = """
+import os, pickle, sys
+from pathlib import Path
+import torch, torch.distributed as dist
+from pipelines.spark.shards import train_on_shards
+from pipelines.warehouse import store
+
+address, rank = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+folder, arguments = pickle.loads(Path(sys.argv[3]).read_bytes())
+copy = store.copy_files
+def copied(source, *others):
+    print("fetched", source.rsplit("/", 1)[1], flush=True)
+    copy(source, *others)
+store.copy_files = copied
+dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+train_on_shards(folder, say=print, **arguments)
+"""
+
+
+@pytest.mark.slow
+def test_each_rank_fetches_its_own_shards_and_no_other(
+    panel: Panel, inputs: Inputs, last_day: date, tmp_path: Path
+) -> None:
+    arguments = {
+        "inputs": inputs,
+        "model_config": MODEL_CONFIG,
+        "train_config": TRAIN,
+        "held_out_from": last_day - timedelta(days=14),
+    }
+    with object_store() as store:
+        run = Folder("s3://m2m/run", Store.of(store.properties))
+        with (run / SHARDS).filling() as place:
+            for bucket in range(3):
+                panel.save(place / f"bucket={bucket:05d}")
+        (run / SHARDS / "bucket=00003.partial").write("performance.npy", b"of a worker that was killed")
+        (tmp_path / "given").write_bytes(pickle.dumps((run, arguments)))
+        command = [sys.executable, "-c", RANK, f"file://{tmp_path}/group"]
+        started = [
+            subprocess.Popen(
+                [*command, str(rank), str(tmp_path / "given")],
+                env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        outputs = [process.communicate(timeout=300)[0] for process in started]
+        assert [process.returncode for process in started] == [0, 0], outputs
+        fetched = [[line[8:] for line in output.splitlines() if line.startswith("fetched b")] for output in outputs]
+        assert fetched == [["bucket=00000", "bucket=00002"], ["bucket=00001"]]
+        assert "weights.safetensors" in (run / MODEL).names()
+        assert [path for path in (tmp_path / f"m2m-copies-{os.getuid()}").iterdir() if path.suffix != ".lock"] == []

@@ -63,6 +63,9 @@ def test_a_folder_is_the_same_wherever_it_is(folder: Folder) -> None:
         ["inner"],
     )
     assert folder.newest() > 1e9
+    (folder / "inner" / "most").write("c", b"c")
+    assert folder.sizes() == {"inner": 5}
+    (folder / "inner" / "most").remove()
     with pytest.raises(FileNotFoundError):
         folder.read("none")
     with pickle.loads(pickle.dumps(folder)).at_hand() as place:
