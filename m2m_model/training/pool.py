@@ -79,40 +79,43 @@ class Shards:
     def training_windows(self, last_cutoff: date, min_history_days: int, limit: int) -> WindowIndex:
         """All windows that may train, or ``limit`` of them evenly spread over series and days."""
 
-        def found(panel: Panel) -> tuple[Ints, Ints]:
-            flat = np.flatnonzero(trainable_NT(panel, (last_cutoff - panel.first_day).days, min_history_days))
-            return np.divmod(flat, max(panel.days, 1))
+        def may_train_NT(panel: Panel) -> Bools:
+            return trainable_NT(panel, (last_cutoff - panel.first_day).days, min_history_days)
 
-        return self._chosen(found, limit)
+        return self._chosen(may_train_NT, lambda panel, flat: np.divmod(flat, panel.days), limit)
 
     def windows_at(self, cutoffs: Sequence[date], limit: int, served: Sequence[int]) -> WindowIndex:
         """Windows at ``cutoffs`` of the series that are served so (codes of ``data.served_by``), at most ``limit``."""
 
-        def found(panel: Panel) -> tuple[Ints, Ints]:
+        def day_C(panel: Panel) -> Ints:
             last = panel.last_day - timedelta(days=self.inputs.spec.horizon_days)
-            days = [panel.index_of(cutoff) for cutoff in cutoffs if panel.first_day <= cutoff <= last]
-            series = [np.flatnonzero(np.isin(served_by(panel, day), served)) for day in days]
-            cutoff = [np.full(len(rows), day) for rows, day in zip(series, days, strict=True)]
-            nothing = np.zeros(0, np.int64)
-            return np.concatenate([nothing, *series]), np.concatenate([nothing, *cutoff])
+            inside = [panel.index_of(cutoff) for cutoff in cutoffs if panel.first_day <= cutoff <= last]
+            return np.array(inside, np.int64)
 
-        return self._chosen(found, limit)
+        def served_CN(panel: Panel) -> Bools:
+            return np.array([np.isin(served_by(panel, int(day)), served) for day in day_C(panel)], bool)
 
-    def _chosen(self, found: Callable[[Panel], tuple[Ints, Ints]], limit: int) -> WindowIndex:
-        """The (series, cutoff) that are found in each panel, or ``limit`` of all evenly spread. The same on every rank,
-        however many there are; what is found in one panel is in memory at a time."""
+        def decoded(panel: Panel, flat: Ints) -> tuple[Ints, Ints]:
+            return flat % len(panel), day_C(panel)[flat // len(panel)]
+
+        return self._chosen(served_CN, decoded, limit)
+
+    def _chosen(
+        self, mask: Callable[[Panel], Bools], decoded: Callable[[Panel, Ints], tuple[Ints, Ints]], limit: int
+    ) -> WindowIndex:
+        """All windows of a mask of each panel, whose flat indices are decoded to (series, cutoff), or ``limit`` of them
+        evenly spread. The same on every rank, however many there are; one mask is in memory at a time."""
         counts = dict[int, int]()
-        for counted in self.ranks.gather({shard: len(found(panel)[0]) for shard, panel in self.panels.items()}):
+        for counted in self.ranks.gather({shard: int(mask(panel).sum()) for shard, panel in self.panels.items()}):
             counts |= counted
-        end_S = np.cumsum([counts[shard] for shard in range(len(self.owner_S))])
-        wanted = evenly(sum(counts.values()), limit)
+        before_S = np.cumsum([0, *(counts[shard] for shard in range(len(counts)))])
+        wanted = evenly(int(before_S[-1]), limit)
         own = []
         for shard, panel in self.panels.items():
-            begin, end = end_S[shard] - counts[shard], end_S[shard]
-            mine = wanted[slice(*np.searchsorted(wanted, (begin, end)))] - begin
-            if len(mine):
-                series, cutoff = found(panel)
-                own.append(WindowIndex.of(shard, series[mine], cutoff[mine]))
+            begin, end = np.searchsorted(wanted, before_S[[shard, shard + 1]])
+            if end > begin:
+                flat = np.flatnonzero(mask(panel))[wanted[begin:end] - before_S[shard]]
+                own.append(WindowIndex.of(shard, *decoded(panel, flat)))
         index = WindowIndex.concatenate(self.ranks.gather(WindowIndex.concatenate(own)))
         return index[np.argsort(index.shard_X, kind="stable")]
 
