@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
+
+_PATIENCE = timedelta(hours=2)
 
 
 class Ranks:
@@ -41,6 +46,16 @@ class Ranks:
         found: list[Any] = [None] * self.world
         dist.all_gather_object(found, value)
         return found
+
+    @contextmanager
+    def patiently(self) -> Iterator[None]:
+        """For what takes some ranks longer than others by more than a collective waits: fetching, say. Afterwards all
+        are here; one that is gone meanwhile is noticed as ever."""
+        group = dist.new_group(backend="gloo", timeout=_PATIENCE) if self.together else None
+        yield
+        if group:
+            dist.barrier(group)
+            dist.destroy_process_group(group)
 
     def leave(self) -> None:
         """Leave the group, once all have come so far: from here on nobody waits for another."""

@@ -67,7 +67,8 @@ def train_on_shards(folder: Folder, **arguments: Any) -> TrainResult:
     model there; ``arguments`` are the others of ``train_rank``."""
     checkpoints = None if folder.local else folder / CHECKPOINTS
     with ExitStack() as held, folder.filling() as run_dir:
-        shards = [held.enter_context(shard.at_hand()) for shard in own_shards(folder / SHARDS, Ranks())]
+        with (ranks := Ranks()).patiently():
+            shards = [held.enter_context(shard.at_hand()) for shard in own_shards(folder / SHARDS, ranks)]
         return train_rank(shards, run_dir, checkpoints=checkpoints, **arguments)
 
 

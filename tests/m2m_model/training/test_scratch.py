@@ -67,7 +67,8 @@ def test_it_goes_on_from_the_store_to_the_weights_that_it_has_on_disk(
 
 
 RANK = """
-import os, pickle, sys
+import os, pickle, sys, time
+from datetime import timedelta
 from pathlib import Path
 import torch, torch.distributed as dist
 from pipelines.spark.shards import train_on_shards
@@ -80,8 +81,9 @@ copy = store.copy_files
 def copied(source, *others):
     print("fetched", source.rsplit("/", 1)[1], flush=True)
     copy(source, *others)
+    time.sleep(8 * rank)
 store.copy_files = copied
-dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2, timeout=timedelta(seconds=5))
 train_on_shards(folder, say=print, **arguments)
 """
 
@@ -90,6 +92,7 @@ train_on_shards(folder, say=print, **arguments)
 def test_each_rank_fetches_its_own_shards_and_no_other(
     panel: Panel, inputs: Inputs, last_day: date, tmp_path: Path
 ) -> None:
+    """And may take longer for it than a collective waits."""
     arguments = {
         "inputs": inputs,
         "model_config": MODEL_CONFIG,
