@@ -178,7 +178,7 @@ class Disturbed:
         if stage == "train":
             self._fail_in_training(run)
         elif stage in ("build_sequences", "score"):
-            busy = until(lambda: [e for e in self.cluster.executors() if e.children()], 60, lambda: run.text, run)
+            busy = until(lambda: [e for e in self.cluster.executors() if e.children()], 240, lambda: run.text, run)
             at = time.monotonic()
             busy[0].kill()
             run.end()
