@@ -18,12 +18,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.measure import ROOT, machine, run, simulated, watched
-from pipelines.build_sequences import build_sequences
 from pipelines.cli import Run
 from pipelines.life.registry import Registry
-from pipelines.score import score
 from pipelines.spark import buckets
 from pipelines.spark.session import spark_session
+from pipelines.stages.build_sequences import build_sequences
+from pipelines.stages.score import score
 from pipelines.toml_tables import Text
 from pipelines.warehouse.commits import Warehouse
 

@@ -32,9 +32,9 @@ from m2m_model.forecasts.forward import BATCH_SIZE, network_distribution, networ
 from m2m_model.network.model import Batch
 from pipelines.cli import Run, code_version
 from pipelines.life.registry import CHALLENGER, Registry
-from pipelines.score import score
 from pipelines.spark import buckets
 from pipelines.spark.session import spark_session
+from pipelines.stages.score import score
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.sequences import SequenceFiles, open_sequences
 

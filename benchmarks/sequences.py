@@ -28,13 +28,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.measure import machine, make_page, run, simulated, watched
-from pipelines import build_sequences, stage_sources
 from pipelines.cli import Run, code_version
 from pipelines.quality import ledger
 from pipelines.quality.rules import Rule, count_rows, row_rules
 from pipelines.quality.sequences import rules_of_series, rules_of_week
 from pipelines.spark import buckets
 from pipelines.spark.session import spark_session
+from pipelines.stages import build_sequences, stage_sources
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import DataFile, read_files
 from pipelines.warehouse.sequences import SERIES, TABLE, WEEK_TABLE, open_sequences

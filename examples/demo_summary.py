@@ -12,7 +12,7 @@ from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.rivals import NAMES as RIVALS
 from pipelines.config import ALL_SCENARIOS, Config, load_config
 from pipelines.life.registry import CHALLENGER, CHAMPION
-from pipelines.show import rows_of
+from pipelines.stages.show import rows_of
 from pipelines.warehouse.commits import Warehouse
 
 SERIES_SHOWN = 4

@@ -143,6 +143,7 @@ CHAIN = (
     Stage("maintain", "house-keeping: snapshots, files and folders that nobody needs", settings="[maintenance]"),
 )
 STAGES = {stage.name: stage for stage in CHAIN}
+TABLES = (*(table for stage in CHAIN for table in stage.tables if not table.startswith(MODEL)), LEDGER)
 
 
 def has(config: Config, table: str) -> bool:

@@ -11,182 +11,10 @@ Fails (2) on wrong use, or when a table's folder is another's as well; (3) when 
 
 from __future__ import annotations
 
-import shutil
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
 
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
-from pyiceberg.table import Table as IcebergTable
-from pyiceberg.table.snapshots import Snapshot
-
+from pipelines.chain import TABLES
 from pipelines.cli import config_of, exit_status, stage_parser
-from pipelines.errors import ConfigError
-from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
-from pipelines.warehouse.commits import Warehouse
-from pipelines.warehouse.pins import INPUT, properties_of
-from pipelines.warehouse.repair import foreign_metadata, restore
-from pipelines.warehouse.store import Folder, Store
-from pipelines.warehouse.tables import DECLARATIONS
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What may go of one table."""
-
-    table: str
-    kept: set[int]
-    expired: list[int]
-    orphans: list[FileInfo]
-
-
-def plan(warehouse: Warehouse, pinned: Mapping[str, set[int]], now: float) -> list[Plan]:
-    """What may go, as of ``now`` (seconds); ``pinned`` snapshots per table are kept whatever their age.
-
-    Raises:
-        ConfigError: the folder of a table holds another one's metadata, so that its files may be the other's.
-    """
-    tables = {name: warehouse.table(name) for name in DECLARATIONS if warehouse.exists(name)}
-    for name, table in tables.items():
-        if other := foreign_metadata(table):
-            raise ConfigError(
-                f"{name}: {table.location()} is another table's folder as well, and nothing can tell whose its files "
-                f"are: {other}. Nothing was removed. Load one of the two anew with a [warehouse] namespace_prefix"
-            )
-    settings = warehouse.config.maintenance
-    kept = kept_snapshots(tables, pinned, now - timedelta(days=settings.keep_snapshots_days).total_seconds())
-    oldest = now - timedelta(hours=settings.keep_files_hours).total_seconds()
-    return [
-        Plan(
-            name,
-            kept[name],
-            [s.snapshot_id for s in table.snapshots() if s.snapshot_id not in kept[name]],
-            orphans(table, kept[name], oldest),
-        )
-        for name, table in tables.items()
-    ]
-
-
-def kept_snapshots(
-    tables: Mapping[str, IcebergTable], pinned: Mapping[str, set[int]], since: float
-) -> dict[str, set[int]]:
-    """Per table: every snapshot that was the newest at any time after ``since``, the pinned ones, all that these were
-    made from, and what their runs wrote to other tables: a run is kept or goes whole. A stage that began before a
-    commit still reads the snapshot that it replaced."""
-    by_id = {name: {s.snapshot_id: s for s in table.snapshots()} for name, table in tables.items()}
-    kept: dict[str, set[int]] = {name: set() for name in tables}
-    todo = [(name, snapshot_id) for name, ids in pinned.items() for snapshot_id in ids]
-    for name, snapshots in by_id.items():
-        in_time = sorted(snapshots.values(), key=lambda s: s.timestamp_ms)
-        before = sum(s.timestamp_ms / 1000 < since for s in in_time)
-        todo += [(name, s.snapshot_id) for s in in_time[max(0, before - 1) :]]
-    of_run: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for name, snapshots in by_id.items():
-        for snapshot in snapshots.values():
-            of_run[properties_of(snapshot).get("m2m.run-id", "")].append((name, snapshot.snapshot_id))
-    of_run.pop("", None)
-    while todo:
-        name, snapshot_id = todo.pop()
-        if snapshot_id in kept.get(name, ()) or snapshot_id not in by_id.get(name, {}):
-            continue
-        kept[name].add(snapshot_id)
-        snapshot = by_id[name][snapshot_id]
-        todo += [*_inputs(snapshot), *of_run.get(properties_of(snapshot).get("m2m.run-id", ""), ())]
-    return kept
-
-
-def orphans(table: IcebergTable, kept: set[int], oldest: float) -> list[FileInfo]:
-    """Files in the table's folder, older than ``oldest``, that no kept snapshot refers to."""
-    store, root = Store.of(table.io.properties), table.location()
-    referenced = {table.metadata_location, *(entry.metadata_file for entry in table.metadata.metadata_log)}
-    for snapshot in table.snapshots():
-        if snapshot.snapshot_id in kept:
-            referenced.add(snapshot.manifest_list)
-            for manifest in snapshot.manifests(table.io):
-                referenced.add(manifest.manifest_path)
-                entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-                referenced.update(entry.data_file.file_path for entry in entries)
-    inner = {store.filesystem(path)[1] for path in referenced}
-    return [
-        info
-        for info in store.found(root, recursive=True)
-        if info.type == FileType.File and info.path not in inner and info.mtime.timestamp() < oldest
-    ]
-
-
-def apply(warehouse: Warehouse, plans: list[Plan], now: float) -> None:
-    """Expire first, then look again and remove: a file goes only when the table as it is now does not need it."""
-    oldest = now - timedelta(hours=warehouse.config.maintenance.keep_files_hours).total_seconds()
-    for found in plans:
-        if found.expired:
-            warehouse.table(found.table).maintenance.expire_snapshots().by_ids(found.expired).commit()
-        table = warehouse.table(found.table)
-        files, root = Store.of(table.io.properties).filesystem(table.location())
-        for info in orphans(table, {s.snapshot_id for s in table.snapshots()}, oldest):
-            files.delete_file(info.path)
-        _remove_empty_folders(files, root, oldest)
-
-
-def dead_runs(warehouse: Warehouse, now: float) -> list[Path | Folder]:
-    """Folders of runs (training shards, checkpoints, plots) and logs that nothing has written to for as long as a
-    snapshot is kept: below the home, and in a scratch that is not there."""
-    config, scratch = warehouse.config, warehouse.scratch
-    oldest = now - timedelta(days=config.maintenance.keep_snapshots_days).total_seconds()
-    left = [path for parent in ("runs", "training", "logs") for path in (config.home / parent).glob("*")]
-    newest = {path: max((file.stat().st_mtime for file in (path, *path.rglob("*"))), default=now) for path in left}
-    elsewhere = [folder for parent in ("runs", "training") for folder in (scratch / parent).folders()]
-    remote = [] if scratch.local == config.home else [folder for folder in elsewhere if 0 < folder.newest() < oldest]
-    return [*sorted(path for path in left if newest[path] < oldest), *remote]
-
-
-def pinned_by_models(registry: Registry) -> dict[str, set[int]]:
-    """The snapshots that the champion and the challenger were trained on; their files may be lost."""
-    pinned: dict[str, set[int]] = {}
-    for run_id in filter(None, map(registry.run_id_of, (CHAMPION, CHALLENGER))):
-        for key, value in registry.client.get_run(run_id).data.tags.items():
-            if key.startswith(INPUT) and value.isdigit():
-                pinned.setdefault(key.removeprefix(INPUT), set()).add(int(value))
-    return pinned
-
-
-def report(plans: list[Plan], runs: Sequence[Path | Folder]) -> list[str]:
-    """The lines to print."""
-    lines = []
-    for found in plans:
-        size = sum(info.size for info in found.orphans)
-        lines.append(
-            f"  {found.table:30} snapshots: {len(found.kept)} kept, {len(found.expired)} to expire; files that nothing "
-            f"refers to: {len(found.orphans)}, {size / 2**20:.1f} MiB"
-        )
-        lines += [f"    e.g. {info.path}" for info in found.orphans[:1]]
-    lines.append(f"  folders and logs of runs long over: {len(runs)}" + (f", e.g. {_shown(runs[0])}" if runs else ""))
-    return lines
-
-
-def _shown(place: Path | Folder) -> str:
-    return place.uri if isinstance(place, Folder) else str(place)
-
-
-def _inputs(snapshot: Snapshot) -> list[tuple[str, int]]:
-    return [
-        (key.removeprefix(INPUT), int(value))
-        for key, value in properties_of(snapshot).items()
-        if key.startswith(INPUT) and value.isdigit()
-    ]
-
-
-def _remove_empty_folders(store: FileSystem, root: str, oldest: float) -> None:
-    """Folders that held a run's files; a young one may be about to be filled. Object stores have none."""
-    found = store.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
-    filled = {parent for info in found if info.type == FileType.File for parent in map(str, Path(info.path).parents)}
-    for info in sorted(found, key=lambda info: -len(info.path)):
-        young = info.mtime is not None and info.mtime.timestamp() >= oldest
-        if info.type == FileType.Directory and info.path not in filled and not young:
-            store.delete_dir(info.path)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -195,35 +23,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--restore",
         metavar="TABLE",
-        choices=("all", *DECLARATIONS),
+        choices=("all", *TABLES),
         help="instead: let the catalog name the newest state of a table (or of all) that can be read",
     )
     arguments = parser.parse_args(argv)
     config = config_of(arguments)
+    from pipelines.stages import maintain
+
     if arguments.restore and config.home.is_dir():  # the catalog itself may be lost
-        names = DECLARATIONS if arguments.restore == "all" else [arguments.restore]
-        print("\n".join(restore(Warehouse(config), name) for name in names))
-        return
-    warehouse, now = Warehouse.existing(config), time.time()
-    plans, runs = plan(warehouse, pinned_by_models(Registry(config)), now), dead_runs(warehouse, now)
-    settings = config.maintenance
-    print(
-        f"{config.dataset.name}: snapshots of {settings.keep_snapshots_days} days and files of "
-        f"{settings.keep_files_hours} hours are kept"
-    )
-    print("\n".join(report(plans, runs)))
-    if arguments.apply:
-        apply(warehouse, plans, now)
-        for path in runs:
-            if isinstance(path, Folder):
-                path.remove()
-            elif path.is_file():
-                path.unlink()
-            else:
-                shutil.rmtree(path, ignore_errors=True)
-        print("done")
+        maintain.restore_tables(config, TABLES if arguments.restore == "all" else [arguments.restore])
     else:
-        print("nothing was removed; --apply does it")
+        maintain.work(config, arguments.apply)
 
 
 if __name__ == "__main__":

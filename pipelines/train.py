@@ -11,135 +11,9 @@ failing.
 
 from __future__ import annotations
 
-import dataclasses
-import socket
 import sys
-import time
-from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
-from pyspark.sql import SparkSession
-
-from m2m_model.data.features import fit_inputs
-from m2m_model.training.calendar import train_end
-from m2m_model.training.progress import TrainResult
-from pipelines.cli import Run, exit_status, run_of, snapshot, stage_parser
-from pipelines.life import plots
-from pipelines.life.registry import ModelVersion, Registry
-from pipelines.locks import locked
-from pipelines.spark.code import runs_here
-from pipelines.spark.ranks import Trained, refuse_missing_gpus, run_on_ranks, wait_for_ranks
-from pipelines.spark.session import master_of, spark_session
-from pipelines.spark.shards import CHECKPOINTS, MODEL, SHARDS, shards_in, train_on_shards, write_shards
-from pipelines.warehouse.claims import claimed
-from pipelines.warehouse.commits import Warehouse
-from pipelines.warehouse.pins import Reads
-from pipelines.warehouse.sequences import TABLE, SequenceFiles, held_out_cutoffs, open_sequences
-from pipelines.warehouse.store import Folder
-
-
-def train(
-    run: Run, spark: SparkSession, warehouse: Warehouse, from_scratch: bool = False, snapshot_id: int | None = None
-) -> ModelVersion:
-    """Train, log and register; returns the new version. ``snapshot_id``: on the sequences as that snapshot has them."""
-    config, ds = run.config, run.ds
-    reads = Reads(run.stage, warehouse)
-    sequences = open_sequences(config, reads, ds, snapshot_id)
-    folder = warehouse.scratch / "training" / f"{ds}-{config.hash}-{sequences.snapshot_id}"
-    Registry(config).experiment_id()  # a training whose model nobody would keep does not begin
-    busy = f"train {ds}: another training of these sequences is running in {folder.uri}"
-    owner = f"{run.run_id} on {socket.gethostname()}"
-    with locked(config.home / "locks" / f"{folder.name}.lock", busy) if folder.local else claimed(folder, owner, busy):
-        return _train(run, spark, reads, sequences, folder, from_scratch)
-
-
-def _train(
-    run: Run, spark: SparkSession, reads: Reads, sequences: SequenceFiles, folder: Folder, from_scratch: bool
-) -> ModelVersion:
-    config = run.config
-    wait_for_ranks(spark, config.distributor, run.say)  # before anything is made for them
-    held_out_from = held_out_cutoffs(config, run.ds)[-1]
-    horizon, most = config.dataset.horizon_days, config.training.validation_cutoffs
-    last_label = train_end(sequences.first, held_out_from, horizon, most)
-    if from_scratch:
-        folder.remove()
-    resume = bool((folder / CHECKPOINTS).names())
-    run.say(
-        f"{sequences.series:,} series; labels to {last_label}, validation to {held_out_from}, held out after it"
-        + ("; going on from a checkpoint" if resume else "")
-    )
-    started = time.monotonic()
-    shards = folder / SHARDS
-    inputs = fit_inputs(write_shards(spark, sequences, shards, last_label), config.model.bins)
-    arguments = {
-        "inputs": inputs,
-        "model_config": config.model,
-        "train_config": config.training,
-        "held_out_from": held_out_from,
-        "folder": folder,
-    }
-    trained = run_on_ranks(spark, config.distributor, train_on_shards, arguments, resume, run.say)
-    result: TrainResult = trained.result
-    with TemporaryDirectory(prefix="m2m-") as own, (folder / MODEL).at_hand() as model:
-        rivals = None
-        if config.training.boosted:
-            from m2m_model.rivals.artifact import train_rivals
-
-            run.say("fitting LightGBM, the baseline to beat")
-            with shards.at_hand() as place:
-                rivals = train_rivals(shards_in(place), inputs, held_out_from, Path(own) / "rivals")
-        version = _log(run, reads, sequences, trained, model, Path(own), rivals)
-    folder.remove()  # what is left behind is a run to resume
-    run.say(
-        f"version {version.version} of {Registry(config).name} in {time.monotonic() - started:.0f} s: "
-        f"{result.windows:,} windows, {result.rows_per_second:,.0f} rows/s, best epoch {result.best_epoch}"
-    )
-    return version
-
-
-def _log(
-    run: Run,
-    reads: Reads,
-    sequences: SequenceFiles,
-    trained: Trained,
-    model: Path,
-    own: Path,
-    rivals: Path | None,
-) -> ModelVersion:
-    """Everything about the run to MLflow; ``own`` is a folder for what is drawn."""
-    config, result = run.config, trained.result
-    params: dict[str, Any] = {
-        "as_of": run.ds,
-        "series": sequences.series,
-        "best_epoch": result.best_epoch,
-        "steps": result.steps,
-    }
-    for part in (config.dataset, config.model, config.training, config.distributor, config.history, config.backtest):
-        params |= {f"{type(part).__name__}.{key}": value for key, value in dataclasses.asdict(part).items()}
-    tags = {f"m2m.{key}": value for key, value in run.lineage(**reads.recorded).items()}
-    tags |= {"m2m.ds": str(run.ds), "m2m.validation-cutoffs": ", ".join(map(str, result.validation_cutoffs))}
-    registry = Registry(config)
-    now_ms = int(datetime.now(UTC).timestamp() * 1000)
-    with registry.new_run(f"train {run.ds}", params, tags) as run_id:
-        for epoch in result.epochs:
-            metrics: dict[tuple[str, ...], float] = {
-                ("train_loss",): epoch.train_loss,
-                ("validation_loss",): epoch.validation_loss,
-                ("validation_nmae",): epoch.nmae,
-            }
-            metrics |= {("validation_nmae", cell.scenario_id, cell.task): cell.nmae for cell in epoch.cells}
-            registry.log_metrics(run_id, metrics, step=epoch.epoch, timestamp_ms=now_ms)
-        speed: dict[tuple[str, ...], float] = {("rows_per_second",): result.rows_per_second}
-        speed |= {("idle_share", f"rank {rank}"): share for rank, share in trained.idle.items()}
-        registry.log_metrics(run_id, speed, timestamp_ms=now_ms)
-        registry.client.log_artifact(run_id, str(config.path), "config")
-        for figure in plots.training_plots(result.epochs, own / "plots"):
-            registry.client.log_artifact(run_id, str(figure), "plots")
-        if rivals:
-            registry.log_rivals(run_id, rivals)
-        return registry.register(run_id, model)
+from pipelines.cli import exit_status, run_of, snapshot, stage_parser
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -152,11 +26,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     run = run_of("train", arguments)
-    refuse_missing_gpus(run.config.distributor, runs_here(master_of(run.config)))
-    warehouse = Warehouse.existing(run.config, run.ds)
-    snapshot_id = warehouse.snapshot_named(TABLE, arguments.snapshot) if arguments.snapshot else None
-    with spark_session(run.config, run.run_id, run.stage) as spark:
-        train(run, spark, warehouse, arguments.from_scratch, snapshot_id)
+    from pipelines.stages.train import work
+
+    work(run, arguments.from_scratch, arguments.snapshot)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from deployment import FIRST_DAY, Deployment, rows_of_day
 
-from pipelines.maintain import apply, plan
+from pipelines.stages.maintain import apply, plan
 from pipelines.warehouse.files import read_files, write_file
 
 pytestmark = pytest.mark.spark
@@ -105,7 +105,7 @@ def test_a_kill_between_expiry_and_removal_leaves_only_files(
 
     plans = plan(restaged.warehouse, {}, now)
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.maintain.orphans", killed)
+        patch.setattr("pipelines.stages.maintain.orphans", killed)
         with pytest.raises(KeyboardInterrupt):
             apply(restaged.warehouse, plans, now)
     assert restaged.rows(STAGED).equals(before)

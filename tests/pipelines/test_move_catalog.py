@@ -12,7 +12,7 @@ import pytest
 from deployment import FIRST_DAY, Deployment, day
 from services import object_store, postgres, rest_catalog
 
-from pipelines import move_catalog
+from pipelines.stages import move_catalog
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import write_file
 

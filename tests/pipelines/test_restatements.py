@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.cli import Run
 from pipelines.life.evaluation import Contenders, evaluate, fallback
-from pipelines.restatements import mature_from, restatements
+from pipelines.stages.restatements import mature_from, restatements
 from pipelines.warehouse.sequences import held_out_cutoffs, open_sequences
 
 pytestmark = pytest.mark.spark

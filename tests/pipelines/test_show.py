@@ -42,5 +42,5 @@ def test_tables_for_people(deployment: Deployment) -> None:
     assert str(FIRST_DAY) in said
     status, said = deployment.run("show", "marts.nothing")
     assert status == 2
-    assert 'unknown table "marts.nothing"; the tables are staged.performance_daily' in said
+    assert 'unknown table "marts.nothing"; the tables are staged.scenario' in said
     assert deployment.run("show", TABLE, "--date", FIRST_DAY + timedelta(days=1), "--limit", 3)[0] == 0

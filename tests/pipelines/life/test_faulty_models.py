@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from deployment import AS_OF, Deployment
 
-import pipelines.score
+import pipelines.stages.score
 from pipelines.life.registry import CHALLENGER, CHAMPION, LostModelError, ModelVersion, Registry
 from pipelines.quality.rules import critical_rules
 
@@ -153,7 +153,7 @@ def test_a_baseline_that_breaks_a_rule_too_ends_with_3_and_says_whose_fault_it_i
 ) -> None:
     before = forecasts(said).drop("run_id")
     impossible = critical_rules({"impossible": ("no forecast", pl.col("point") >= 0)})
-    monkeypatch.setattr(pipelines.score, "forecast_rules", lambda spec: impossible)
+    monkeypatch.setattr(pipelines.stages.score, "forecast_rules", lambda spec: impossible)
     status, text = said.run("score", "--date", AS_OF)
     assert status == 3
     assert "forecasts broke their own rules, by no fault of the data, nothing was published:" in text

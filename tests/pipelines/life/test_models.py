@@ -18,12 +18,12 @@ import pytest
 from deployment import AS_OF, Deployment
 from mlflow.exceptions import MlflowException
 
-from pipelines.backtest import refuse_seen_cutoffs
 from pipelines.errors import DataError
 from pipelines.failures import tell
 from pipelines.life.gate import Decision, decide
 from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
 from pipelines.locks import BusyError, locked
+from pipelines.stages.backtest import refuse_seen_cutoffs
 from pipelines.warehouse.commits import Warehouse
 
 
@@ -124,7 +124,7 @@ def test_the_gate_decides_about_the_versions_and_files_that_were_judged(
         return decide(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.promote.decide", meanwhile)
+        patch.setattr("pipelines.stages.promote.decide", meanwhile)
         status, text = said.run("promote", "--date", AS_OF)
     assert (status, registry.version_of(CHAMPION)) == (3, None)
     assert "model m2m_tiny: an alias was moved while promote ran" in text
@@ -154,7 +154,7 @@ def test_a_promotion_killed_between_move_and_line_is_found(said: Deployment, mon
     assert said.run("train", "--date", AS_OF, "--from-scratch")[0] == 0
     assert said.run("backtest", "--date", AS_OF)[0] == 0
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.promote._write_line", lambda *_: sys.exit(137))
+        patch.setattr("pipelines.stages.promote._write_line", lambda *_: sys.exit(137))
         assert said.run("promote", "--date", AS_OF)[0] == 137
     moved = registry.version_of(CHAMPION)
     assert moved == registry.version_of(CHALLENGER)

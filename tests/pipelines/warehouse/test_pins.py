@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 from deployment import FIRST_DAY, Deployment, day, rows_of_day
 
-from pipelines import build_sequences, chain, monitor, score
+from pipelines import chain
+from pipelines.stages import build_sequences, monitor, score
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import INPUT, Pin, Reads
 from pipelines.warehouse.sequences import TABLE, WEEK_TABLE, open_sequences

@@ -16,7 +16,7 @@ import pytest
 from deployment import FIRST_DAY, SQL, TOML, Deployment
 
 from pipelines.errors import ConfigError, DataError
-from pipelines.maintain import apply, plan
+from pipelines.stages.maintain import apply, plan
 from pipelines.warehouse.files import write_file
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -20,7 +20,7 @@ from services import ObjectStore, object_store, postgres, rest_catalog
 from m2m_model.files import LocalFiles
 from m2m_model.training import checkpoint
 from pipelines.errors import ConfigError, DataError
-from pipelines.maintain import orphans
+from pipelines.stages.maintain import orphans
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import lost, read_files, write_file
 from pipelines.warehouse.pins import on_day

@@ -1,0 +1,109 @@
+"""The work of `promote`: pipelines/promote.py says what it reads and writes, and when it fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from pipelines.chain import MODEL
+from pipelines.cli import Run
+from pipelines.config import ALL_SCENARIOS
+from pipelines.errors import DataError
+from pipelines.life.gate import Decision, decide
+from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
+from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.pins import Reads, on_day
+
+TABLE, BACKTEST = "ops.promotion", "marts.backtest"
+
+
+def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = False) -> Decision:
+    """Decide, move the alias, and record what happened."""
+    ds = run.ds
+    reads = Reads(run.stage, warehouse)
+    backtest = reads.pin(BACKTEST)
+    rows = backtest.scan(on_day(ds))
+    overall = rows.filter(pl.col("cutoff").is_null(), scenario_id=ALL_SCENARIOS)
+    if overall.is_empty():
+        raise DataError(f"{BACKTEST} ds={ds}: no rows; run backtest for that date first")
+    challenger, champion = registry.version_of(CHALLENGER), registry.version_of(CHAMPION)
+    if challenger is None:
+        raise DataError(f"{BACKTEST} ds={ds}: there is no challenger; train one for {ds} first")
+    reads.model(CHALLENGER, challenger)
+    reads.model(CHAMPION, champion)
+    replaced = champions_before(run, warehouse, reads, champion)
+    compared: dict[str, str | None] = {CHALLENGER: challenger}
+    if champion != challenger:  # else it was promoted already, and this is the same decision once more
+        compared[CHAMPION] = champion
+    judged = backtest.lineage().get(ds, {})
+    for alias, now in compared.items():
+        if (then := judged.get(f"m2m.input.{MODEL}{alias}")) != str(now):
+            raise DataError(f"{BACKTEST} ds={ds}: judged {alias} {then}, but it is {now} now; run backtest again")
+    means = overall.group_by("forecaster").agg(
+        pl.when(pl.col("nmae").null_count() == 0).then(pl.mean("nmae")).otherwise(float("nan"))
+    )
+    broken = dict(overall.drop_nulls("broken").select("forecaster", "broken").unique().iter_rows())
+    decision = decide(dict(means.iter_rows()), run.config.gate, broken)
+    if decision.promoted and challenger in replaced:
+        decision = replace(
+            decision,
+            promoted=False,
+            reason=f"version {challenger} was champion before and was replaced: what somebody took back, the "
+            f"gate does not bring back. {decision.reason}",
+        )
+    if champion == challenger:
+        run.say(f"version {challenger} is champion already: {decision.reason}")
+        return decision
+    if decision.promoted:
+        opened = registry.get(CHALLENGER)  # its files too: what score would refuse is not promoted
+        if (opened and opened.version, registry.version_of(CHAMPION)) != (challenger, champion):
+            raise DataError(f"model {registry.name}: an alias was moved while promote ran; run it again")
+    moved = decision.promoted and not dry_run
+    # The alias first: a line says what happened, and a move without a line is found by the next run.
+    if moved:
+        registry.promote(challenger)
+    line = {
+        "challenger": challenger,
+        "champion": champion,
+        "challenger_nmae": decision.challenger_nmae,
+        "champion_nmae": decision.champion_nmae,
+        "baseline": decision.baseline,
+        "baseline_nmae": decision.baseline_nmae,
+        "promoted": moved,
+        "dry_run": dry_run,
+        "reason": decision.reason,
+    }
+    _write_line(run, warehouse, reads, line)
+    verb = "promoted" if decision.promoted else "not promoted"
+    run.say(f"version {challenger} {verb}{' (dry run)' if dry_run else ''}: {decision.reason}")
+    return decision
+
+
+def champions_before(run: Run, warehouse: Warehouse, reads: Reads, now: str | None) -> set[str]:
+    """Versions that were champion and are no more, by the ledger. A champion that the ledger does not know gets its
+    line: the alias was moved by hand, or a promotion ended before its line."""
+    lines = warehouse.scan(TABLE).filter(promoted=True).sort("decided_at")
+    last = lines["challenger"].to_list()[-1] if lines.height else None
+    if now is not None and now != last:
+        reason = f"found as champion instead of {last}: the alias was moved outside the gate, or a promotion was killed"
+        _write_line(run, warehouse, reads, {"challenger": now, "champion": last, "promoted": True, "reason": reason})
+        run.say(f"warning: version {now} {reason}")
+    return set(lines["challenger"]) - {now}
+
+
+def _write_line(run: Run, warehouse: Warehouse, reads: Reads, line: dict[str, Any]) -> None:
+    """One line of the ledger."""
+    whole = {"ds": run.ds, "run_id": run.run_id, "decided_at": datetime.now(UTC).replace(tzinfo=None)}
+    whole |= {"champion": None, "dry_run": False, "baseline": None}
+    whole |= dict.fromkeys(("challenger_nmae", "champion_nmae", "baseline_nmae")) | line
+    numbers = {name: pl.Float64 for name in whole if name.endswith("_nmae")}
+    row = pl.DataFrame([whole], schema_overrides=numbers | {"champion": pl.String, "baseline": pl.String})
+    names = [column.name for column in warehouse.declared(TABLE).columns]
+    warehouse.append(TABLE, row.select(names).to_arrow(), run.lineage(**reads.recorded))
+
+
+def work(run: Run, dry_run: bool) -> None:
+    promote(run, Warehouse.existing(run.config, run.ds), Registry(run.config), dry_run)
