@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import PARTS, ROOT, Ran, machine, run
+from pipelines.chain import CHALLENGER
 from pipelines.cli import code_version
 from pipelines.config import load_config
-from pipelines.life.registry import CHALLENGER, Registry
+from pipelines.life.registry import Registry
 from pipelines.warehouse.commits import Warehouse
 
 DAYS = 90

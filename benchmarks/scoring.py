@@ -30,8 +30,9 @@ from m2m_model.data.served_by import served_by
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forward import BATCH_SIZE, network_distribution, network_outputs
 from m2m_model.network.model import Batch
+from pipelines.chain import CHALLENGER
 from pipelines.cli import Run, code_version
-from pipelines.life.registry import CHALLENGER, Registry
+from pipelines.life.registry import Registry
 from pipelines.spark import buckets
 from pipelines.spark.session import spark_session
 from pipelines.stages.score import score

@@ -22,8 +22,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.measure import ROOT, machine, simulated
-from pipelines.chain import STAGES
-from pipelines.life.registry import CHALLENGER, Registry
+from pipelines.chain import CHALLENGER, STAGES
+from pipelines.life.registry import Registry
 
 ADVERTISERS, DAYS = 10, 90
 OF_A_DAY = ("stage_sources", "build_sequences", "score", "monitor")

@@ -10,8 +10,8 @@ import polars as pl
 
 from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.rivals import NAMES as RIVALS
+from pipelines.chain import CHALLENGER, CHAMPION
 from pipelines.config import ALL_SCENARIOS, Config, load_config
-from pipelines.life.registry import CHALLENGER, CHAMPION
 from pipelines.stages.show import rows_of
 from pipelines.warehouse.commits import Warehouse
 

@@ -36,12 +36,13 @@ class CatalogTable:
     """The rules of the table: keys of PyIceberg alone, a type that it has, and an address of that type."""
 
     def fault(self, table: dict[str, Text]) -> str:
-        from pyiceberg import io  # the names of s3.*, gcs.*, adls.* and the like are declared there
+        known = Keys((*_KNOWN, PREFIX), _PREFIXES)
+        if known.fault(table):
+            from pyiceberg import io  # the names of s3.*, gcs.*, adls.* and the like are declared there
 
-        files = tuple(
-            v for k, v in vars(io).items() if k.isupper() and isinstance(v, str) and re.match("[a-z0-9]+[.]", v)
-        )
-        return Keys((*_KNOWN, PREFIX, *files), _PREFIXES).fault(table) or _fault(
+            texts = (v for k, v in vars(io).items() if k.isupper() and isinstance(v, str))
+            known = Keys((*known.known, *(text for text in texts if re.match("[a-z0-9]+[.]", text))), _PREFIXES)
+        return known.fault(table) or _fault(
             {key: str(text) for key, text in table.items() if not text.refers},
             late=any(t.refers for t in table.values()),
         )

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 STATE = "State is kept in $M2M_HOME (default: .m2m in the checkout; ~/.m2m where the package is installed)."
 LEDGER = "ops.validation"  # written by every stage that judges what it wrote
 MODEL = "model."  # not a table: an alias of the registry, of which a version is read or written
+CHALLENGER, CHAMPION = "challenger", "champion"
+INPUT = "m2m.input."  # snapshot property: the snapshot of a table, or the version of a model, that a commit read
 
 
 @dataclass(frozen=True)

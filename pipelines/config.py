@@ -15,14 +15,16 @@ import tomllib
 from dataclasses import field
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from m2m_model.config import ACTIVE, Days, Matching, ModelConfig, Name, Task, TrainConfig, Within, settings
-from m2m_model.data.spec import SequenceSpec
 from pipelines import catalog, source_config
 from pipelines.errors import ConfigError
 from pipelines.paths import check_location, sqlite_uri
 from pipelines.toml_tables import Entries, Keys, Text, build
+
+if TYPE_CHECKING:
+    from m2m_model.data.spec import SequenceSpec
 
 Kind = Literal["count", "money", "ratio"]
 Severity = Literal["critical", "warning"]
@@ -299,6 +301,8 @@ class Config:
     @property
     def sequence_spec(self) -> SequenceSpec:
         """What the model package needs to know of this data set."""
+        from m2m_model.data.spec import SequenceSpec  # numpy, which a wrong key does not wait for
+
         return SequenceSpec(
             metrics=self.metric_names,
             behaviors=self.behavior_names,

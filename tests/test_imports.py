@@ -59,7 +59,7 @@ def test_imports_are_found_wherever_they_stand() -> None:
 ROOMS = {
     "pipelines": (
         *("errors", "failures", "paths", "locks", "toml_tables", "catalog", "source_config", "config", "chain", "cli"),
-        *("warehouse", "spark", "sources", "quality", "life"),
+        *("warehouse", "spark", "sources", "quality", "life", "kernels", "stages"),
     ),
     "m2m_model": ("arrays", "levels", "files", "config", "data", "network", "forecasts", "training", "rivals"),
 }

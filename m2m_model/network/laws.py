@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
-from scipy import special, stats
+from scipy import special
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -120,7 +120,7 @@ class Lognormal(Total):
         median_B, width_B = _numbers(self.log_mean(output_BQ, level_B).exp()), _numbers(self.width(output_BQ))
         zero_B = 1 / (1 + np.exp(-_numbers(output_BQ[:, 1])))
         inner_GB = np.clip((_LEVEL_G1 - zero_B) / np.maximum(1 - zero_B, 1e-12), 0, 1 - 1e-12)
-        value_GB = np.where(inner_GB > 0, median_B * np.exp(width_B * stats.norm.ppf(inner_GB)), 0.0)
+        value_GB = np.where(inner_GB > 0, median_B * np.exp(width_B * special.ndtri(inner_GB)), 0.0)
         mean_B = (1 - zero_B) * median_B * np.exp(np.minimum(width_B**2 / 2, _LOG_LIMIT))
         return mean_B, zero_B, value_GB
 
@@ -153,7 +153,9 @@ class BetaBinomial:
     def figures(self, output_BQ: Tensor, level_B: Tensor) -> Figures:
         alpha_B, beta_B = map(_numbers, self.beta(output_BQ))
         day_K1 = np.arange(self.horizon_days + 1)[:, None]
-        cdf_KB = stats.betabinom(self.horizon_days, alpha_B, beta_B).pmf(day_K1).cumsum(0)
+        chosen_K1 = -np.log(self.horizon_days + 1) - special.betaln(self.horizon_days - day_K1 + 1, day_K1 + 1)
+        log_odds_KB = special.betaln(day_K1 + alpha_B, self.horizon_days - day_K1 + beta_B)
+        cdf_KB = np.exp(chosen_K1 + log_odds_KB - special.betaln(alpha_B, beta_B)).cumsum(0)
         mean_B = self.horizon_days * alpha_B / (alpha_B + beta_B) / self.scale
         value_GB = np.minimum((cdf_KB < _LEVEL_G1[:, None] - 1e-12).sum(1), self.horizon_days).astype(float)
         return mean_B, cdf_KB[0], value_GB / self.scale

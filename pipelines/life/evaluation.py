@@ -37,10 +37,10 @@ from m2m_model.forecasts.metrics import (
 from m2m_model.forecasts.value import CHURN, VALUE_SCHEMA, churn, ranking, reliability, size_deciles, value_sums
 from m2m_model.rivals import NAMES as RIVALS
 from m2m_model.training.serving import calibrate_baselines
+from pipelines.chain import CHALLENGER
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
 from pipelines.life.gate import best_baseline
-from pipelines.life.registry import CHALLENGER
 from pipelines.quality.forecasts import KEY, broken, forecast_rules, in_words
 from pipelines.quality.rules import Rule, count_rows
 from pipelines.spark import buckets

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from m2m_model.forecasts.baselines import BASELINES
+from pipelines.chain import CHALLENGER, CHAMPION
 from pipelines.config import Gate
 from pipelines.errors import DataError
-from pipelines.life.registry import CHALLENGER, CHAMPION
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec
 import m2m_model
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import FIGURES
+from pipelines.chain import CHALLENGER, CHAMPION
 from pipelines.config import ALL_SCENARIOS, Config, m2m_home
 from pipelines.errors import ConfigError, DataError, plain
 from pipelines.locks import tables_made_by_one
@@ -47,7 +48,6 @@ from pipelines.paths import local_path
 from pipelines.warehouse.store import Packed
 from pipelines.warehouse.tables import sequence_columns
 
-CHALLENGER, CHAMPION = "challenger", "champion"
 _LOADER = Path(__file__).with_name("mlflow_model.py")
 _REQUIREMENTS = ("torch", "numpy", "scipy", "pyarrow", "safetensors", "mlflow")  # what m2m_model imports to forecast
 _RIVALS = "rivals"

@@ -21,35 +21,9 @@ import pandas as pd
 from pipelines.config import Severity
 from pipelines.errors import DataError, plain
 from pipelines.quality.pages import EXAMPLES, KEY, Page, in_memory, shorten
+from pipelines.quality.rules import Check
 
 MAX_LINES = 20
-
-
-@dataclass(frozen=True)
-class Check:
-    """One rule on one counter: every value is at least ``min_value`` and at most ``max_value``, where given.
-
-    ``column`` is the data column it is about (None: the whole row or day), ``expected`` says in words what must hold.
-
-    Raises:
-        ValueError: neither bound is given.
-    """
-
-    name: str
-    column: str | None
-    counter: str
-    expected: str
-    max_value: float | None = None
-    min_value: float | None = None
-    severity: Severity = "critical"
-
-    def __post_init__(self) -> None:
-        if self.max_value is None and self.min_value is None:
-            raise ValueError(f"check {self.title}: expected max_value or min_value, found neither")
-
-    @property
-    def title(self) -> str:
-        return f"{self.name} {self.column}" if self.column else self.name
 
 
 @dataclass(frozen=True)

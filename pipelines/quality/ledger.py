@@ -10,7 +10,6 @@ import polars as pl
 
 from pipelines.cli import Run, warn
 from pipelines.quality.judge import (
-    Check,
     CheckResult,
     failures,
     format_failure,
@@ -18,7 +17,7 @@ from pipelines.quality.judge import (
     run_checks,
 )
 from pipelines.quality.pages import Page, publish
-from pipelines.quality.rules import counters_frame
+from pipelines.quality.rules import Check, counters_frame
 from pipelines.sources.files import Finding
 from pipelines.spark.buckets import FILE
 from pipelines.warehouse.commits import Warehouse

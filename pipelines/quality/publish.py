@@ -11,45 +11,20 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import polars as pl
-import pyarrow as pa
 
 from pipelines import chain
 from pipelines.cli import Run
 from pipelines.config import Severity
 from pipelines.quality import ledger
-from pipelines.quality.judge import Check, CheckResult
-from pipelines.quality.rules import Rule, count_rows, day_counters, day_rules
+from pipelines.quality.judge import CheckResult
+from pipelines.quality.rules import Check, day_counters, day_rules
 from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
 from pipelines.warehouse.commits import Warehouse
-from pipelines.warehouse.files import DataFile, write_file
+from pipelines.warehouse.files import DataFile
 from pipelines.warehouse.pins import Reads
-from pipelines.warehouse.store import Folder
 
 _USUAL_DAYS = 28  # how far back the usual volume of a day is looked for
-
-
-@dataclass(frozen=True)
-class Target:
-    """A table of a run, as a worker writes it: rows counted for their rules, then one file a day."""
-
-    schema: pa.Schema
-    folder: Folder
-    key: tuple[str, ...]
-    rules: tuple[Rule, ...]
-
-    @classmethod
-    def of(cls, run: Run, warehouse: Warehouse, table: str, rules: Sequence[Rule]) -> Target:
-        folder, key = warehouse.folder(table, run.run_id), warehouse.declared(table).key
-        return cls(warehouse.arrow_schema(table), folder, key, tuple(rules))
-
-    def count(self, bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
-        """Report of the rows, in key order, for the checks."""
-        return count_rows(bucket, rows, self.rules, self.key)
-
-    def write(self, bucket: int, rows: pl.DataFrame, ds: date, made_from: str | None = None) -> pl.DataFrame:
-        """Write one partition; returns the report of its file."""
-        return buckets.file_row(write_file(rows, self.schema, self.folder, ds, bucket, made_from))
 
 
 @dataclass(frozen=True)

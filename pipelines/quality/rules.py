@@ -12,15 +12,44 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import polars as pl
 
 from pipelines.config import ALL_SCENARIOS, Config, Severity
-from pipelines.quality.judge import Check
 from pipelines.spark.buckets import REPORT
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 ABSURD = 1e15  # beyond any count or amount; doubles stop telling whole numbers apart soon after
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule on one counter: every value is at least ``min_value`` and at most ``max_value``, where given.
+
+    ``column`` is the data column it is about (None: the whole row or day), ``expected`` says in words what must hold.
+
+    Raises:
+        ValueError: neither bound is given.
+    """
+
+    name: str
+    column: str | None
+    counter: str
+    expected: str
+    max_value: float | None = None
+    min_value: float | None = None
+    severity: Severity = "critical"
+
+    def __post_init__(self) -> None:
+        if self.max_value is None and self.min_value is None:
+            raise ValueError(f"check {self.title}: expected max_value or min_value, found neither")
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.column}" if self.column else self.name
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import polars as pl
 
 from pipelines import chain
 from pipelines.config import Config
-from pipelines.quality.judge import Check
-from pipelines.quality.rules import Rule, critical_rules, repeated, settable
+from pipelines.quality.rules import Check, Rule, critical_rules, repeated, settable
 from pipelines.spark.buckets import REPORT
 from pipelines.warehouse.days import days_between
 from pipelines.warehouse.sequences import SERIES

@@ -14,8 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipelines.config import Config, Severity
-from pipelines.quality.judge import Check
-from pipelines.quality.rules import settable
+from pipelines.quality.rules import Check, settable
 from pipelines.spark.buckets import REPORT
 from pipelines.warehouse.files import DataFile, read_files
 

@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.methods import without_weight
+from pipelines.chain import CHALLENGER, CHAMPION
 from pipelines.cli import Run, warn
 from pipelines.config import ALL_SCENARIOS
 from pipelines.errors import DataError
@@ -30,7 +31,7 @@ from pipelines.life.evaluation import (
     value_figures,
 )
 from pipelines.life.gate import best_baseline
-from pipelines.life.registry import CHALLENGER, CHAMPION, LostModelError, ModelVersion, Registry
+from pipelines.life.registry import LostModelError, ModelVersion, Registry
 from pipelines.quality.publish import Draft, publish
 from pipelines.spark.session import spark_session
 from pipelines.warehouse.commits import Warehouse

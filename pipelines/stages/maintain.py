@@ -14,11 +14,12 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
+from pipelines.chain import CHALLENGER, CHAMPION, INPUT
 from pipelines.config import Config
 from pipelines.errors import ConfigError
-from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
+from pipelines.life.registry import Registry
 from pipelines.warehouse.commits import Warehouse
-from pipelines.warehouse.pins import INPUT, properties_of
+from pipelines.warehouse.pins import properties_of
 from pipelines.warehouse.repair import foreign_metadata, restore
 from pipelines.warehouse.store import Folder, Store
 from pipelines.warehouse.tables import DECLARATIONS

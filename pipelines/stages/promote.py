@@ -8,12 +8,12 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.chain import MODEL
+from pipelines.chain import CHALLENGER, CHAMPION, MODEL
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
 from pipelines.errors import DataError
 from pipelines.life.gate import Decision, decide
-from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
+from pipelines.life.registry import Registry
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads, on_day
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import polars as pl
 from pyspark.sql import SparkSession
 
-from m2m_model.forecasts.calibration import ResidualQuantiles
-from m2m_model.forecasts.forecasts import forecast_baseline
+from pipelines.chain import CHAMPION
 from pipelines.cli import Run, warn
 from pipelines.errors import DataError, ForecastError
-from pipelines.life.evaluation import active_task, differs, fallback, load_forecaster
-from pipelines.life.registry import CHAMPION, LostModelError, ModelVersion, Registry
+from pipelines.kernels.scored import Scoring, score_bucket
+from pipelines.kernels.target import Target
+from pipelines.life.evaluation import active_task, differs, fallback
+from pipelines.life.registry import LostModelError, ModelVersion, Registry
 from pipelines.quality.forecasts import TABLE, broken, forecast_rules
-from pipelines.quality.judge import Check, CheckResult
-from pipelines.quality.publish import Draft, Target, publish
-from pipelines.quality.rules import Rule
+from pipelines.quality.judge import CheckResult
+from pipelines.quality.publish import Draft, publish
+from pipelines.quality.rules import Check, Rule
 from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
 from pipelines.spark.session import spark_session
@@ -27,24 +28,11 @@ from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import DataFile, write_file
 from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import SequenceFiles, open_sequences
-from pipelines.warehouse.store import Packed
 
 RISK_TABLE = "marts.churn_risk"
 _COMPLETE = Rule(
     Check("unscored", None, "unscored", "a forecast for every series and task", max_value=0), pl.lit(False)
 )
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """One scoring, as every bucket needs it: a champion's version and model, or a baseline's name with the calibrations
-    of all."""
-
-    sequences: SequenceFiles
-    champion: tuple[str, Packed] | None
-    baseline: tuple[str, dict[str, ResidualQuantiles]] | None
-    run_id: str
-    target: Target
 
 
 def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registry) -> None:
@@ -134,32 +122,6 @@ def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> M
         run.say(f"warning: champion {champion.version} was trained with other {other}; the best baseline serves")
         return None
     return champion
-
-
-def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
-    """Kernel of one bucket: forecast its series, write one file, count for the checks."""
-    sequences, champion = job.sequences, job.champion
-    spec, ds = sequences.spec, sequences.as_of
-    panel = sequences.panel(bucket, spec.lookback_days)
-    if champion:
-        forecasts = load_forecaster(champion[1]).predict(panel, ds, all_series=True)
-    else:
-        assert job.baseline is not None
-        name, calibrations = job.baseline
-        forecasts = forecast_baseline(name, panel, ds, calibrations, all_series=True)
-    rows = pl.from_arrow(forecasts.to_table(spec))
-    assert isinstance(rows, pl.DataFrame)
-    rows = rows.with_columns(
-        ds=pl.lit(ds),
-        bucket=pl.lit(bucket, pl.Int32),
-        model_version=pl.lit(champion[0] if champion else None, pl.String),
-        sequence_snapshot_id=pl.lit(sequences.snapshot_id),
-        run_id=pl.lit(job.run_id),
-    ).sort(*job.target.key)
-    reports = [job.target.count(bucket, rows)]
-    if rows.height:
-        reports.append(job.target.write(bucket, rows, ds))
-    return buckets.concat(reports)
 
 
 def work(run: Run) -> None:

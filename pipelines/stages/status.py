@@ -14,7 +14,7 @@ from pipelines.config import Config
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between, in_words, ranges
 from pipelines.warehouse.files import DataFile, lost
-from pipelines.warehouse.pins import INPUT, Pin, properties_of, replaced
+from pipelines.warehouse.pins import Pin, properties_of, replaced
 from pipelines.warehouse.sequences import TABLE, open_sequences
 
 
@@ -130,7 +130,7 @@ def _outdated(
             continue
         read, upstream = days.of(config, day, stories[source].days), found[source]
         mending = [d for d in read if d in upstream.missing or d in upstream.stale]
-        then = made_from.get(INPUT + source, "")
+        then = made_from.get(chain.INPUT + source, "")
         known = then.isdigit() and stories[source].now.knows(int(then))
         changed = mending or (stories[source].changed(int(then), read) if known else [])
         if changed:

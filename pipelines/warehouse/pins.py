@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 EMPTY_DAY = "m2m.empty-day."  # table property: a day that was written and has no rows
 REPLACED = "m2m.replaced"  # snapshot property: the days that a commit replaced, folded to ranges
-INPUT = "m2m.input."  # snapshot property: the snapshot of a table, or the version of a model, that a commit read
 _EPOCH = date(1970, 1, 1)
 
 

@@ -10,18 +10,21 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 import pyarrow as pa
 
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
+from pipelines.chain import INPUT
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
 from pipelines.warehouse.days import days_between
 from pipelines.warehouse.files import DataFile, read_files
-from pipelines.warehouse.pins import INPUT, Pin
+
+if TYPE_CHECKING:
+    from pipelines.warehouse.pins import Pin
 
 TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"
 SERIES = ["advertiser_id", "scenario_id"]

@@ -20,13 +20,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
-from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from pipelines.errors import ConfigError
 from pipelines.paths import local_path
+
+if TYPE_CHECKING:
+    from pyiceberg.io.pyarrow import PyArrowFileIO
 
 _OF_FILES = ("s3.", "gcs.", "adls.", "hdfs.", "client.")  # of a catalog's properties, what says nothing of a catalog
 _OBJECT_STORES = ("s3", "gcs", "abfs")
@@ -52,9 +54,10 @@ class Store:
         """
         if path := local_path(uri):
             return LocalFileSystem(), path
-        scheme, netloc, inner = PyArrowFileIO.parse_location(uri)
+        io = _io(self.properties)
+        scheme, netloc, inner = io.parse_location(uri)
         try:
-            return _io(self.properties).fs_by_scheme(scheme, netloc), inner
+            return io.fs_by_scheme(scheme, netloc), inner
         except ValueError as error:
             raise ConfigError(f"{uri}: {error}") from None
 
@@ -96,6 +99,8 @@ class Store:
 
 @lru_cache(maxsize=64)
 def _io(properties: tuple[tuple[str, str], ...]) -> PyArrowFileIO:
+    from pyiceberg.io.pyarrow import PyArrowFileIO  # not for local files: it loads pandas, and workers open files
+
     return PyArrowFileIO(dict(properties))
 
 

@@ -14,7 +14,7 @@ from deployment import FIRST_DAY, Deployment, rows_of_day
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.stages.build_sequences import series_of, week_of
+from pipelines.kernels.sequences import series_of, week_of
 from pipelines.warehouse.sequences import open_sequences, put_together, week_days, week_ends
 
 TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"

@@ -30,7 +30,8 @@ from m2m_model.forecasts.metrics import cell_sums, finish
 from m2m_model.forecasts.value import churn, ranking, reliability, size_deciles, value_sums
 from m2m_model.levels import LEVELS, QUANTILES
 from m2m_model.rivals import NAMES as RIVALS
-from pipelines.life.registry import CHALLENGER, Registry
+from pipelines.chain import CHALLENGER
+from pipelines.life.registry import Registry
 from pipelines.warehouse.sequences import open_sequences
 
 pytestmark = pytest.mark.spark

@@ -18,10 +18,10 @@ from deployment import SQL, TOML
 from m2m_model.config import ACTIVE, Name, Task
 from m2m_model.data.panel import Panel
 from pipelines.config import RESERVED, Attributes, Behavior, Config, Performance, load_config
+from pipelines.kernels.sequences import series_of, week_of
 from pipelines.quality.rules import count_rows, counters_frame, row_rules
 from pipelines.quality.sequences import rules_of_week
 from pipelines.quality.turnover import Turnover
-from pipelines.stages.build_sequences import series_of, week_of
 from pipelines.stages.restatements import Version, restated_in
 from pipelines.warehouse.files import write_file
 from pipelines.warehouse.sequences import SERIES, put_together

@@ -12,7 +12,8 @@ from deployment import FIRST_DAY, SQL, TOML, Deployment, day
 from pyspark.sql import SparkSession
 from services import ObjectStore, object_store
 
-from pipelines.life.registry import CHALLENGER, Registry
+from pipelines.chain import CHALLENGER
+from pipelines.life.registry import Registry
 
 pytestmark = pytest.mark.spark
 

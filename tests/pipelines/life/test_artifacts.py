@@ -20,8 +20,9 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.training.loop import train_rank
+from pipelines.chain import CHALLENGER
 from pipelines.errors import ConfigError
-from pipelines.life.registry import CHALLENGER, LostModelError, Registry
+from pipelines.life.registry import LostModelError, Registry
 from pipelines.warehouse.store import Packed
 
 

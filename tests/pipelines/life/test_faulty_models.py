@@ -14,7 +14,8 @@ import pytest
 from deployment import AS_OF, Deployment
 
 import pipelines.stages.score
-from pipelines.life.registry import CHALLENGER, CHAMPION, LostModelError, ModelVersion, Registry
+from pipelines.chain import CHALLENGER, CHAMPION
+from pipelines.life.registry import LostModelError, ModelVersion, Registry
 from pipelines.quality.rules import critical_rules
 
 

@@ -18,10 +18,11 @@ import pytest
 from deployment import AS_OF, Deployment
 from mlflow.exceptions import MlflowException
 
+from pipelines.chain import CHALLENGER, CHAMPION
 from pipelines.errors import DataError
 from pipelines.failures import tell
 from pipelines.life.gate import Decision, decide
-from pipelines.life.registry import CHALLENGER, CHAMPION, Registry
+from pipelines.life.registry import Registry
 from pipelines.locks import BusyError, locked
 from pipelines.stages.backtest import refuse_seen_cutoffs
 from pipelines.warehouse.commits import Warehouse

@@ -15,7 +15,6 @@ import pytest
 
 from pipelines.errors import DataError
 from pipelines.quality.judge import (
-    Check,
     CheckResult,
     failures,
     format_failure,
@@ -23,6 +22,7 @@ from pipelines.quality.judge import (
     run_checks,
 )
 from pipelines.quality.pages import Page, publish
+from pipelines.quality.rules import Check
 
 MON, TUE = date(2020, 4, 6), date(2020, 4, 7)
 NEGATIVE = Check("negative", "spend", "negative.spend", "at least 0", max_value=0)
@@ -240,8 +240,9 @@ def test_two_processes_build_data_docs_at_once(tmp_path: Path) -> None:
     def build(table: str) -> subprocess.CompletedProcess[str]:
         program = f"""
 import sys, pandas, datetime, types, pathlib
-from pipelines.quality.judge import Check, run_checks
+from pipelines.quality.judge import run_checks
 from pipelines.quality.pages import publish
+from pipelines.quality.rules import Check
 frame = pandas.DataFrame({{"ds": [datetime.date(2020, 4, 7)], "scenario_id": ["a"], "n": [0]}})
 run = types.SimpleNamespace(run_id="run", stage="stage")
 for _ in range(3):

@@ -8,13 +8,14 @@ import polars as pl
 import pytest
 from deployment import FIRST_DAY, Deployment, day
 
+from pipelines.chain import INPUT
 from pipelines.cli import Run
 from pipelines.errors import DataError
-from pipelines.quality.judge import Check
 from pipelines.quality.publish import Draft, publish
+from pipelines.quality.rules import Check
 from pipelines.spark.buckets import REPORT
 from pipelines.warehouse.commits import Warehouse
-from pipelines.warehouse.pins import INPUT, Reads
+from pipelines.warehouse.pins import Reads
 
 RISK, FORECASTS = "marts.churn_risk", "marts.forecast_daily"
 NONE = Check(name="negative", column="point", counter="negative", max_value=0, expected="at least 0")

@@ -11,9 +11,10 @@ import pytest
 from deployment import FIRST_DAY, Deployment, day, rows_of_day
 
 from pipelines import chain
+from pipelines.chain import INPUT
 from pipelines.stages import build_sequences, monitor, score
 from pipelines.warehouse.commits import Warehouse
-from pipelines.warehouse.pins import INPUT, Pin, Reads
+from pipelines.warehouse.pins import Pin, Reads
 from pipelines.warehouse.sequences import TABLE, WEEK_TABLE, open_sequences
 
 STAGED, FORECASTS = "staged.performance_daily", "marts.forecast_daily"
