@@ -138,6 +138,7 @@ CHAIN = (
         settings="[dataset] mature_days",
         dag="advertiser_forecasts",
     ),
+    Stage("day", "stage_sources, build_sequences, score and monitor of one day, in one process"),
     Stage("show", "rows of any table, of one day, one run or one snapshot"),
     Stage("status", "which days of which table are missing, stale or damaged, and the commands that mend them"),
     Stage("restatements", "how much a day's rows still change after it, and from what age they are final"),
