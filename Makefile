@@ -96,6 +96,10 @@ bench-sequences: $(INSTALLED) ## Building sequences beside Polars and plain Spar
 bench-scoring: $(INSTALLED) ## Scoring in Spark beside the bare network on the same windows: docs/scoring.md
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/scoring.py --out docs/scoring.md
 
+.PHONY: bench-start
+bench-start: $(INSTALLED) ## What a command costs before it does anything: help, a look, a stage and a day of ten advertisers
+	@PYTHONPATH=. $(BIN)/python -u benchmarks/start.py
+
 .PHONY: bench-cluster
 bench-cluster: $(INSTALLED) ## What a second executor saves, and how long failures hold training up, on a cluster of this machine
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/cluster.py

@@ -3,7 +3,7 @@
 Reads and writes what these four read and write one by one (`m2m STAGE --help`): each is a run of its own, with its id,
 log and lineage. They share a Spark session, so that what starts is started once; a stage to which [spark.stages] gives
 settings has a process of its own.
-Fails as the stage that fails does, with its exit status: no later one is begun, and what is left to run is printed.
+Fails (2, 3, 1) as the stage that fails does: no later one is begun, and what is left to run is printed.
 """
 
 from __future__ import annotations

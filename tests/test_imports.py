@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from pipelines.chain import STAGES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -107,3 +112,45 @@ def test_every_room_is_in_the_wheel() -> None:
 def test_a_room_is_seen_in_one_look() -> None:
     for room in (folder for package in ROOMS for folder in (REPOSITORY / package).iterdir() if folder.is_dir()):
         assert len(list(room.glob("*.py"))) <= 13, room  # a dozen, and __init__
+
+
+# What an import loads: how many modules at most, and which libraries not. Counts say the same on every machine; time is
+# measured by `make bench-start`.
+SPARK, MODEL = {"pyspark", "py4j"}, {"torch", "mlflow", "scipy", "safetensors"}
+CATALOG = {"pyiceberg", "sqlalchemy", "pydantic"}
+JUDGING = {"great_expectations", "matplotlib", "lightgbm", "sklearn"}
+FRAMES = {"polars", "pyarrow", "pandas", "numpy"}
+DAILY_STAGES = tuple(f"pipelines.stages.{name}" for name in ("stage_sources", "build_sequences", "monitor"))
+LOADED: dict[str, tuple[tuple[str, ...], int, set[str]]] = {
+    "commands": (tuple(f"pipelines.{name}" for name in STAGES), 250, SPARK | MODEL | CATALOG | JUDGING | FRAMES),
+    "a look": (("pipelines.stages.show", "pipelines.stages.status"), 1400, SPARK | MODEL | JUDGING),
+    "house-keeping of catalogs": (("pipelines.stages.move_catalog",), 1400, SPARK | MODEL | JUDGING),
+    "stages without a model": ((*DAILY_STAGES, "pipelines.stages.restatements"), 1550, MODEL | JUDGING),
+    "scoring": (("pipelines.stages.score",), 3700, JUDGING),
+    "workers that stage and build": (
+        ("pipelines.kernels.staged", "pipelines.kernels.sequences"),
+        800,
+        MODEL | CATALOG | JUDGING | {"pandas"},
+    ),
+    "workers that score": (("pipelines.kernels.scored",), 2300, {"mlflow"} | CATALOG | JUDGING),
+}
+
+
+@pytest.mark.parametrize("who", LOADED)
+def test_what_is_not_needed_is_not_loaded(who: str) -> None:
+    modules, most, without = LOADED[who]
+    program = f"import json, sys, {', '.join(modules)}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    loaded = json.loads(done.stdout)
+    assert {name.split(".")[0] for name in loaded} & without == set()
+    assert len(loaded) <= most
+
+
+def test_every_command_and_every_kernel_has_such_a_limit() -> None:
+    limited = {module for modules, _, _ in LOADED.values() for module in modules}
+    kernels = {f"pipelines.kernels.{file.stem}" for file in (REPOSITORY / "pipelines" / "kernels").glob("[!_]*.py")}
+    assert kernels - limited == {"pipelines.kernels.target"}  # which all others import
+    # Models are opened by these, and nothing of them can be left out.
+    with_model = {f"pipelines.stages.{name}" for name in ("train", "backtest", "promote", "maintain")}
+    stages = {f"pipelines.stages.{file.stem}" for file in (REPOSITORY / "pipelines" / "stages").glob("[!_]*.py")}
+    assert stages - limited == with_model

@@ -32,6 +32,10 @@ _SETTINGS = {
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
     # The encodings that Java knows, windows-1252 among them, and not seven of them.
     "spark.sql.legacy.javaCharsets": "true",
+    # A stage's JVM lives for seconds: only what is really hot is compiled a second time. To start and to answer a query
+    # took 15.5 s of CPU without this, and 9.9 with it.
+    "spark.driver.extraJavaOptions": "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000"
+    " -XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     # Training that asks for more slots than there are is told so after half a minute, not ten.

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from deployment import TOML
 
 from pipelines.chain import STAGES, STATE
 
@@ -18,6 +19,20 @@ import sys
 sys.argv = ["m2m", "--help"]
 from pipelines.__main__ import main
 main()
+print(sorted({name.split(".")[0] for name in sys.modules} & set(%r)))
+"""
+REFUSED = """
+import importlib, sys
+from pipelines.cli import exit_status
+needed = {"show": ["ops.validation"], "move_catalog": ["--to", "x"]}
+for name in %r:
+    main = importlib.import_module("pipelines." + name).main
+    for arguments in %r:
+        try:
+            status = exit_status(main, [*needed.get(name, []), *arguments])
+        except SystemExit as ended:  # argparse
+            status = ended.code
+        assert status == (0 if arguments == ["--help"] else 2), (name, arguments, status)
 print(sorted({name.split(".")[0] for name in sys.modules} & set(%r)))
 """
 HEAVY = ["pyspark", "torch", "mlflow", "great_expectations", "polars", "pyarrow", "pyiceberg", "numpy", "pandas"]
@@ -35,6 +50,20 @@ def test_help_lists_every_command_with_a_line_and_imports_nothing_heavy() -> Non
     assert [line.split()[0] for line in lines[2:-3]] == list(STAGES)
     assert all(len(line.split()) > 3 for line in lines[2:-3])
     assert lines[-2] == STATE
+
+
+def test_what_is_refused_is_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.toml").write_text(TOML.replace("keep_days = 60", "keep_days = 6"))
+    refused = [
+        ["--help"],
+        ["--date", "2024-02-30"],
+        ["--dat", "2024-02-03"],
+        ["--config", str(tmp_path / "gone.toml"), "--date", "2024-02-03"],
+        ["--config", str(tmp_path / "pipeline.toml"), "--date", "2024-02-03"],
+    ]
+    found = run("-c", REFUSED % (list(STAGES), refused, HEAVY))
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
