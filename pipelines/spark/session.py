@@ -34,7 +34,7 @@ _SETTINGS = {
     "spark.sql.legacy.javaCharsets": "true",
     # A stage's JVM lives for seconds: only what is really hot is compiled a second time. To start and to answer a query
     # took 15.5 s of CPU without this, and 9.9 with it.
-    "spark.driver.extraJavaOptions": "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000"
+    "spark.driver.defaultJavaOptions": "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000"
     " -XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from deployment import FIRST_DAY, Deployment, day
+from pyspark.sql import SparkSession
 
 from pipelines.chain import STAGES
 from pipelines.day import STAGES as OF_A_DAY
@@ -68,3 +69,9 @@ def test_a_day_stops_at_the_first_failure_and_says_what_is_left(deployment: Depl
     assert f"day {last}: score ended with 3; left to run, in this order:\n  python -m pipelines.score {options}" in said
     assert "monitor" not in runs(deployment)
     assert deployment.warehouse.days("features.advertiser_sequence") == {last: 24}
+
+
+def test_a_stages_jvm_is_started_with_what_makes_its_start_short(spark: SparkSession) -> None:
+    assert spark.sparkContext._jvm is not None
+    runtime = spark.sparkContext._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean()
+    assert "-XX:Tier4InvocationThreshold=50000" in list(runtime.getInputArguments())
