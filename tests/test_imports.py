@@ -59,8 +59,8 @@ def test_imports_are_found_wherever_they_stand() -> None:
     assert imported("import a.b as c\ndef f():\n    from d.e import g\nfrom . import h\n") == {"a", "d"}
 
 
-# A module may import its own room and those before it. The commands, modules of pipelines/ itself, may import all of its
-# rooms; no room of m2m_model imports the rivals, which may import all.
+# A module may import its own room and those before it. The commands, modules of pipelines/ itself, may import all rooms
+# of it; no room of m2m_model imports the rivals, which may import all.
 ROOMS = {
     "pipelines": (
         *("errors", "failures", "paths", "locks", "toml_tables", "catalog", "source_config", "config", "chain", "cli"),
