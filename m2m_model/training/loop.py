@@ -74,8 +74,8 @@ def train_rank(
     Works alone or inside an initialised torch.distributed process group, which it leaves after the last step: what is
     fitted then is rank 0's work alone, needs no shard, and may take longer than a collective waits. With ``resume`` it
     goes on from the newest of ``checkpoints`` (by default in ``run_dir``) and ends at the same weights as a run that
-    was never stopped. ``say`` takes rank 0's lines of progress, ``at`` every rank's step and the seconds that it has
-    waited for the others.
+    was never stopped. ``say`` takes rank 0's lines of progress, ``at`` every rank's step, the seconds that it has
+    waited for the others and the windows that it has trained on.
 
     Raises:
         ValueError: there is no window to train on, or none to validate on (the message says which dates were looked
@@ -206,6 +206,7 @@ class Trainer:
         )
         self.schedule = LambdaLR(self.optimizer, lambda step: rate_at(step / self.plan.steps))
         self.state = RunState(best_weights=weights_of(self.model))
+        self.rows = 0  # windows of this rank so far
 
     def run(self, checkpoints: Files, fingerprint: str, resume: bool) -> tuple[float, int]:
         """All steps that are left; how many seconds they took, and the step that they began at.
@@ -228,7 +229,7 @@ class Trainer:
         resumed_from, started = state.step, time.monotonic()
         while state.step < plan.steps and not state.stopped:
             self.step()
-            self.progress.step(state, plan, resumed_from, self.ranks.waited_s)
+            self.progress.step(state, plan, resumed_from, self.ranks.waited_s, self.rows)
             ends_epoch = state.step % plan.steps_per_epoch == 0 or state.step == plan.steps
             if ends_epoch:
                 metrics = self.validate()
@@ -274,6 +275,7 @@ class Trainer:
         self.schedule.step()
         state.loss_sum += float(found[0])
         state.step += 1
+        self.rows += len(index)
 
     def validate(self) -> EpochMetrics:
         """Loss and error of the network's own median. The same figures on every rank."""

@@ -18,14 +18,14 @@ from m2m_model.training.plan import Plan
 PROGRESS_EVERY_S = 5.0
 
 Say = Callable[[str], object]
-At = Callable[[int, float], object]
+At = Callable[[int, float, int], object]
 
 
 def printed(line: str) -> None:
     print(line, flush=True)
 
 
-def unheard(step: int, waited_s: float) -> None:
+def unheard(step: int, waited_s: float, rows: int) -> None:
     pass
 
 
@@ -116,8 +116,8 @@ class Progress:
             f"{metrics.validation_loss:.3f} NMAE {metrics.nmae:.4f}{'  best so far' if best else ''}"
         )
 
-    def step(self, state: RunState, plan: Plan, first_step: int, waited_s: float) -> None:
-        self._at(state.step, waited_s)
+    def step(self, state: RunState, plan: Plan, first_step: int, waited_s: float, rows: int) -> None:
+        self._at(state.step, waited_s, rows)
         now = time.monotonic()
         if not self.speaks or now - self.spoke < PROGRESS_EVERY_S:
             return

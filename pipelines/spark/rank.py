@@ -46,8 +46,9 @@ class Terms:
 def sit(terms: Terms, work: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """Run ``work(**arguments, say=..., at=...)`` in a child, inside the ranks' process group, and return its result.
 
-    ``say`` takes a line for the driver's log, ``at`` the step that was reached and the seconds that it has waited for
-    others so far. Ends the process where the child did not get to its end; the driver knows by then.
+    ``say`` takes a line for the driver's log; ``at`` the step that was reached, and so far the seconds that it
+    has waited for others and the rows that it has trained on. Ends the process where the child did not get to its end;
+    the driver knows by then.
     """
     _die_with_parent()
     with Client(terms.address, authkey=terms.key) as driver:
@@ -89,15 +90,19 @@ def _child(
 ) -> None:
     others_end.close()
     _die_with_parent()
-    lock, ended, reached = threading.Lock(), threading.Event(), {"step": 0, "waited_s": 0.0, "trained_s": 0.0}
+    lock, ended, reached = (
+        threading.Lock(),
+        threading.Event(),
+        {"step": 0, "waited_s": 0.0, "rows": 0, "trained_s": 0.0},
+    )
     started = time.monotonic()
 
     def send(words: dict[str, Any], result: Any = None) -> None:
         with lock:
             sitter.send((words, result))
 
-    def at(step: int, waited_s: float) -> None:
-        reached.update(step=step, waited_s=waited_s, trained_s=time.monotonic() - started)
+    def at(step: int, waited_s: float, rows: int) -> None:
+        reached.update(step=step, waited_s=waited_s, rows=rows, trained_s=time.monotonic() - started)
 
     def beat() -> None:
         while not ended.wait(BEAT_S):

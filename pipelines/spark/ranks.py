@@ -59,6 +59,7 @@ class Seat:
     heard: float
     step: int = 0
     waited_s: float = 0.0
+    rows: int = 0
     trained_s: float = 0.0
     fate: int | None = None
     ended: float = 0.0
@@ -72,10 +73,11 @@ class Seat:
 
 @dataclass(frozen=True)
 class Trained:
-    """Rank 0's result, and of each rank the share of its time in which it waited for others."""
+    """Rank 0's result, and of each rank the share of its time in which it waited for others, and its rows a second."""
 
     result: Any
     idle: Mapping[int, float]
+    rows_per_second: Mapping[int, float]
 
 
 def run_on_ranks(
@@ -107,7 +109,7 @@ def run_on_ranks(
         try:
             with _own_code_first(local):
                 result = distributor.run(sit, terms, work, {**arguments, "resume": resume or attempt > 1})
-            return Trained(result, watch.idle())
+            return Trained(result, watch.idle(), watch.rows_per_second())
         except Exception as error:
             first = watch.first(str(error))
             if refused := said_by_worker(str(error)):
@@ -222,6 +224,10 @@ class Watch:
         """By rank."""
         return {rank: seat.waited_s / max(seat.trained_s, 1e-9) for rank, seat in sorted(self._seats.items())}
 
+    def rows_per_second(self) -> dict[int, float]:
+        """By rank."""
+        return {rank: seat.rows / max(seat.trained_s, 1e-9) for rank, seat in sorted(self._seats.items())}
+
     def _accept(self) -> None:
         while not self._closed.is_set():
             with suppress(OSError, EOFError, AuthenticationError):
@@ -240,7 +246,7 @@ class Watch:
 
     def _note(self, seat: Seat, words: dict[str, Any]) -> None:
         seat.heard = time.monotonic()
-        for name in ("step", "waited_s", "trained_s"):
+        for name in ("step", "waited_s", "rows", "trained_s"):
             setattr(seat, name, words.get(name, getattr(seat, name)))
         if "says" in words and seat.rank == 0:
             self._say(words["says"])

@@ -123,6 +123,7 @@ def _log(
             registry.log_metrics(run_id, metrics, step=epoch.epoch, timestamp_ms=now_ms)
         speed: dict[tuple[str, ...], float] = {("rows_per_second",): result.rows_per_second}
         speed |= {("idle_share", f"rank {rank}"): share for rank, share in trained.idle.items()}
+        speed |= {("rows_per_second", f"rank {rank}"): rows for rank, rows in trained.rows_per_second.items()}
         registry.log_metrics(run_id, speed, timestamp_ms=now_ms)
         registry.client.log_artifact(run_id, str(config.path), "config")
         for figure in plots.training_plots(result.epochs, own / "plots"):

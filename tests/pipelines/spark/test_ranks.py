@@ -48,12 +48,12 @@ def start(watch: Watch, work: Callable[..., Any], number: int = 0) -> Any:
 
 def fails(say: Any, at: Any) -> None:
     say("three steps")
-    at(3, 0.5)
+    at(3, 0.5, 96)
     raise OSError(28, "No space left on device", "step-3.pt")
 
 
 def lasts(say: Any, at: Any) -> None:
-    at(7, 0.0)
+    at(7, 0.0, 224)
     time.sleep(60)
 
 
