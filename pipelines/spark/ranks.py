@@ -12,13 +12,15 @@ import os
 import re
 import secrets
 import signal
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ _GPU_SLOTS = (
     " with a GPU each ([distributor] use_gpu = false does without; workers offer theirs with "
     "spark.worker.resource.gpu.amount and .discoveryScript)"
 )
+_QUIET_S = SILENT_S + 10  # a sitter speaks every two seconds
+_PATIENCE = struct.pack("ll", int(_QUIET_S) + 5, 0)  # of the kernel, with a caller: it is looked at before
 _UNEVEN = 0.25  # of the time, that others wait for a straggler
 
 
@@ -198,15 +202,16 @@ class Watch:
         host = "127.0.0.1" if local else str(spark.conf.get("spark.driver.host"))
         bind = host if local else str(spark.conf.get("spark.driver.bindAddress", host))
         self.key, self._seats, self._closed = secrets.token_bytes(32), dict[int, Seat](), threading.Event()
-        self._listener = Listener((bind, 0), backlog=64, authkey=self.key)
-        self.address = (host, int(self._listener.address[1]))
+        self._server = socket.create_server((bind, 0), backlog=64)
+        self.address = (host, int(self._server.getsockname()[1]))
         self._told_uneven = False
         for task in (self._accept, self._look):
             threading.Thread(target=task, daemon=True).start()
 
     def close(self) -> None:
         self._closed.set()
-        self._listener.close()
+        self._server.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept, and would keep the port open
+        self._server.close()
 
     def first(self, said_by_spark: str = "") -> Seat | None:
         """The rank whose end was the cause of the others': after a moment in which they may yet speak. Of a lost
@@ -230,18 +235,23 @@ class Watch:
 
     def _accept(self) -> None:
         while not self._closed.is_set():
-            with suppress(OSError, EOFError, AuthenticationError):
-                threading.Thread(target=self._hear, args=(self._listener.accept(),), daemon=True).start()
+            with suppress(OSError):
+                caller, _ = self._server.accept()
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
+                threading.Thread(target=self._hear, args=(Connection(caller.detach()),), daemon=True).start()
 
     def _hear(self, sitter: Connection) -> None:
-        with sitter, suppress(OSError):
+        """Out of the others' way: a stranger who finds the port, a scanner say, may say nothing at all."""
+        with sitter, suppress(OSError, EOFError, AuthenticationError):
+            deliver_challenge(sitter, self.key)
+            answer_challenge(sitter, self.key)
             hello = json.loads(sitter.recv_bytes())
             seat = Seat(hello["rank"], hello["host"], hello["pid"], time.monotonic())
             self._seats[seat.rank] = seat
             try:
                 while seat.fate is None:
                     self._note(seat, json.loads(sitter.recv_bytes()))
-            except EOFError:
+            except (EOFError, ConnectionError):
                 self._end(seat, 3, "gone without a word: its process, its executor or its machine was lost")
 
     def _note(self, seat: Seat, words: dict[str, Any]) -> None:
@@ -274,11 +284,10 @@ class Watch:
 
     def _look(self) -> None:
         """End an attempt in which a sitter itself is silent: stopped, or on a machine that is gone."""
-        silent_s = SILENT_S + 10
         while not self._closed.wait(1.0):
             for seat in list(self._seats.values()):
-                if seat.fate is None and time.monotonic() - seat.heard > silent_s:
-                    self._end(seat, 2, f"no sign of life for {silent_s:.0f} s")
+                if seat.fate is None and time.monotonic() - seat.heard > _QUIET_S:
+                    self._end(seat, 2, f"no sign of life for {_QUIET_S:.0f} s")
                     if self._local:
                         with suppress(OSError):
                             os.kill(seat.pid, signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,7 +32,8 @@ def said() -> list[str]:
 def watch(said: list[str]) -> Iterator[Watch]:
     made = Watch(None, True, said.append)  # type: ignore[arg-type]
     yield made
-    made.close()
+    if not made._closed.is_set():
+        made.close()
 
 
 def start(watch: Watch, work: Callable[..., Any], number: int = 0) -> Any:
@@ -124,6 +126,23 @@ def test_nothing_stays_of_a_sitter_that_is_gone(watch: Watch, monkeypatch: pytes
     assert first.words.startswith("gone without a word")
     psutil.wait_procs([child], 10)
     assert not child.is_running()
+
+
+@pytest.mark.parametrize("words", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x00\x00\x00\x14" + b"x" * 20, b"\xff" * 64])
+def test_a_stranger_at_the_port_keeps_no_rank_out(watch: Watch, words: bytes) -> None:
+    """A scanner, a probe: it says nothing, or what nobody understands, and stays."""
+    with socket.create_connection(watch.address) as stranger:
+        stranger.sendall(words)
+        process = start(watch, fails)
+        process.join(10)
+        assert process.exitcode == 1
+    assert [*watch._seats] == [0]
+
+
+def test_the_port_is_closed_with_the_watch(watch: Watch) -> None:
+    watch.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(watch.address)
 
 
 @pytest.mark.parametrize(
