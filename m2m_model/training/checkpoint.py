@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import re
 from typing import Any
 
@@ -26,11 +25,11 @@ def write(files: Files, step: int, state: dict[str, Any]) -> None:
 def newest(files: Files) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None. Only tensors and plain values are unpickled."""
     for name in reversed(_names(files)):
+        content = io.BytesIO(files.read(name))
         try:
-            content = io.BytesIO(files.read(name))
             state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            print(f"{name} cannot be read ({error}); trying the one before", flush=True)
+        except Exception as error:  # noqa: BLE001 - other bytes than were written may be taken for anything
+            print(f"{name} cannot be read ({type(error).__name__}: {error}); trying the one before", flush=True)
             continue
         return state
     return None
