@@ -73,6 +73,7 @@ def spark_session(config: Config, app_name: str, stage: str = "") -> Iterator[Sp
         code = archive.name if archive else str(Path(__file__).parents[2])
         others = settings.get("spark.executorEnv.PYTHONPATH", "")
         settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, [code, others]))
+        _start_java(config, stage, {"spark.master": master, **settings})
         for key, value in settings.items():
             builder = builder.config(key, value)
         try:
@@ -102,7 +103,7 @@ def master_of(config: Config) -> str:
     Raises:
         ConfigError: $M2M_MASTER is no address of a master.
     """
-    if "SPARK_ENV_LOADED" in os.environ:  # set by spark-submit's launcher, which then owns the master
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # this process is spark-submit's, which then owns the master
         SparkContext._ensure_initialized()
         return SparkConf().get("spark.master") or "local[*]"
     chosen = os.environ.get("M2M_MASTER") or config.spark.master.resolve()
@@ -111,6 +112,15 @@ def master_of(config: Config) -> str:
             f'$M2M_MASTER, [spark] master: "{chosen}": expected local[2], spark://host:port, yarn, k8s://'
         )
     return chosen
+
+
+def _start_java(config: Config, stage: str, settings: dict[str, str]) -> None:
+    """Java itself, unless it runs. Its command line is for all of the machine to see, so it shows no value of the
+    environment but those that Java must begin with."""
+    given = {**config.spark.conf, **config.spark.stages.get(stage, {})}
+    later = {key for key, text in given.items() if text.refers and not key.startswith(("spark.driver.", "spark.jars"))}
+    shown = [(key, value) for key, value in settings.items() if key not in later]
+    SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(shown))
 
 
 def settings_of(config: Config, stage: str, master: str) -> dict[str, str]:

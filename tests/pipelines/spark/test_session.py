@@ -1,9 +1,12 @@
-"""Where a stage runs and with which settings; no Spark is started."""
+"""Where a stage runs and with which settings."""
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,44 @@ def test_the_environment_names_the_master_before_the_file(
     monkeypatch.setenv("M2M_MASTER", "there:7077")
     with pytest.raises(ConfigError, match=r'M2M_MASTER, \[spark\] master: "there:7077": expected local\[2\], spark://'):
         master_of(deployment.config)
+
+
+def test_what_spark_left_in_a_shell_is_no_spark_submit(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has read spark-env.sh into a shell still names the master."""
+    monkeypatch.setenv("SPARK_ENV_LOADED", "1")
+    monkeypatch.setenv("M2M_MASTER", MASTER)
+    assert master_of(deployment.config) == MASTER
+
+
+SHOWN = """
+import sys
+import psutil
+from pipelines.config import load_config
+from pipelines.spark.session import spark_session
+
+with spark_session(load_config(sys.argv[1]), "shown") as spark:
+    print("told", spark.sparkContext.getConf().get("spark.hadoop.fs.s3a.secret.key"))
+    print("heap", spark.sparkContext._jvm.java.lang.Runtime.getRuntime().maxMemory() >> 20)
+    print("shown", [word for child in psutil.Process().children(True) for word in child.cmdline() if "s3a" in word])
+"""
+
+
+@pytest.mark.spark
+def test_a_secret_stands_on_no_command_line(deployment: Deployment) -> None:
+    secret = 'of the "lake" 100%\''
+    deployment.edit(
+        "[spark]",
+        '[spark.conf]\n"spark.hadoop.fs.s3a.secret.key" = "${LAKE}"\n"spark.driver.memory" = "${HEAP}"\n[spark]',
+    )
+    root = str(Path(__file__).resolve().parents[3])
+    run = subprocess.run(
+        [sys.executable, "-c", SHOWN, str(deployment.toml)],
+        env=os.environ | {"PYTHONPATH": root, "LAKE": secret, "HEAP": "600m"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.splitlines() == [f"told {secret}", "heap 600", "shown []"]
 
 
 def test_a_stage_that_is_none_is_refused(deployment: Deployment) -> None:
