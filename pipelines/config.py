@@ -42,7 +42,7 @@ ALL_SCENARIOS = "*"  # scenario_id of a row that sums over scenarios
 _LARGEST = 2**20  # bytes of a configuration
 _NEIGHBOURS = frozenset("airflow logs mlartifacts mlflow mlruns".split())  # of a data set's folder under M2M_HOME
 _TRACKING = ("sqlite", "postgresql", "mysql", "mssql", "databricks", "http", "https")
-MASTER = r"local(\[(\*|[1-9]\d{0,3})(,\s*\d+)?\])?|local-cluster\[.+\]|yarn|spark://[^\s:]+:\d+\S*|k8s://\S+"
+MASTER = r"local(\[(\*|[1-9]\d{0,3})(,\s*\d+)?\])?|local-cluster\[.+\]|yarn|spark://\S+:\d+|k8s://\S+"
 # Spark settings that what is published hangs on.
 _OURS = (
     ("spark.master", "is [spark] master"),

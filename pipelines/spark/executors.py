@@ -13,6 +13,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from pipelines.cli import warn
+from pipelines.errors import ConfigError
 
 _PROBE_S = 10.0
 _PATIENT_S = 10.0  # what executors may take to come without a word
@@ -20,13 +21,17 @@ _REPEAT_S = 60.0
 
 
 def refuse_silent_master(master: str) -> None:
-    """Raises ConnectionError where nobody is at a standalone master's address; Spark itself tries for a minute."""
+    """Raises ConnectionError where nobody is at a standalone master's address, ConfigError where that is none; Spark
+    itself tries for a minute."""
     failed: OSError | None = None
     for address in master.removeprefix("spark://").split(",") if master.startswith("spark://") else ():
         host, _, port = address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), _PROBE_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), _PROBE_S).close()
             return
+        except ValueError:
+            expected = "expected spark://host:port, or several masters as spark://host:port,host:port"
+            raise ConfigError(f'"{master}" is no master: {expected}') from None
         except OSError as error:
             failed = error
     if failed:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from deployment import Deployment
 
+from pipelines import config
 from pipelines.config import SPARK_STAGES, Distributor
 from pipelines.errors import ConfigError
 from pipelines.failures import tell
@@ -83,7 +84,7 @@ from pipelines.spark.session import spark_session
 with spark_session(load_config(sys.argv[1]), "shown") as spark:
     print("told", spark.sparkContext.getConf().get("spark.hadoop.fs.s3a.secret.key"))
     print("heap", spark.sparkContext._jvm.java.lang.Runtime.getRuntime().maxMemory() >> 20)
-    print("shown", [word for child in psutil.Process().children(True) for word in child.cmdline() if "s3a" in word])
+    print("shown", [word for word in psutil.Process(spark._sc._gateway.proc.pid).cmdline() if "s3a" in word])
 """
 
 
@@ -98,7 +99,7 @@ def test_a_secret_stands_on_no_command_line(deployment: Deployment) -> None:
     run = subprocess.run(
         [sys.executable, "-c", SHOWN, str(deployment.toml)],
         env=os.environ | {"PYTHONPATH": root, "LAKE": secret, "HEAP": "600m"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
@@ -133,6 +134,19 @@ def test_a_master_that_does_not_answer_is_told_at_once() -> None:
         bound.listen()
         refuse_silent_master(f"spark://127.0.0.1:1,{address.removeprefix('spark://')}")
     refuse_silent_master("yarn")
+
+
+@pytest.mark.parametrize("master", ["spark://there", "spark://there:7077,other", "spark://there:7077/", "spark://:"])
+def test_what_is_no_address_of_a_master_is_refused(master: str) -> None:
+    with pytest.raises(ConfigError, match=f'"{master}" is no master: expected spark://host:port, or several'):
+        refuse_silent_master(master)
+
+
+def test_a_master_may_have_an_address_of_ipv6() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        address = f"spark://[::1]:{server.getsockname()[1]}"
+        assert re.fullmatch(config.MASTER, address)
+        refuse_silent_master(address)
 
 
 def test_fewer_processes_than_none_are_refused() -> None:
