@@ -73,7 +73,7 @@ class Text:
         """The text with the values of now; ``hidden``: they are not to be printed.
 
         Raises:
-            ConfigError: a variable is not set.
+            ConfigError: a variable is not set, or would end the part of an address that it stands in.
         """
 
         def value(reference: re.Match[str]) -> str:
@@ -84,6 +84,14 @@ class Text:
                 raise ConfigError(f"{self.key}: the environment variable {reference[1]} is not set")
             if hidden:
                 hide(found, reference[0])
+            before, after = self.template[: reference.start()], self.template[reference.end() :]
+            # A part of it would be taken for the host, and told as one; of databases' addresses @ alone ends it.
+            ends = "[@/?#]" if before.startswith("http") else "@"
+            if re.search(r"://[^/@]*$", before) and "@" in after and re.search(ends, found):
+                raise ConfigError(
+                    f"{self.key}: {reference[0]} stands before the @ of an address, where its value must be encoded: "
+                    "%40 for @, %2F for /, %3F for ?, %23 for #, and %25 for %"
+                )
             return found
 
         return _REFERENCE.sub(value, self.template)

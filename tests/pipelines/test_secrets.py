@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from deployment import Deployment
+from sqlalchemy import make_url
 
 from pipelines.cli import exit_status
 from pipelines.errors import ConfigError, DataError, plain
@@ -21,6 +22,37 @@ def test_a_value_is_looked_up_when_it_is_used(deployment: Deployment, monkeypatc
     assert config.catalog_properties["uri"] == "postgresql://ads:first-secret@db.example/ads"
     monkeypatch.setenv("ADS_DB_PASSWORD", "second-secret")
     assert "second-secret" in config.catalog_properties["uri"]
+
+
+@pytest.mark.parametrize(
+    ("address", "password"),
+    [
+        ("postgresql://ads:${ADS_PASSWORD}@db.example/ads", "my@secret"),
+        ("https://ads:${ADS_PASSWORD}@mlflow.example", "my/secret"),
+        ("https://${ADS_USER}:${ADS_PASSWORD}@mlflow.example", "my#secret"),
+    ],
+)
+def test_a_password_that_would_be_taken_for_the_host_is_refused(
+    address: str, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADS_USER", "ads")
+    monkeypatch.setenv("ADS_PASSWORD", password)
+    with pytest.raises(ConfigError, match=r"uri: \$\{ADS_PASSWORD\} stands before the @ of an address") as told:
+        Text(address, "[warehouse] uri").resolve()
+    assert "secret" not in str(told.value)
+    for char, code in (("@", "%40"), ("/", "%2F"), ("#", "%23")):
+        password = password.replace(char, code)
+    monkeypatch.setenv("ADS_PASSWORD", password)
+    assert f":{password}@" in Text(address, "[warehouse] uri").resolve()
+
+
+def test_what_ends_no_part_of_an_address_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADS_PASSWORD", "a:b/c?d#e%f'\"")
+    text = "postgresql://ads:${ADS_PASSWORD}@db.example/ads"
+    assert make_url(Text(text).resolve()).host == "db.example"
+    monkeypatch.setenv("ADS_PASSWORD", "a@b")
+    assert Text("${ADS_PASSWORD}").resolve() == "a@b"
+    assert Text("s3://bucket/${ADS_PASSWORD}/x@y").resolve() == "s3://bucket/a@b/x@y"
 
 
 def test_tracking_that_is_not_set_is_named(deployment: Deployment) -> None:
