@@ -102,6 +102,8 @@ def _fault(given: dict[str, str], late: bool = False) -> str:
         return f"{PREFIX}: expected letters, digits and underscores, or an empty text"
     if kind != "rest" and not re.match("[a-z0-9]+://|/", given.get("warehouse", "/")):
         return "warehouse: expected an address as s3://bucket/folder, or an absolute path"
+    if kind != "rest" and re.match("(?!file:)[a-z0-9]+://.*[?#]", given.get("warehouse", "")):
+        return "warehouse: an address has no ? and no #"
     return ""
 
 

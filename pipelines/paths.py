@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -30,11 +31,14 @@ def local_path(location: str) -> str | None:
 
 
 def check_location(key: str, location: str) -> None:
-    """Refuse what is neither an absolute path nor the URI of a storage that there are files on.
+    """Refuse what is neither an absolute path nor the URI of a storage that there are files on; of a URI, what is read
+    as something else than a part of the path, so that all files in it would be one.
 
     Raises:
         ValueError: naming ``key``.
     """
-    scheme, colon, _ = location.partition("://")
+    scheme, colon, rest = location.partition("://")
     if not (scheme in SCHEMES if colon else location.startswith("/")):
         raise ValueError(f"{key}: expected an absolute path, or an address that begins with {', '.join(SCHEMES)}://")
+    if colon and scheme != "file" and re.search("[?#]", rest):
+        raise ValueError(f"{key}: an address has no ? and no #")
