@@ -330,12 +330,31 @@ class Config:
     def scratch(self) -> str:
         """URI of the data set's folder for what a run keeps for a while."""
         declared = self.storage.scratch
-        return f"{declared.resolve().rstrip('/')}/{self.dataset.name}" if declared else str(self.home)
+        return f"{_location(declared)}/{self.dataset.name}" if declared else str(self.home)
+
+    @property
+    def artifacts(self) -> str | None:
+        """URI of the folder that the files of all data sets' models are in, if one is declared."""
+        return _location(self.mlflow.artifacts) if self.mlflow.artifacts else None
 
     @property
     def mlflow_uri(self) -> str:
         declared = self.mlflow.tracking_uri
         return declared.resolve() if declared else sqlite_uri(m2m_home() / "mlflow.db")
+
+
+def _location(declared: Text) -> str:
+    """A folder's address as the environment has it now.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    location = declared.resolve()
+    try:
+        check_location(declared.key, location)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return location.rstrip("/")
 
 
 def m2m_home() -> Path:
@@ -455,6 +474,7 @@ def _check_lengths(config: Config) -> None:
             "[history] keep_days",
             kept,
         ),
+        ("[distributor] processes", config.distributor.processes, "[training] batch_size", config.training.batch_size),
     ):
         if length > longest:
             raise ValueError(f"{place} = {length}: must not be above {within} = {longest}")

@@ -100,8 +100,7 @@ class Registry:
 
     def _artifacts(self) -> str | None:
         """Where a new experiment keeps its files: what is declared, else below the home; a server knows by itself."""
-        if declared := self._config.mlflow.artifacts:
-            folder = declared.resolve().rstrip("/")
+        if folder := self._config.artifacts:
             return (Path(folder).as_uri() if folder.startswith("/") else folder) + f"/{self.name}"
         served = self._config.mlflow_uri.startswith(("http", "databricks"))
         return None if served else (m2m_home() / "mlartifacts" / self.name).as_uri()

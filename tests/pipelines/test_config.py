@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment import FIRST_DAY, SQL, TOML
+from deployment import FIRST_DAY, SQL, TOML, Deployment
 
 from m2m_model.config import Within
 from pipelines.config import CHECKS, Config, load_config, m2m_home
@@ -47,6 +47,29 @@ def _documented_type(hint: Any) -> str:
     if kind is int:
         return f"integer, {rule.least:,} to {rule.most:,}"
     return f"date, {rule.least} to {rule.most}"
+
+
+def test_what_the_environment_makes_of_an_address_is_looked_at(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.edit("[spark]", '[storage]\nscratch = "${SCRATCH}"\n[mlflow]\nartifacts = "${MODELS}"\n[spark]')
+    for wrong in ("scratch", "", "s3://b/a#1"):
+        monkeypatch.setenv("SCRATCH", wrong)
+        monkeypatch.setenv("MODELS", wrong)
+        with pytest.raises(ConfigError, match=r"\[storage\] scratch: "):
+            _ = deployment.config.scratch
+        with pytest.raises(ConfigError, match=r"\[mlflow\] artifacts: "):
+            _ = deployment.config.artifacts
+    monkeypatch.setenv("SCRATCH", "s3://b/a/")
+    assert deployment.config.scratch == "s3://b/a/tiny"
+
+
+def test_a_batch_has_a_window_for_every_process(deployment: Deployment) -> None:
+    """The mean over no window is no number, and would make the others' none."""
+    deployment.edit("[spark]", "[distributor]\nprocesses = 65\n[spark]")
+    expected = r"\[distributor\] processes = 65: must not be above \[training\] batch_size = 64"
+    with pytest.raises(ConfigError, match=expected):
+        _ = deployment.config
 
 
 def test_every_key_is_documented_with_its_range() -> None:
