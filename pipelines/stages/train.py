@@ -54,7 +54,8 @@ def _train(
     horizon, most = config.dataset.horizon_days, config.training.validation_cutoffs
     last_label = train_end(sequences.first, held_out_from, horizon, most)
     if from_scratch:
-        folder.remove()
+        for part in folder.folders():  # and not the claim that we hold it by
+            part.remove()
     resume = bool((folder / CHECKPOINTS).names())
     run.say(
         f"{sequences.series:,} series; labels to {last_label}, validation to {held_out_from}, held out after it"

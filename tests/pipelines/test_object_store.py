@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from deployment import FIRST_DAY, SQL, TOML, Deployment, day
@@ -14,6 +15,7 @@ from services import ObjectStore, object_store
 
 from pipelines.chain import CHALLENGER
 from pipelines.life.registry import Registry
+from pipelines.stages import train
 
 pytestmark = pytest.mark.spark
 
@@ -82,8 +84,19 @@ def test_1_without_a_champion_a_baseline_serves(chain: Deployment, store: Object
     assert _left(store) == []
 
 
-def test_2_a_model_is_trained_and_kept_there(chain: Deployment, store: ObjectStore) -> None:
-    assert chain.run("train", "--date", AS_OF)[0] == 0
+def test_2_a_model_is_trained_and_kept_there(
+    chain: Deployment, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims, sharded = [], train.write_shards
+
+    def spied(*arguments: Any) -> Any:
+        claims.extend(key for key in store.keys if key.startswith("scratch/") and key.endswith("/claim"))
+        return sharded(*arguments)
+
+    monkeypatch.setattr(train, "write_shards", spied)
+    monkeypatch.setattr("pipelines.warehouse.claims._RENEWED_S", 1000.0)
+    assert chain.run("train", "--date", AS_OF, "--from-scratch")[0] == 0
+    assert len(claims) == 1  # what is begun anew is held all the same
     version = Registry(chain.config).get(CHALLENGER)
     assert version is not None
     download = version.folder
