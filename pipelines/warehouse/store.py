@@ -187,6 +187,8 @@ class Folder:
         digest = hashlib.sha256(repr((self.uri, listing)).encode()).hexdigest()[:20]
         copies = Path(tempfile.gettempdir()) / f"m2m-copies-{os.getuid()}"
         copies.mkdir(mode=0o700, exist_ok=True)
+        if copies.lstat().st_uid != os.getuid():
+            raise ConfigError(f"{copies} is another user's, who could change what lies there; remove it or set TMPDIR")
         copy = copies / digest
         with open(copies / f"{digest}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
@@ -196,7 +198,11 @@ class Folder:
                     partial = copy.with_suffix(".partial")
                     shutil.rmtree(partial, ignore_errors=True)
                     (partial / self.name).mkdir(parents=True)
-                    copy_files(inner, str(partial / self.name), files, LocalFileSystem())
+                    try:
+                        copy_files(inner, str(partial / self.name), files, LocalFileSystem())
+                    except BaseException:  # the disk is full, say
+                        shutil.rmtree(partial, ignore_errors=True)
+                        raise
                     partial.rename(copy)
                 fcntl.flock(lock, fcntl.LOCK_SH)  # not in one step: another process may have removed it meanwhile
             try:

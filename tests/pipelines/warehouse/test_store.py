@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import resource
 import subprocess
 import sys
 import tempfile
@@ -125,6 +127,35 @@ def test_a_copy_is_shared_by_the_processes_of_a_machine_and_goes_with_the_last(
     folder.write("a", b"another")
     with folder.at_hand() as changed:
         assert (changed != place, (changed / "a").read_bytes()) == (True, b"another")
+
+
+def test_a_copy_that_is_cut_short_does_not_stay(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = Folder("s3://m2m/cut", Store.of(store.properties))
+    folder.write("a", bytes(200_000))
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))  # what no disk has room for
+    try:
+        with pytest.raises(OSError, match="File too large"), folder.at_hand():
+            pytest.fail("it fits")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    assert [path.suffix for path in (tmp_path / f"m2m-copies-{os.getuid()}").iterdir()] == [".lock"]
+
+
+def test_copies_are_not_kept_in_another_users_folder(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = Folder("s3://m2m/taken", Store.of(store.properties))
+    folder.write("a", b"a")
+    uid = os.getuid() + 1
+    (tmp_path / f"m2m-copies-{uid}").mkdir()  # in a shared /tmp anybody may be first
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    with pytest.raises(ConfigError, match=f"m2m-copies-{uid} is another user's"), folder.at_hand():
+        pytest.fail("it is used")
 
 
 def test_a_model_travels_as_a_value(tmp_path: Path) -> None:
