@@ -185,7 +185,7 @@ def spark_conf(config: Path, stage: str) -> dict[str, str]:
     JVM starts. What refers to the environment is left to the stage: this goes to a command line. So is a file that
     cannot be read: the stage says what is wrong."""
     try:
-        spark = tomllib.loads(config.read_text(encoding="utf-8")).get("spark", {})
+        spark = tomllib.loads(config.read_text(encoding="utf-8-sig")).get("spark", {})
         conf = {**spark.get("conf", {}), **spark.get("stages", {}).get(stage, {})}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}

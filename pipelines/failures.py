@@ -95,7 +95,8 @@ CAUSES = (
     Cause(
         "Connection refused|Connection reset|Max retries exceeded|could not translate host name|Could not connect"
         "|Name or service not known|Temporary failure in name resolution|No route to host|NETWORK_CONNECTION"
-        "|[Tt]imed out|ServiceUnavailable|ServerError|503 Service|504 Gateway|server closed the connection",
+        "|[Tt]imed out|ServiceUnavailable|ServerError|503 Service|504 Gateway|server closed the connection"
+        "|SLOW_DOWN|SlowDown",
         "a service does not answer. Look whether the catalog, MLflow, the store or the source is up, then run it again",
         "A service does not answer",
     ),

@@ -127,6 +127,8 @@ def test_a_stage_gets_values_of_connections_and_no_secret_stands_on_a_command_li
     (environment, conf), _ = ask(SETTINGS % str(config), M2M_STAGE_ENVIRONMENT=json.dumps(wanted))
     assert environment == wanted
     assert conf == {"spark.driver.memory": "2g", "spark.cores.max": "2"}  # the rest is the stage's own to look up
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())  # a byte order mark, which load_config skips too
+    assert ask(SETTINGS % str(config))[0][1] == conf
     config.write_text("[spark.conf")
     assert ask(SETTINGS % str(config))[0] == [{}, {}]  # the stage says what is wrong with the file
 
