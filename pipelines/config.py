@@ -474,7 +474,6 @@ def _check_lengths(config: Config) -> None:
             "[history] keep_days",
             kept,
         ),
-        ("[distributor] processes", config.distributor.processes, "[training] batch_size", config.training.batch_size),
     ):
         if length > longest:
             raise ValueError(f"{place} = {length}: must not be above {within} = {longest}")

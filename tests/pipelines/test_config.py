@@ -64,14 +64,6 @@ def test_what_the_environment_makes_of_an_address_is_looked_at(
     assert deployment.config.scratch == "s3://b/a/tiny"
 
 
-def test_a_batch_has_a_window_for_every_process(deployment: Deployment) -> None:
-    """The mean over no window is no number, and would make the others' none."""
-    deployment.edit("[spark]", "[distributor]\nprocesses = 65\n[spark]")
-    expected = r"\[distributor\] processes = 65: must not be above \[training\] batch_size = 64"
-    with pytest.raises(ConfigError, match=expected):
-        _ = deployment.config
-
-
 def test_every_key_is_documented_with_its_range() -> None:
     text = (ROOT / "docs" / "bring_your_data.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(?:\[+(\w+)\]+ )?(\w+)` \| ([^|]*) \|", text, re.MULTILINE)
