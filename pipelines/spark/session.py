@@ -124,7 +124,11 @@ def _start_java(config: Config, stage: str, settings: dict[str, str]) -> None:
 
 
 def settings_of(config: Config, stage: str, master: str) -> dict[str, str]:
-    """Ours, over them [spark.conf], over it [spark.stages.<stage>]; and what training needs on a cluster."""
+    """Ours, over them [spark.conf], over it [spark.stages.<stage>]; and what training needs on a cluster.
+
+    Raises:
+        ConfigError: a rank would have a part of a GPU.
+    """
     given = {**config.spark.conf, **config.spark.stages.get(stage, {})}
     settings = _SETTINGS | {key: text.resolve() for key, text in given.items()}
     if not config.distributor.use_gpu:
@@ -136,7 +140,12 @@ def settings_of(config: Config, stage: str, master: str) -> dict[str, str]:
             settings.setdefault("spark.executor.instances", str(config.distributor.processes))
         if config.distributor.use_gpu:
             settings.setdefault("spark.executor.resource.gpu.amount", "1")
-            settings.setdefault("spark.task.resource.gpu.amount", "1")
+            each = settings.setdefault("spark.task.resource.gpu.amount", "1")
+            if not re.fullmatch("[1-9][0-9]*", each):  # tasks of other stages may share one
+                raise ConfigError(
+                    f'"spark.task.resource.gpu.amount" = "{each}": a rank has whole GPUs; give training its own: '
+                    '[spark.stages.train] "spark.task.resource.gpu.amount" = "1"'
+                )
     return settings
 
 

@@ -55,6 +55,9 @@ def test_gpus_are_asked_for_by_training_alone_and_hidden_without_use_gpu(cluster
     assert settings_of(config, "train", MASTER)[gpu] == "1"
     assert gpu not in settings_of(config, "score", MASTER)
     assert "spark.executorEnv.CUDA_VISIBLE_DEVICES" not in settings_of(config, "score", MASTER)
+    cluster_deployment.edit('"8g" }', '"8g", "spark.task.resource.gpu.amount" = "0.5" }')
+    with pytest.raises(ConfigError, match=r'"0\.5": a rank has whole GPUs; give training its own: \[spark\.stages'):
+        settings_of(cluster_deployment.config, "train", MASTER)
 
 
 def test_the_environment_names_the_master_before_the_file(
