@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -39,6 +40,18 @@ def test_saved_panel_opens_the_same(panel: Panel, tmp_path) -> None:
     np.testing.assert_array_equal(opened.registered_N, panel.registered_N)
     assert opened.keys.equals(panel.keys)
     assert (opened.spec, opened.last_day) == (panel.spec, panel.last_day)
+
+
+def test_an_open_panel_holds_no_descriptor(panel: Panel, tmp_path: Path) -> None:
+    """A rank has hundreds of them open."""
+    folder = panel.save(tmp_path / "panel")
+    mapped = [file.name for file in folder.glob("*.npy") if file.stat().st_size > 4096]
+    before = len(os.listdir("/proc/self/fd"))
+    opened = [Panel.open(folder) for _ in range(20)]
+    assert mapped
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert np.array_equal(opened[0].performance_NTP, panel.performance_NTP, equal_nan=True)
+    assert opened[0].performance_NTP.base is not None  # in the file, not read
 
 
 def test_empty_panel(make_table, spec: SequenceSpec, last_day: date) -> None:
