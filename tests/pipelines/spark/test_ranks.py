@@ -134,7 +134,7 @@ def test_a_stranger_at_the_port_keeps_no_rank_out(watch: Watch, words: bytes) ->
     with socket.create_connection(watch.address) as stranger:
         stranger.sendall(words)
         process = start(watch, fails)
-        process.join(10)
+        process.join(30)
         assert process.exitcode == 1
     assert [*watch._seats] == [0]
 
