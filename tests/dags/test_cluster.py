@@ -119,6 +119,6 @@ def test_one_trigger_runs_the_chain_with_nothing_shared(
             monkeypatch.setenv(name, value)
         assert deployment.rows("marts.forecast_daily").height == 225 * 3
         assert set(map(str, deployment.rows("marts.backtest")["ds"])) == {AS_OF}
-        assert [key for key in store.keys if key.startswith("models/online_ads/") and key.endswith("config.json")]
+        assert [key for key in store.keys if key.startswith("models/m2m_online_ads/") and key.endswith("config.json")]
     folders = {path.name for path in (tmp_path / "home").rglob("*") if path.is_dir()}
     assert folders & {"warehouse", "training", "runs", "mlartifacts", "mlruns"} == set()
