@@ -87,8 +87,9 @@ CAUSES = (
         "On a cluster",
     ),
     Cause(
-        "PYTHON_VERSION_MISMATCH",
-        "executors have another Python than the driver. Install the same there, or set spark.pyspark.python to theirs",
+        'PYTHON_VERSION_MISMATCH|Cannot run program "',
+        "executors have another Python than the driver, or none at its path. Install the same there, or set "
+        "spark.pyspark.python to theirs",
         "On a cluster",
     ),
     Cause("training needs \\d+ slots", "too few executors for training", "On a cluster"),
@@ -108,7 +109,8 @@ CAUSES = (
     ),
     Cause(
         "JAVA_GATEWAY_EXITED|Java gateway process exited|JAVA_HOME is not set|UnsupportedClassVersionError",
-        "Java does not start. Java 17 must be on the PATH or in JAVA_HOME",
+        "Java does not start. Java 17 must be on the PATH or in JAVA_HOME; where it began and refused a value of "
+        "[spark.conf] or [spark.stages], its words stand above",
         "Something is not installed",
     ),
     Cause(

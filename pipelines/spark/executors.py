@@ -40,25 +40,29 @@ def refuse_silent_master(master: str) -> None:
 
 @contextmanager
 def told_while_waiting(spark: SparkSession) -> Iterator[None]:
-    """While the application has no executor (another one has all cores, say), a line now and then says so."""
+    """While the application has no executor that a task fits in (another one has all cores, say), a line now and then
+    says so."""
     ended = threading.Event()
 
     def watch() -> None:
         without, told = time.monotonic(), 0.0
         while not ended.wait(1.0):
             try:
-                now, there = time.monotonic(), executors(spark)
+                now, fit, there = time.monotonic(), slots(spark), executors(spark)
             except Py4JError:
                 return  # the session is being stopped
-            if there:
+            if fit:
                 without, told = now, 0.0
             elif now - without > _PATIENT_S and now - told > _REPEAT_S:
-                told = now
-                warn(
-                    f"waiting for an executor for {now - without:.0f} s: {spark.sparkContext.master} has no worker "
-                    "with the cores and the memory that are asked for, or another application has them "
-                    "([spark.stages] sets spark.cores.max by stage)"
+                told, master = now, spark.sparkContext.master
+                why = (
+                    f"{master} has no worker with the cores and the memory that are asked for, or another application "
+                    "has them ([spark.stages] sets spark.cores.max by stage)"
                 )
+                if there:
+                    cpus = spark.conf.get("spark.task.cpus", "1")
+                    why = f"none of the {there} that are there has what a task asks for: spark.task.cpus = {cpus}"
+                warn(f"waiting for an executor for {now - without:.0f} s: {why}")
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -166,6 +166,14 @@ def test_a_wrong_master_is_told_at_once(on: OnCluster) -> None:
     assert "Traceback" not in said
 
 
+def test_a_task_that_fits_in_no_executor_is_told(chain: Disturbed, on: OnCluster) -> None:
+    """Spark waits for ever, and says so at a level that is not printed."""
+    wide = '[spark.stages.score]\n"spark.task.cpus" = "2"\n\n[spark]'
+    run = on.start("score", "--date", AS_OF, toml=on.variant("wide", "[spark]", wide))
+    run.says(r"waiting for an executor for \d+ s: none of the [12] that are there has .*: spark.task.cpus = 2")
+    run.process.kill()
+
+
 def test_executors_with_other_packages_are_refused(chain: Disturbed, on: OnCluster, tmp_path: Path) -> None:
     other = tmp_path / "polars-0.0.1.dist-info"
     other.mkdir()

@@ -144,6 +144,9 @@ SEEN = {
     "OSError: b/x: AWS Error SLOW_DOWN during PutObject operation: Please reduce your request rate.": (
         "A service does not answer"
     ),
+    'java.io.IOException: Cannot run program "/opt/venv/bin/python": error=2, No such file or directory': (
+        "On a cluster"
+    ),
     "java.sql.SQLException: No suitable driver": "Something is not installed",
     "[JAVA_GATEWAY_EXITED] Java gateway process exited before sending its port number.": "Something is not installed",
     "RESOURCE_DOES_NOT_EXIST: Model Version (name=m2m_tiny, version=3) not found": "A model version is lost",
