@@ -23,11 +23,13 @@ from datetime import timedelta
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
+from pipelines.errors import ConfigError
 from pipelines.spark.code import refuse_other
 
 BEAT_S = 2.0
 SILENT_S = 25.0  # a machine that is short of cores may keep a living rank from its beat for some seconds
 _COLLECTIVE = timedelta(seconds=120)  # what a collective waits for a rank that lives and does not come
+_REACHED_S = 20.0
 _LEAVES_S = 5.0  # what a child may take to end after its last word
 _PR_SET_PDEATHSIG = 1
 
@@ -51,6 +53,7 @@ def sit(terms: Terms, work: Callable[..., Any], arguments: Mapping[str, Any]) ->
     the driver knows by then.
     """
     _die_with_parent()
+    refuse_unreachable(terms.address)
     with Client(terms.address, authkey=terms.key) as driver:
         ours, childs = multiprocessing.Pipe()
         child = multiprocessing.get_context("fork").Process(target=_child, args=(childs, ours, terms, work, arguments))
@@ -83,6 +86,17 @@ def sit(terms: Terms, work: Callable[..., Any], arguments: Mapping[str, Any]) ->
         finally:
             child.join(_LEAVES_S)
             child.kill()
+
+
+def refuse_unreachable(driver: tuple[str, int]) -> None:
+    """Raises ConfigError where the driver's port is closed to this host; ``Client`` would wait for two minutes."""
+    try:
+        socket.create_connection(driver, _REACHED_S).close()
+    except OSError as error:
+        raise ConfigError(
+            f"a rank on {socket.gethostname()} does not reach the driver at {driver[0]}:{driver[1]}: {error}. Open the "
+            "driver's ports to executors, and set spark.driver.host to a name or an address that they know"
+        ) from None
 
 
 def _child(

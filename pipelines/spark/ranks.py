@@ -119,7 +119,7 @@ def run_on_ranks(
             if refused := said_by_worker(str(error)):
                 raise refused from None
             LOG.write(first.raised.get("traceback", first.words) if first else str(error))
-            words = f"{first.where}: {first.words}" if first else f"no rank left a word; {str(error)[:400]}"
+            words = watch.words(first, str(error), processes)
             if first and first.raised.get("raised") in ("ConfigError", "ValueError"):
                 kind = ConfigError if first.raised["raised"] == "ConfigError" else DataError
                 raise kind(f"training: {first.raised['message']}") from None
@@ -224,6 +224,17 @@ class Watch:
         if lost and (seat := self._seats.get(int(lost["rank"]))) and all((one.fate or 0) > 2 for one in ended):
             return replace(seat, words=f"its executor was lost: {lost['reason']}")
         return min(ended, key=lambda seat: (seat.fate or 0, seat.ended), default=None)
+
+    def words(self, first: Seat | None, said_by_spark: str, processes: int) -> str:
+        """What became of the ranks, in a line."""
+        words = f"{first.where}: {first.words}" if first else f"no rank left a word; {said_by_spark[:400]}"
+        if missing := processes - len(self._seats):
+            host, port = self.address
+            return (
+                f"{missing} of {processes} ranks never called the driver at {host}:{port} (are its ports open to "
+                f"executors, and do they know spark.driver.host?); {words}"
+            )
+        return words
 
     def idle(self) -> dict[int, float]:
         """By rank."""

@@ -139,10 +139,24 @@ def test_a_stranger_at_the_port_keeps_no_rank_out(watch: Watch, words: bytes) ->
     assert [*watch._seats] == [0]
 
 
-def test_the_port_is_closed_with_the_watch(watch: Watch) -> None:
+def test_ranks_that_never_called_are_told_before_what_became_of_the_others(watch: Watch) -> None:
+    process = start(watch, fails)
+    process.join(30)
+    first = watch.first()
+    assert watch.words(first, "", 1).endswith("at step 3: OSError: [Errno 28] No space left on device: 'step-3.pt'")
+    called = f"1 of 2 ranks never called the driver at 127.0.0.1:{watch.address[1]} (are its ports open to executors"
+    assert watch.words(first, "", 2).startswith(called)
+    assert watch.words(None, "Spark's own words", 2).endswith("no rank left a word; Spark's own words")
+
+
+def test_a_driver_that_cannot_be_reached_is_told(watch: Watch) -> None:
+    """A firewall, or a name that executors do not know; the port is closed with the watch."""
+    rank.refuse_unreachable(watch.address)
     watch.close()
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(watch.address)
+    with pytest.raises(ConfigError, match=rf"does not reach the driver at 127.0.0.1:{watch.address[1]}: .*refused"):
+        rank.refuse_unreachable(watch.address)
+    with pytest.raises(ConfigError, match=r"does not reach the driver at driver.invalid:1: .* Open the driver's ports"):
+        rank.refuse_unreachable(("driver.invalid", 1))
 
 
 @pytest.mark.parametrize(
