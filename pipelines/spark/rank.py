@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.connection import Client, Connection
 from typing import Any
@@ -39,7 +39,7 @@ class Terms:
     """What the driver tells every rank: where it listens, what must be installed, how to compute."""
 
     address: tuple[str, int]
-    key: bytes
+    key: bytes = field(repr=False)
     installed: Mapping[str, str]
     use_gpu: bool
     threads: int

@@ -27,7 +27,9 @@ def claimed(folder: Folder, owner: str, busy: str) -> Iterator[None]:
 
     def holder() -> tuple[object, str]:
         found = [info for info in folder.store.found(folder.uri) if info.base_name == CLAIM]
-        return (found[0].mtime_ns, folder.read(CLAIM).decode()) if found else (None, "")
+        with suppress(FileNotFoundError):  # released between two looks
+            return (found[0].mtime_ns, folder.read(CLAIM).decode()) if found else (None, "")
+        return None, ""
 
     first = holder()
     until = time.monotonic() + _GIVEN_UP_S
@@ -47,7 +49,8 @@ def claimed(folder: Folder, owner: str, busy: str) -> Iterator[None]:
     def renew() -> None:
         while not released.wait(_RENEWED_S):
             with suppress(OSError):  # a store that is away for a moment
-                folder.write(CLAIM, owner.encode())
+                if holder()[1] in ("", owner):  # another took it over, if we were stopped for long
+                    folder.write(CLAIM, owner.encode())
 
     renewing = threading.Thread(target=renew, daemon=True)
     renewing.start()
@@ -56,5 +59,6 @@ def claimed(folder: Folder, owner: str, busy: str) -> Iterator[None]:
     finally:
         released.set()
         renewing.join()
-        with suppress(OSError):  # gone with the folder
-            folder.delete(CLAIM)
+        with suppress(OSError):
+            if holder()[1] == owner:  # it may be gone with the folder
+                folder.delete(CLAIM)

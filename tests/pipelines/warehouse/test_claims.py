@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,28 @@ def test_a_second_run_is_refused_by_name_and_the_third_is_not(folder: Folder) ->
 
 def test_a_claim_that_nobody_renews_is_taken_over(folder: Folder) -> None:
     folder.write(CLAIM, b"killed on host-1")
+    with claimed(folder, "next on host-2", BUSY):
+        assert folder.read(CLAIM) == b"next on host-2"
+
+
+def test_one_that_was_stopped_for_long_does_not_take_it_back(folder: Folder) -> None:
+    with claimed(folder, "stopped on host-1", BUSY):
+        folder.write(CLAIM, b"next on host-2")
+        time.sleep(0.5)
+        assert folder.read(CLAIM) == b"next on host-2"
+    assert folder.read(CLAIM) == b"next on host-2"
+
+
+def test_one_that_is_released_while_it_is_looked_at_is_free(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write(CLAIM, b"ended on host-1")
+    read = Folder.read
+
+    def gone_at_first(self: Folder, name: str) -> bytes:
+        monkeypatch.setattr(Folder, "read", read)
+        self.delete(name)
+        return read(self, name)
+
+    monkeypatch.setattr(Folder, "read", gone_at_first)
     with claimed(folder, "next on host-2", BUSY):
         assert folder.read(CLAIM) == b"next on host-2"
 
