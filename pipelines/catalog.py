@@ -61,6 +61,7 @@ def properties(table: dict[str, Text], home: Path) -> dict[str, Any]:
     own = {} if "py-catalog-impl" in given else {"type": _type_of(given)}
     if own.get("type") == "sql":
         own |= {"uri": f"{sqlite_uri(home / 'catalog.db')}?timeout=30", "warehouse": str(home / "warehouse")}
+    own |= {"s3.retry-strategy-impl": "pipelines.warehouse.store.Patient"}
     if "s3.endpoint" in given:  # else PyIceberg asks the public service where the bucket is
         own |= {"s3.region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
     nested: dict[str, Any] = {}

@@ -285,6 +285,12 @@ class Config:
         return digest.hexdigest()[:12]
 
     @property
+    def training_hash(self) -> str:
+        """Short hash of what a training learns by: a checkpoint of it is gone on from, whatever else is changed."""
+        learnt = (self.dataset, self.performance, self.task, self.behavior, self.attributes, self.history, self.model)
+        return hashlib.sha256(repr((learnt, self.training, self.backtest)).encode()).hexdigest()[:12]
+
+    @property
     def metric_names(self) -> tuple[str, ...]:
         return tuple(metric.name for metric in self.performance)
 

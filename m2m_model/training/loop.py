@@ -57,6 +57,10 @@ UNEVEN = 1.25  # times as many windows as a rank would have if all had the same
 CHECKPOINT_VERSION = 2
 
 
+class NotTrainableError(ValueError):
+    """Data or settings cannot be trained on, however often it is tried."""
+
+
 def train_rank(
     shards: list[Path],
     run_dir: Path,
@@ -78,8 +82,8 @@ def train_rank(
     waited for the others and the windows that it has trained on.
 
     Raises:
-        ValueError: there is no window to train on, or none to validate on (the message says which dates were looked
-            at); or ``resume`` finds the checkpoint of a run with other settings.
+        NotTrainableError: there is no window to train on, or none to validate on (the message says which dates were
+            looked at); or ``resume`` finds the checkpoint of a run with other settings.
     """
     device, data = choose_device(), Shards(shards, inputs)
     ranks = data.ranks
@@ -142,19 +146,19 @@ def windows_of(data: Shards, cutoffs: Sequence[date], config: TrainConfig) -> tu
     """The windows to train on, whose labels end before the validation cutoffs, and those to validate on.
 
     Raises:
-        ValueError: there are none.
+        NotTrainableError: there are none.
     """
     spec = data.inputs.spec
     last_cutoff = cutoffs[-1] - timedelta(days=spec.horizon_days)
     pool = data.training_windows(last_cutoff, config.min_history_days, config.max_windows)
     validation = data.windows_at(cutoffs, config.validation_windows, (NETWORK, COLD_START))
     if not len(pool):
-        raise ValueError(
+        raise NotTrainableError(
             f"nothing to train on: no series with {config.min_history_days} registered days and a row in "
             f"{spec.eligible_days} days at a cutoff up to {last_cutoff} in {data.extent}"
         )
     if not len(validation):
-        raise ValueError(
+        raise NotTrainableError(
             f"nothing to validate on: no eligible series at {', '.join(map(str, cutoffs))} in {data.extent}"
         )
     return pool, validation
@@ -212,13 +216,15 @@ class Trainer:
         """All steps that are left; how many seconds they took, and the step that they began at.
 
         Raises:
-            ValueError: the checkpoint to resume from is of another ``fingerprint``.
+            NotTrainableError: the checkpoint to resume from is of another ``fingerprint``.
         """
         state, plan, patience = self.state, self.plan, self.config.patience
         mine = checkpoint.newest(checkpoints) if resume and self.ranks.rank == 0 else None
         if stored := self.ranks.share(mine):
             if stored["fingerprint"] != fingerprint:
-                raise ValueError("the checkpoint is of a run with other settings, data or code; train --from-scratch")
+                raise NotTrainableError(
+                    "the checkpoint is of a run with other settings, data or code; train --from-scratch"
+                )
             self.model.load_state_dict(stored["model"])
             self.optimizer.load_state_dict(stored["optimizer"])
             self.schedule.load_state_dict(stored["schedule"])

@@ -27,6 +27,7 @@ from typing import Any
 from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
 
+from m2m_model.training.loop import NotTrainableError
 from pipelines.cli import LOG, warn
 from pipelines.config import Distributor
 from pipelines.errors import ConfigError, DataError, said_by_worker
@@ -120,8 +121,8 @@ def run_on_ranks(
                 raise refused from None
             LOG.write(first.raised.get("traceback", first.words) if first else str(error))
             words = watch.words(first, str(error), processes)
-            if first and first.raised.get("raised") in ("ConfigError", "ValueError"):
-                kind = ConfigError if first.raised["raised"] == "ConfigError" else DataError
+            if first and first.raised.get("raised") in (ConfigError.__name__, NotTrainableError.__name__):
+                kind = ConfigError if first.raised["raised"] == ConfigError.__name__ else DataError
                 raise kind(f"training: {first.raised['message']}") from None
             if attempt == settings.attempts or (first and first.raised.get("errno") in _IN_VAIN):
                 raise RankError(f"training failed {attempt} times; the last time, first: {words}") from error

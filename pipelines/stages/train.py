@@ -37,12 +37,14 @@ def train(
     config, ds = run.config, run.ds
     reads = Reads(run.stage, warehouse)
     sequences = open_sequences(config, reads, ds, snapshot_id)
-    folder = warehouse.scratch / "training" / f"{ds}-{config.hash}-{sequences.snapshot_id}"
+    folder = warehouse.scratch / "training" / f"{ds}-{config.training_hash}-{sequences.snapshot_id}"
     Registry(config).experiment_id()  # a training whose model nobody would keep does not begin
     busy = f"train {ds}: another training of these sequences is running in {folder.uri}"
     owner = f"{run.run_id} on {socket.gethostname()}"
     with locked(config.home / "locks" / f"{folder.name}.lock", busy) if folder.local else claimed(folder, owner, busy):
-        return _train(run, spark, reads, sequences, folder, from_scratch)
+        version = _train(run, spark, reads, sequences, folder, from_scratch)
+        folder.remove()  # what is left behind is a run to resume
+    return version
 
 
 def _train(
@@ -82,7 +84,6 @@ def _train(
             with shards.at_hand() as place:
                 rivals = train_rivals(shards_in(place), inputs, held_out_from, Path(own) / "rivals")
         version = _log(run, reads, sequences, trained, model, Path(own), rivals)
-    folder.remove()  # what is left behind is a run to resume
     run.say(
         f"version {version.version} of {Registry(config).name} in {time.monotonic() - started:.0f} s: "
         f"{result.windows:,} windows, {result.rows_per_second:,.0f} rows/s, best epoch {result.best_epoch}"

@@ -18,11 +18,19 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
+from pyarrow.fs import (
+    AwsStandardS3RetryStrategy,
+    FileInfo,
+    FileSelector,
+    FileSystem,
+    FileType,
+    LocalFileSystem,
+    copy_files,
+)
 
 from pipelines.errors import ConfigError
 from pipelines.paths import local_path
@@ -33,6 +41,14 @@ if TYPE_CHECKING:
 _OF_FILES = ("s3.", "gcs.", "adls.", "hdfs.", "client.")  # of a catalog's properties, what says nothing of a catalog
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _COPIES_S = 86_400.0  # how long a copy stays that a killed process left
+
+
+class Patient(AwsStandardS3RetryStrategy):  # type: ignore[misc]
+    """A store that asks for fewer requests is asked again for some ten seconds; pyarrow's own three attempts take
+    three."""
+
+    def __init__(self) -> None:
+        super().__init__(max_attempts=6)
 
 
 @dataclass(frozen=True)
@@ -185,41 +201,80 @@ class Folder:
         files, inner = self.store.filesystem(self.uri)
         listing = [(i.path, i.size, i.mtime_ns) for i in self.store.found(self.uri, recursive=True) if i.is_file]
         digest = hashlib.sha256(repr((self.uri, listing)).encode()).hexdigest()[:20]
-        copies = Path(tempfile.gettempdir()) / f"m2m-copies-{os.getuid()}"
-        copies.mkdir(mode=0o700, exist_ok=True)
-        if copies.lstat().st_uid != os.getuid():
-            raise ConfigError(f"{copies} is another user's, who could change what lies there; remove it or set TMPDIR")
-        copy = copies / digest
-        with open(copies / f"{digest}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            while not copy.exists():
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        copy = _copies() / digest
+        held = copy.with_suffix(".lock")
+        while True:
+            lock = _locked(held, fcntl.LOCK_SH)
+            if copy.exists():
+                break
+            lock.close()
+            with _locked(held, fcntl.LOCK_EX):  # another process may come and go in between
                 if not copy.exists():
-                    partial = copy.with_suffix(".partial")
-                    shutil.rmtree(partial, ignore_errors=True)
-                    (partial / self.name).mkdir(parents=True)
-                    try:
-                        copy_files(inner, str(partial / self.name), files, LocalFileSystem())
-                    except BaseException:  # the disk is full, say
-                        shutil.rmtree(partial, ignore_errors=True)
-                        raise
-                    partial.rename(copy)
-                fcntl.flock(lock, fcntl.LOCK_SH)  # not in one step: another process may have removed it meanwhile
-            try:
-                yield copy / self.name
-            finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)
-                _remove_unused(copies, copy)
+                    _fetch(files, inner, copy / self.name)
+        try:
+            yield copy / self.name
+        finally:
+            lock.close()
+            _remove_unused(held)
 
 
-def _remove_unused(copies: Path, mine: Path) -> None:
-    """Remove my copy, and those of long ago, that no process holds."""
-    for copy in copies.iterdir():
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            if copy.suffix != ".lock" and (copy == mine or copy.stat().st_mtime < time.time() - _COPIES_S):
-                with open(copies / f"{copy.stem}.lock", "w") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(copy, ignore_errors=True)
+def _fetch(files: FileSystem, inner: str, place: Path) -> None:
+    """A copy of a folder, which is there whole or not at all."""
+    copy, partial = place.parent, place.parent.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / place.name).mkdir(parents=True)
+    try:
+        copy_files(inner, str(partial / place.name), files, LocalFileSystem())
+    except BaseException:  # the disk is full, say
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    partial.rename(copy)
+
+
+def _copies() -> Path:
+    """Where this user's copies are.
+
+    Raises:
+        ConfigError: another user has made the folder.
+    """
+    copies = Path(tempfile.gettempdir()) / f"m2m-copies-{os.getuid()}"
+    copies.mkdir(mode=0o700, exist_ok=True)
+    if copies.lstat().st_uid != os.getuid():
+        raise ConfigError(f"{copies} is another user's, who could change what lies there; remove it or set TMPDIR")
+    _remove_old(copies)
+    return copies
+
+
+@cache
+def _remove_old(copies: Path) -> None:
+    """Once a process: what killed ones left long ago."""
+    for held in copies.glob("*.lock"):
+        with contextlib.suppress(FileNotFoundError):
+            if held.stat().st_mtime < time.time() - _COPIES_S:
+                _remove_unused(held)
+
+
+def _remove_unused(held: Path) -> None:
+    """Remove a copy and its lock, unless a process has it at hand."""
+    with contextlib.suppress(BlockingIOError), _locked(held, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        for part in (held.with_suffix(""), held.with_suffix(".partial")):
+            shutil.rmtree(part, ignore_errors=True)
+        held.unlink()
+
+
+def _locked(file: Path, how: int) -> IO[str]:
+    """A lock file, held until it is closed; who has waited for one that was removed meanwhile takes the new one."""
+    while True:
+        lock = open(file, "a")  # noqa: SIM115 - whoever gets it closes it
+        try:
+            fcntl.flock(lock, how)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+                    return lock
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()
 
 
 @dataclass(frozen=True)

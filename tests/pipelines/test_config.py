@@ -117,3 +117,16 @@ def test_state_is_kept_in_the_checkout_or_below_the_users_home(tmp_path: Path, m
         [sys.executable, "-c", code], cwd=site, env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
     )
     assert found.stdout.splitlines() == [str(site / "pipelines" / "config.py"), str(tmp_path / ".m2m")]
+
+
+def test_a_checkpoint_outlives_a_change_of_where_it_is_trained(deployment: Deployment) -> None:
+    """Who follows "set [distributor] processes" does not begin again; who learns by something else does."""
+    before = deployment.config.training_hash
+    deployment.edit(
+        "[spark]", "[distributor]\nprocesses = 2\nmin_processes = 1\n[gate]\nmax_ratio_to_champion = 2.0\n[spark]"
+    )
+    assert deployment.config.training_hash == before
+    for key, other in (("epochs = 2", "epochs = 3"), ("width = 8", "width = 16"), ('"active_days"', '"days"')):
+        deployment.edit(key, other)
+        assert deployment.config.training_hash != before
+        before = deployment.config.training_hash

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import resource
@@ -127,6 +128,29 @@ def test_a_copy_is_shared_by_the_processes_of_a_machine_and_goes_with_the_last(
     folder.write("a", b"another")
     with folder.at_hand() as changed:
         assert (changed != place, (changed / "a").read_bytes()) == (True, b"another")
+    assert [*changed.parents[1].iterdir()] == []  # no lock either
+
+
+def test_many_processes_that_come_and_go_find_a_whole_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Folder, "local", None)  # as if it were elsewhere
+    (tmp_path / "far").mkdir()
+    for name in range(8):
+        (tmp_path / "far" / str(name)).write_bytes(bytes([name]) * 50_000)
+
+    def come_and_go() -> None:
+        for _ in range(40):
+            with Folder(str(tmp_path / "far")).at_hand() as place:
+                for name in range(8):
+                    assert (place / str(name)).read_bytes() == bytes([name]) * 50_000
+
+    processes = [multiprocessing.get_context("fork").Process(target=come_and_go) for _ in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 6
+    assert [*(tmp_path / f"m2m-copies-{os.getuid()}").iterdir()] == []
 
 
 def test_a_copy_that_is_cut_short_does_not_stay(
