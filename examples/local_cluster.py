@@ -80,6 +80,7 @@ class LocalCluster:
         folder.mkdir(parents=True)
         kept = {key: os.environ[key] for key in ("PATH", "JAVA_HOME", "LANG") if key in os.environ}
         env = kept | {"SPARK_HOME": str(SPARK), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(folder)}
+        env["SPARK_DAEMON_JAVA_OPTS"] = "-XX:TieredStopAtLevel=1"  # they do little, and soon
         command = [str(SPARK / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}"]
         command += ["--host", "127.0.0.1", "--webui-port", "0", *arguments]
         with (folder / "log").open("wb") as log:

@@ -27,6 +27,11 @@ FIRST, AS_OF = "2020-04-01", "2020-06-29"
 NOTHING_SHARED = """
 [training]
 epochs = 2
+boosted = false
+
+[spark.conf]  # nothing here runs long enough for Java's second compiler
+"spark.driver.extraJavaOptions" = "-XX:TieredStopAtLevel=1"
+"spark.executor.extraJavaOptions" = "-XX:TieredStopAtLevel=1"
 
 [distributor]
 processes = 2
