@@ -296,7 +296,7 @@ def _container(folder: Path) -> Callable[[Pod], subprocess.Popen[bytes]]:
         }
         place = folder / name
         place.mkdir()
-        image = {"PATH": os.environ["PATH"], "SPARK_HOME": str(SPARK)}
+        image = {"PATH": os.environ["PATH"], "SPARK_HOME": str(SPARK), "LANG": "C.UTF-8"}  # as python's images have it
         mounted = {"SPARK_CONF_DIR": str(place), "SPARK_LOCAL_DIRS": str(place)}
         with (folder / f"{name}.log").open("wb") as log:
             command = [str(DEPLOY / "entrypoint.sh"), *container["args"]]
