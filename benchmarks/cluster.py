@@ -72,6 +72,7 @@ def main() -> None:
     done = subprocess.run(test, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout[-5000:])
+    print(*re.findall(r"^.+: [\d.]+ s$", done.stdout, re.MULTILINE), sep="\n")
     told = dict(re.findall(r"^(.+): trains again: ([\d.]+) s$", done.stdout, re.MULTILINE))
     print(f"{machine()}; load before it {load:.1f}; building and scoring {ADVERTISERS:,} made-up advertisers")
     for executors, spent in seconds.items():
