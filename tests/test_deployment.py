@@ -306,7 +306,7 @@ def _container(folder: Path) -> Callable[[Pod], subprocess.Popen[bytes]]:
 
 
 @pytest.mark.spark
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_the_page_s_settings_start_executors_in_pods(tmp_path: Path) -> None:
     """spark-submit to Kubernetes with the page's block, template and entrypoint; only the API server is a stand-in."""
     (block,) = [block for block in BLOCKS.values() if "k8s://" in block]

@@ -17,7 +17,7 @@ from pipelines.chain import CHALLENGER
 from pipelines.life.registry import Registry
 from pipelines.stages import train
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.cluster]
 
 AS_OF = day(69)
 ON_S3 = """
