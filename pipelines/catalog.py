@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import ConfigError
-from pipelines.paths import sqlite_uri
+from pipelines.paths import ends_early, sqlite_uri
 from pipelines.toml_tables import Keys, Text
 
 TYPES = ("sql", "rest", "hive", "glue", "dynamodb", "bigquery")  # in-memory would be empty for the next stage
@@ -103,7 +103,7 @@ def _fault(given: dict[str, str], late: bool = False) -> str:
         return f"{PREFIX}: expected letters, digits and underscores, or an empty text"
     if kind != "rest" and not re.match("[a-z0-9]+://|/", given.get("warehouse", "/")):
         return "warehouse: expected an address as s3://bucket/folder, or an absolute path"
-    if kind != "rest" and re.match("(?!file:)[a-z0-9]+://.*[?#]", given.get("warehouse", "")):
+    if kind != "rest" and ends_early(given.get("warehouse", "")):
         return "warehouse: an address has no ? and no #"
     return ""
 

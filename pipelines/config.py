@@ -210,12 +210,16 @@ class Spark:
         if not self.master.refers and not re.fullmatch(MASTER, str(self.master)):
             raise ValueError("master: expected local[2], spark://host:port, yarn or k8s://address")
 
+    def given(self, stage: str) -> dict[str, Text]:
+        """What is said for all stages, and over it what is for this one."""
+        return {**self.conf, **self.stages.get(stage, {})}
+
 
 @settings
 class Storage:
-    """``scratch`` is the folder, by its URI, of what a run keeps for a while: training's shards and checkpoints, and
-    what its ranks tell each other. Workers on other machines must reach it; unless said otherwise it is the home. The
-    credentials of [warehouse] open it."""
+    """``scratch`` is the folder, by its URI, of what a run keeps for a while: training's shards and checkpoints.
+    Workers on other machines must reach it; unless said otherwise it is the home. The credentials of [warehouse] open
+    it."""
 
     scratch: Annotated[Text | None, _PATH] = None
 

@@ -30,15 +30,20 @@ def local_path(location: str) -> str | None:
     return rest.removeprefix("//") if scheme == "file" else None
 
 
+def ends_early(location: str) -> bool:
+    """Whether an address has what is read as something else than a part of the path: all files in it would be one."""
+    scheme, colon, rest = location.partition("://")
+    return bool(colon) and scheme != "file" and bool(re.search("[?#]", rest))
+
+
 def check_location(key: str, location: str) -> None:
-    """Refuse what is neither an absolute path nor the URI of a storage that there are files on; of a URI, what is read
-    as something else than a part of the path, so that all files in it would be one.
+    """Refuse what is neither an absolute path nor the URI of a storage that there are files on.
 
     Raises:
         ValueError: naming ``key``.
     """
-    scheme, colon, rest = location.partition("://")
+    scheme, colon, _ = location.partition("://")
     if not (scheme in SCHEMES if colon else location.startswith("/")):
         raise ValueError(f"{key}: expected an absolute path, or an address that begins with {', '.join(SCHEMES)}://")
-    if colon and scheme != "file" and re.search("[?#]", rest):
+    if ends_early(location):
         raise ValueError(f"{key}: an address has no ? and no #")

@@ -23,6 +23,7 @@ from typing import Any
 import boto3
 import pytest
 from flask import Flask, Response, jsonify, request
+from local_cluster import free_port
 from pyiceberg.catalog.rest import CreateTableRequest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
@@ -188,13 +189,6 @@ def postgres(*databases: str) -> Iterator[str]:
         finally:
             server.send_signal(signal.SIGINT)  # at once, whoever is connected
             server.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for(server: subprocess.Popen[bytes], answers: Callable[[], object]) -> None:

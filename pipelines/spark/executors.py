@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.cli import warn
 from pipelines.errors import ConfigError
+from pipelines.meanwhile import meanwhile
 
 _PROBE_S = 10.0
 _PATIENT_S = 10.0  # what executors may take to come without a word
@@ -42,35 +42,29 @@ def refuse_silent_master(master: str) -> None:
 def told_while_waiting(spark: SparkSession) -> Iterator[None]:
     """While the application has no executor that a task fits in (another one has all cores, say), a line now and then
     says so."""
-    ended = threading.Event()
+    without, told = time.monotonic(), 0.0
 
-    def watch() -> None:
-        without, told = time.monotonic(), 0.0
-        while not ended.wait(1.0):
-            try:
-                now, fit, there = time.monotonic(), slots(spark), executors(spark)
-            except Py4JError:
-                return  # the session is being stopped
-            if fit:
-                without, told = now, 0.0
-            elif now - without > _PATIENT_S and now - told > _REPEAT_S:
-                told, master = now, spark.sparkContext.master
-                why = (
-                    f"{master} has no worker with the cores and the memory that are asked for, or another application "
-                    "has them ([spark.stages] sets spark.cores.max by stage)"
-                )
-                if there:
-                    cpus = spark.conf.get("spark.task.cpus", "1")
-                    why = f"none of the {there} that are there has what a task asks for: spark.task.cpus = {cpus}"
-                warn(f"waiting for an executor for {now - without:.0f} s: {why}")
+    def look() -> None:
+        nonlocal without, told
+        try:
+            now, fit, there = time.monotonic(), slots(spark), executors(spark)
+        except Py4JError:
+            return  # the session is being stopped
+        if fit:
+            without, told = now, 0.0
+        elif now - without > _PATIENT_S and now - told > _REPEAT_S:
+            told, master = now, spark.sparkContext.master
+            why = (
+                f"{master} has no worker with the cores and the memory that are asked for, or another application "
+                "has them ([spark.stages] sets spark.cores.max by stage)"
+            )
+            if there:
+                cpus = spark.conf.get("spark.task.cpus", "1")
+                why = f"none of the {there} that are there has what a task asks for: spark.task.cpus = {cpus}"
+            warn(f"waiting for an executor for {now - without:.0f} s: {why}")
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
+    with meanwhile(1.0, look):
         yield
-    finally:
-        ended.set()
-        watcher.join()
 
 
 def executors(spark: SparkSession) -> int:

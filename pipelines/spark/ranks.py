@@ -38,6 +38,7 @@ from pipelines.spark.rank import SILENT_S, Terms, sit
 _WORDS_S = 5.0  # how long the driver waits for the words of ranks after Spark has given up
 _BY_OTHERS = re.compile(r"gloo|nccl|Connection (closed|reset)|Broken pipe|[Tt]imed out|ProcessGroup", re.IGNORECASE)
 _IN_VAIN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # again would be the same
+_FINAL = {ConfigError.__name__: ConfigError, NotTrainableError.__name__: DataError}  # by what a rank raised
 _LOST = re.compile(
     r"barrier task \w+\(\d+, (?P<rank>\d+)\) finished unsuccessfully\.\s+ExecutorLostFailure .* Reason: (?P<reason>.*)"
 )
@@ -121,9 +122,8 @@ def run_on_ranks(
                 raise refused from None
             LOG.write(first.raised.get("traceback", first.words) if first else str(error))
             words = watch.words(first, str(error), processes)
-            if first and first.raised.get("raised") in (ConfigError.__name__, NotTrainableError.__name__):
-                kind = ConfigError if first.raised["raised"] == ConfigError.__name__ else DataError
-                raise kind(f"training: {first.raised['message']}") from None
+            if first and (final := _FINAL.get(first.raised.get("raised", ""))):
+                raise final(f"training: {first.raised['message']}") from None
             if attempt == settings.attempts or (first and first.raised.get("errno") in _IN_VAIN):
                 raise RankError(f"training failed {attempt} times; the last time, first: {words}") from error
             warn(f"train: attempt {attempt} of {settings.attempts} failed, going on from the checkpoint: {words}")

@@ -117,7 +117,7 @@ def master_of(config: Config) -> str:
 def _start_java(config: Config, stage: str, settings: dict[str, str]) -> None:
     """Java itself, unless it runs. Its command line is for all of the machine to see, so it shows no value of the
     environment but those that Java must begin with."""
-    given = {**config.spark.conf, **config.spark.stages.get(stage, {})}
+    given = config.spark.given(stage)
     later = {key for key, text in given.items() if text.refers and not key.startswith(("spark.driver.", "spark.jars"))}
     shown = [(key, value) for key, value in settings.items() if key not in later]
     SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(shown))
@@ -129,8 +129,7 @@ def settings_of(config: Config, stage: str, master: str) -> dict[str, str]:
     Raises:
         ConfigError: a rank would have a part of a GPU.
     """
-    given = {**config.spark.conf, **config.spark.stages.get(stage, {})}
-    settings = _SETTINGS | {key: text.resolve() for key, text in given.items()}
+    settings = _SETTINGS | {key: text.resolve() for key, text in config.spark.given(stage).items()}
     if not config.distributor.use_gpu:
         settings.setdefault("spark.executorEnv.CUDA_VISIBLE_DEVICES", "")
     if stage == "train" and not config.distributor.local and not runs_here(master):

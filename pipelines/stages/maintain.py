@@ -123,7 +123,7 @@ def apply(warehouse: Warehouse, plans: list[Plan], now: float) -> None:
 
 
 def dead_runs(warehouse: Warehouse, now: float) -> list[Path | Folder]:
-    """Folders of runs (training shards, checkpoints, plots) and logs that nothing has written to for as long as a
+    """Folders of runs (training shards, checkpoints) and logs that nothing has written to for as long as a
     snapshot is kept: below the home, and in a scratch that is not there."""
     config, scratch = warehouse.config, warehouse.scratch
     oldest = now - timedelta(days=config.maintenance.keep_snapshots_days).total_seconds()

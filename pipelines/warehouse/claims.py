@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from pipelines.locks import BusyError
+from pipelines.meanwhile import meanwhile
 from pipelines.warehouse.store import Folder
 
 CLAIM = "claim"
@@ -44,21 +44,16 @@ def claimed(folder: Folder, owner: str, busy: str) -> Iterator[None]:
     time.sleep(_OTHERS_S)  # of two that come at once, the last to write has it
     if (now := holder())[1] != owner:
         raise BusyError(f"{busy}, by {now[1]}")
-    released = threading.Event()
 
     def renew() -> None:
-        while not released.wait(_RENEWED_S):
-            with suppress(OSError):  # a store that is away for a moment
-                if holder()[1] in ("", owner):  # another took it over, if we were stopped for long
-                    folder.write(CLAIM, owner.encode())
+        with suppress(OSError):  # a store that is away for a moment
+            if holder()[1] in ("", owner):  # another took it over, if we were stopped for long
+                folder.write(CLAIM, owner.encode())
 
-    renewing = threading.Thread(target=renew, daemon=True)
-    renewing.start()
     try:
-        yield
+        with meanwhile(_RENEWED_S, renew):
+            yield
     finally:
-        released.set()
-        renewing.join()
         with suppress(OSError):
             if holder()[1] == owner:  # it may be gone with the folder
                 folder.delete(CLAIM)

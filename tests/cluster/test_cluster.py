@@ -157,7 +157,7 @@ def test_a_full_disk_at_the_checkpoint_is_named_and_not_tried_again(
     assert "No space left on device" in said
 
 
-def test_a_wrong_master_is_told_at_once(on: OnCluster) -> None:
+def test_a_wrong_master_is_told_at_once(chain: Disturbed, on: OnCluster) -> None:
     at = time.monotonic()
     status, said = on.start("score", "--date", AS_OF, M2M_MASTER="spark://127.0.0.1:9").end()
     record("a wrong master", time.monotonic() - at)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "examples"))
 
+import local_cluster  # noqa: E402
 from local_deployment import environment, prepare_airflow  # noqa: E402
 
 # The answer is the last line: Airflow logs to the same stream.
@@ -32,14 +32,7 @@ Ask = Callable[..., Any]
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """A port that nobody listens on."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            return port
-
-    return find
+    return local_cluster.free_port
 
 
 @pytest.fixture(scope="session")

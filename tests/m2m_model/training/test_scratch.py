@@ -9,6 +9,7 @@ import sys
 import tempfile
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from services import object_store
@@ -28,16 +29,21 @@ class StoppedError(Exception):
     pass
 
 
-def test_it_goes_on_from_the_store_to_the_weights_that_it_has_on_disk(
-    panel: Panel, inputs: Inputs, last_day: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    arguments = {
+@pytest.fixture
+def arguments(inputs: Inputs, last_day: date) -> dict[str, Any]:
+    """Of a rank, beside its folder."""
+    return {
         "inputs": inputs,
         "model_config": MODEL_CONFIG,
         "train_config": TRAIN,
         "held_out_from": last_day - timedelta(days=14),
     }
+
+
+def test_it_goes_on_from_the_store_to_the_weights_that_it_has_on_disk(
+    panel: Panel, arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with object_store() as store:
         weights = []
         for run in (Folder(str(tmp_path / "run")), Folder("s3://m2m/run", Store.of(store.properties))):
@@ -89,16 +95,8 @@ train_on_shards(folder, say=print, **arguments)
 
 
 @pytest.mark.slow
-def test_each_rank_fetches_its_own_shards_and_no_other(
-    panel: Panel, inputs: Inputs, last_day: date, tmp_path: Path
-) -> None:
+def test_each_rank_fetches_its_own_shards_and_no_other(panel: Panel, arguments: dict[str, Any], tmp_path: Path) -> None:
     """And may take longer for it than a collective waits."""
-    arguments = {
-        "inputs": inputs,
-        "model_config": MODEL_CONFIG,
-        "train_config": TRAIN,
-        "held_out_from": last_day - timedelta(days=14),
-    }
     with object_store() as store:
         run = Folder("s3://m2m/run", Store.of(store.properties))
         with (run / SHARDS).filling() as place:
