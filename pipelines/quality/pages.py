@@ -15,6 +15,7 @@ KEY = ["ds", "scenario_id"]  # of the counters that are judged
 EXAMPLES = 20  # failing rows of a rule that a page shows
 _MOST_PAGES = 100  # the index reads every result that it lists
 _WAIT_S = 30.0
+_VIEWS = {"module_name": "pipelines.quality.templates"}
 
 Page = tuple[str, Any]  # a table's name, and Great Expectations' own result on it
 
@@ -69,9 +70,17 @@ def build_docs(docs_dir: Path, pages: Sequence[Page], run_id: str) -> Path:
         "class_name": "SiteBuilder",
         "show_how_to_buttons": False,
         "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": literal},
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", "show_cta_footer": False},
+        "site_index_builder": {
+            "class_name": "DefaultSiteIndexBuilder",
+            "show_cta_footer": False,
+            "view": _VIEWS | {"class_name": "IndexView"},
+        },
         # A page of results shows its rules; suites live in memory, so that two runs cannot overwrite each other's.
-        "site_section_builders": {"expectations": "none", "profiling": "none"},
+        "site_section_builders": {
+            "expectations": "none",
+            "profiling": "none",
+            "validations": {"view": _VIEWS | {"class_name": "ResultsView"}},
+        },
     }
     busy = f"another process has been building them for {_WAIT_S:.0f} s"
     with locked(root / ".lock", busy, _WAIT_S):

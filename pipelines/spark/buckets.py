@@ -69,7 +69,7 @@ def map_buckets(
 def map_frame(frame: DataFrame, buckets: int, kernel: Callable[[int, pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
     """Shuffle a Spark frame once by its ``bucket``, run ``kernel(bucket, rows)`` on each and gather the reports.
 
-    A task holds all its rows at once, so each bucket has a task of its own: that costs 0.2 s each, and [dataset]
+    A task holds all its rows at once, so each bucket has a task of its own: that costs 0.03 s each, and [dataset]
     buckets bounds the memory.
     """
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from jinja2 import Environment
 
 from pipelines.errors import DataError
 from pipelines.quality.judge import (
@@ -208,6 +209,15 @@ def test_data_docs_gather_the_runs_and_the_index_links_them(tmp_path: Path) -> N
     for page in pages(tmp_path):
         assert page.relative_to(tmp_path).as_posix() in index
         assert "negative spend (critical): at least 0" in page.read_text()
+
+
+def test_data_docs_templates_are_compiled_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    documented("staged.a", counters((TUE, "a", 1)), [NEGATIVE], tmp_path)
+    compiled: list[object] = []
+    monkeypatch.setattr(Environment, "_parse", lambda *arguments: compiled.append(arguments))
+    documented("staged.b", counters((TUE, "a", 1)), [NEGATIVE], tmp_path)
+    assert compiled == []
+    assert len(pages(tmp_path)) == 2
 
 
 def test_data_docs_stay_below_a_folder_with_a_dollar(tmp_path: Path) -> None:

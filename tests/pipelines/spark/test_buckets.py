@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import polars as pl
 from pyspark.sql import SparkSession
 
@@ -24,3 +26,13 @@ def test_sums_do_not_depend_on_which_bucket_comes_first(spark: SparkSession) -> 
     assert [row[:2] for row in first] == [("a", 6), (None, 3)]
     assert run([5, 3, 1, 4, 2, 0]) == first
     assert buckets.map_buckets(spark, [0, 2], kernel, SCHEMA).height == 2
+
+
+def test_what_modules_brought_is_not_searched_for_garbage_after_each_task(spark: SparkSession) -> None:
+    schema = pl.Schema({"searched": pl.Int64(), "spared": pl.Int64()})
+
+    def kernel(bucket: int) -> pl.DataFrame:
+        return pl.DataFrame([(len(gc.get_objects()), gc.get_freeze_count())], schema, orient="row")
+
+    for searched, spared in buckets.map_buckets(spark, range(4), kernel, schema).iter_rows():
+        assert searched < spared
