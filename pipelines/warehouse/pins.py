@@ -56,13 +56,17 @@ class Pin:
 
     def _ours(self, planned: Iterable[Any]) -> list[DataFile]:
         """Data files as PyIceberg knows them, as we do."""
-        names = [field.name for field in self.table.spec().fields] if self.table else []
         store, found = Store.of(self.table.io.properties if self.table else {}), []
         for file in planned:
-            partition = dict(zip(names, file.partition, strict=True))
-            ds = NO_DAY if partition["ds"] is None else _EPOCH + timedelta(days=partition["ds"])
-            found.append(DataFile(file.file_path, ds, int(partition.get("bucket", 0)), file.record_count, store))
+            ds, bucket = self._partition(file)
+            found.append(DataFile(file.file_path, ds, bucket, file.record_count, store))
         return sorted(found, key=lambda file: (file.ds, file.bucket, file.path))
+
+    def _partition(self, file: Any) -> tuple[date, int]:
+        """Day and bucket of a data file as PyIceberg knows it."""
+        assert self.table is not None
+        of = dict(zip((field.name for field in self.table.spec().fields), file.partition, strict=True))
+        return NO_DAY if of["ds"] is None else _EPOCH + timedelta(days=of["ds"]), int(of.get("bucket", 0))
 
     def plan(self, first: date | None, last: date | None) -> list[Any]:
         """PyIceberg's own plan of ``first``..``last``."""
@@ -70,7 +74,11 @@ class Pin:
             return []
         key = (self.name, self.snapshot_id, first, last)
         if key not in self.plans:
-            self.plans[key] = self._planned(between(first, last) if first and last else AlwaysTrue())
+            whole = self.plans.get((self.name, self.snapshot_id, None, None))
+            if whole is None or not first or not last:
+                self.plans[key] = self._planned(between(first, last) if first and last else AlwaysTrue())
+            else:  # PyIceberg would judge every file of it once more
+                self.plans[key] = [file for file in whole if first <= self._partition(file)[0] <= last]
         return self.plans[key]
 
     def _planned(self, where: BooleanExpression) -> list[Any]:
