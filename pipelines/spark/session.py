@@ -18,9 +18,11 @@ from pyspark.sql import SparkSession
 
 from pipelines.config import MASTER, Config
 from pipelines.errors import ConfigError
+from pipelines.spark.classes import java_option, make_in_background
 from pipelines.spark.code import runs_here, write_archive
 from pipelines.spark.executors import refuse_silent_master, told_while_waiting
 
+_JAVA = "spark.driver.defaultJavaOptions"
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
@@ -34,7 +36,7 @@ _SETTINGS = {
     "spark.sql.legacy.javaCharsets": "true",
     # A stage's JVM lives for seconds: only what is really hot is compiled a second time. To start and to answer a query
     # took 15.5 s of CPU without this, and 9.9 with it.
-    "spark.driver.defaultJavaOptions": "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000"
+    _JAVA: "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000"
     " -XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -95,6 +97,8 @@ def spark_session(config: Config, app_name: str, stage: str = "") -> Iterator[Sp
             spark.sparkContext.addPyFile(str(archive))
             stack.enter_context(told_while_waiting(spark))
         yield spark
+    if not running and "PYSPARK_GATEWAY_PORT" not in os.environ:
+        make_in_background()
 
 
 def master_of(config: Config) -> str:
@@ -120,6 +124,8 @@ def _start_java(config: Config, stage: str, settings: dict[str, str]) -> None:
     given = config.spark.given(stage)
     later = {key for key, text in given.items() if text.refers and not key.startswith(("spark.driver.", "spark.jars"))}
     shown = [(key, value) for key, value in settings.items() if key not in later]
+    if settings[_JAVA] == _SETTINGS[_JAVA]:
+        shown.append((_JAVA, f"{_SETTINGS[_JAVA]} {java_option()}"))
     SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(shown))
 
 
