@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from m2m_model.network.coded import CodedPanel
 from torch import Tensor, nn
 
 from benchmarks.model import Backbone
@@ -23,7 +24,6 @@ from m2m_model.config import ModelConfig, Task, TrainConfig
 from m2m_model.data.features import Inputs, Windows
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
-from m2m_model.network.coded import CodedPanel
 from m2m_model.network.encoder import slot_rows
 from m2m_model.network.model import M2M, Batch, Learned
 

@@ -8,7 +8,6 @@ import numpy as np
 from m2m_model.arrays import Floats, Ints
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import COLD_START_DAYS, history_days
-from m2m_model.data.spec import daily_totals
 
 ACTIVITY_DAYS = 28
 HABIT_DAYS = 14  # a younger series counts as this old: one active day out of one is no habit
@@ -42,7 +41,7 @@ def stratum_name(code: int) -> str:
 
 
 def _recent_NTM(panel: Panel, day: int, series: Ints) -> Floats:
-    return daily_totals(panel.performance_NTP[:, max(0, day + 1 - ACTIVITY_DAYS) : day + 1][series], panel.spec)
+    return np.asarray(panel.daily_NTM[series, max(0, day + 1 - ACTIVITY_DAYS) : day + 1], np.float64)
 
 
 def _activity_NM(recent_NTM: Floats, age_N: Ints) -> Ints:

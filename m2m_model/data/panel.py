@@ -1,6 +1,8 @@
 """Sequence rows as dense blocks of series and days, and the files that map them into memory.
 
-N series (advertiser x scenario), T days, P performance metrics, F behavior columns, A advertisers, M tasks.
+N series (advertiser x scenario), T days, P performance metrics, F behavior columns, A advertisers, M tasks. X = lead +
+N x T: the days of all series in one row, after ``lead`` days of nothing, so that a window of any series may begin
+before its first day and is still a run of this row. Y = lead + A x T, the same of advertisers.
 """
 
 from __future__ import annotations
@@ -18,64 +20,94 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from m2m_model.arrays import Floats, Ints, Strings
+from m2m_model.arrays import Bools, Floats, Ints, Numbers, Strings
+from m2m_model.data.grid import NOTHING, to_grid
 from m2m_model.data.spec import SequenceSpec, daily_totals
 from m2m_model.files import replaced_folder
 
 CHUNK = 4096  # series held in memory at a time when a whole panel is walked
 
 _EPOCH = date(1970, 1, 1)
-_ABSURD = 1e30  # larger magnitudes are cut here: float32 sums stay finite
+
+
+@dataclass(frozen=True)
+class DayRows:
+    """R rows of series on days, each once: the index in N, the index in T (which may lie outside), a column of values
+    a metric or behavior."""
+
+    series_R: Ints
+    day_R: Ints
+    columns: Sequence[Floats]
+
+    def on(self, rows: Bools) -> DayRows:
+        """Some of the rows."""
+        return DayRows(self.series_R[rows], self.day_R[rows], [column_R[rows] for column_R in self.columns])
 
 
 @dataclass(frozen=True)
 class Panel:
     """N series over T days that end at ``last_day``.
 
-    ``performance_NTP`` and ``behavior_NTF`` are float32 with NaN where there is no row; ``registered_N`` is the index
-    of each series' first possible day (below 0: before the panel). ``keys`` holds advertiser_id, scenario_id and the
-    attributes, one row per series.
+    ``performance_XP`` and ``behavior_XF`` are points of the grid (``data.grid``), ``NOTHING`` where there is no row;
+    ``daily_XM`` is what each day adds to each task, float32. ``registered_N`` is the index of each series' first
+    possible day (below 0: before the panel). ``keys`` holds advertiser_id, scenario_id and the attributes, one row per
+    series.
     """
 
     spec: SequenceSpec
     last_day: date
-    performance_NTP: Floats
-    behavior_NTF: Floats
+    days: int
+    performance_XP: Ints
+    behavior_XF: Ints
+    daily_XM: Floats
     registered_N: Ints
     keys: pa.Table
 
     def __len__(self) -> int:
-        return int(self.performance_NTP.shape[0])
+        return len(self.registered_N)
 
     @property
-    def days(self) -> int:
-        return int(self.performance_NTP.shape[1])
+    def performance_NTP(self) -> Ints:
+        return self._of_series(self.performance_XP)
+
+    @property
+    def behavior_NTF(self) -> Ints:
+        return self._of_series(self.behavior_XF)
+
+    @property
+    def daily_NTM(self) -> Floats:
+        return self._of_series(self.daily_XM)
+
+    def _of_series(self, row_Xc: NDArray[Any]) -> NDArray[Any]:
+        return row_Xc[lead(self.spec) :].reshape(len(self), self.days, row_Xc.shape[1])
 
     @cached_property
     def advertiser_index_N(self) -> Ints:
-        """Row of each series' advertiser in ``advertiser_total_ATM``."""
-        return np.asarray(np.unique(self.advertiser_N.astype(str), return_inverse=True)[1])
+        """Which of the A advertisers each series is of, in order of appearance."""
+        return np.asarray(pc.dictionary_encode(self.keys["advertiser_id"]).combine_chunks().indices)
 
     @cached_property
-    def advertiser_total_ATM(self) -> Floats:
+    def advertiser_total_YM(self) -> Floats:
         """Daily totals of A advertisers over all their scenarios. A bucket holds all series of an advertiser."""
-        advertisers = int(self.advertiser_index_N.max(initial=-1)) + 1
-        total_ATM = np.zeros((advertisers, self.days, len(self.spec.tasks)), np.float32)
-        for start in range(0, len(self), CHUNK):
-            rows = slice(start, start + CHUNK)
-            daily_NTM = daily_totals(self.performance_NTP[rows], self.spec).astype(np.float32)
-            np.add.at(total_ATM, self.advertiser_index_N[rows], daily_NTM)
-        return total_ATM
+        index_N, daily_NTM = self.advertiser_index_N, self.daily_NTM
+        order_N = np.argsort(index_N, kind="stable")
+        if (np.diff(index_N) < 0).any():
+            daily_NTM = daily_NTM[order_N]
+        starts_A = np.flatnonzero(np.diff(index_N[order_N], prepend=-1))
+        total_YM = _nothing(len(starts_A), self.days, len(self.spec.tasks), self.spec, np.float32(0))
+        if len(starts_A):
+            total_YM[lead(self.spec) :] = np.add.reduceat(daily_NTM, starts_A, axis=0).reshape(-1, total_YM.shape[1])
+        return total_YM
 
     @property
     def first_day(self) -> date:
         return self.last_day - timedelta(days=self.days - 1)
 
-    @property
+    @cached_property
     def advertiser_N(self) -> Strings:
         return _strings(self.keys, "advertiser_id")
 
-    @property
+    @cached_property
     def scenario_N(self) -> Strings:
         return _strings(self.keys, "scenario_id")
 
@@ -95,40 +127,98 @@ class Panel:
         return self.first_day + timedelta(days=index)
 
     @classmethod
+    def of_rows(
+        cls,
+        spec: SequenceSpec,
+        last_day: date,
+        days: int,
+        keys: pa.Table,
+        achieved: DayRows,
+        acted: DayRows,
+        shared: DayRows | None = None,
+    ) -> Panel:
+        """From the rows of performance and of behavior; days outside the panel are left out, save that the first row
+        registers a series that was not registered before. ``shared`` rows of behavior are added to those of ``acted``.
+
+        Args:
+            keys: advertiser_id, scenario_id, registered_on and the attributes of the N series.
+        """
+        series, limit = keys.num_rows, np.iinfo(np.int32)
+        first_row_N = np.full(series, limit.max, np.int64)
+        np.minimum.at(first_row_N, achieved.series_R, achieved.day_R)
+        registered_N = np.minimum(_registered(keys, days_of(last_day) - days + 1), first_row_N)
+
+        achieved, at_R = _inside(achieved, days, spec)
+        performance_XP = _nothing(series, days, len(spec.metrics), spec, np.int16(NOTHING))
+        daily_XM = _nothing(series, days, len(spec.tasks), spec, np.float32(0))
+        if len(at_R):
+            value_RP = np.stack(achieved.columns, 1)
+            performance_XP[at_R] = to_grid(value_RP)
+            daily_XM[at_R] = daily_totals(value_RP, spec)
+        acted, at_R = _inside(acted, days, spec)
+        if shared is None or not spec.behaviors:
+            behavior_XF = _nothing(series, days, len(spec.behaviors), spec, np.int16(NOTHING))
+            if spec.behaviors and len(at_R):
+                behavior_XF[at_R] = to_grid(np.stack(acted.columns, 1))
+        else:
+            value_XF = _nothing(series, days, len(spec.behaviors), spec, np.float32(np.nan))
+            value_XF[at_R] = np.stack(acted.columns, 1)
+            shared, at_R = _inside(shared, days, spec)
+            value_XF[at_R] = np.nan_to_num(value_XF[at_R]) + np.stack(shared.columns, 1)
+            behavior_XF = to_grid(value_XF)
+        names = ["advertiser_id", "scenario_id", *spec.advertiser_attributes, *spec.scenario_attributes]
+        known = pa.table({name: keys[name].cast(pa.string()) for name in dict.fromkeys(names)})
+        registered_N = np.clip(registered_N, limit.min, limit.max).astype(np.int32)
+        return cls(spec, last_day, days, performance_XP, behavior_XF, daily_XM, registered_N, known)
+
+    @classmethod
+    def of_values(
+        cls,
+        spec: SequenceSpec,
+        last_day: date,
+        performance_NTP: Floats,
+        behavior_NTF: Floats,
+        registered_N: Ints,
+        keys: pa.Table,
+    ) -> Panel:
+        """From dense blocks of values, NaN where there is no row."""
+        series, days = performance_NTP.shape[:2]
+
+        def row(block_NTc: Numbers, nothing: Any) -> NDArray[Any]:
+            row_Xc = _nothing(series, days, block_NTc.shape[2], spec, nothing)
+            row_Xc[lead(spec) :] = block_NTc.reshape(series * days, block_NTc.shape[2])
+            return row_Xc
+
+        performance_XP = row(to_grid(performance_NTP), np.int16(NOTHING))
+        behavior_XF = row(to_grid(behavior_NTF), np.int16(NOTHING))
+        daily_XM = row(daily_totals(performance_NTP, spec), np.float32(0))
+        return cls(spec, last_day, days, performance_XP, behavior_XF, daily_XM, registered_N, keys)
+
+    @classmethod
     def from_sequences(cls, table: pa.Table, spec: SequenceSpec, last_day: date, days: int) -> Panel:
-        """Scatter sequence rows (features.advertiser_sequence) into a dense block; rows outside it are ignored.
+        """From sequence rows, a row a series with its days as parallel lists; rows outside the panel are ignored.
 
         Raises:
             ValueError: a metric's list is not as long as its list of days.
         """
-        first = (last_day - _EPOCH).days - days + 1
-        series, position = _list_positions(table, "day", first)
-        first_row_N = np.full(table.num_rows, np.iinfo(np.int32).max, np.int64)
-        np.minimum.at(first_row_N, series, position)
-        registered_N = _registered(table, first)
-        registered_N = np.minimum(registered_N, first_row_N)
-        performance_NTP = _scatter(table, spec.metrics, "day", series, position, days)
-        if spec.behaviors:
-            series, position = _list_positions(table, "behavior_day", first)
-        behavior_NTF = _scatter(table, spec.behaviors, "behavior_day", series, position, days)
-        names = ["advertiser_id", "scenario_id", *spec.advertiser_attributes, *spec.scenario_attributes]
-        keys = pa.table({name: table[name].cast(pa.string()) for name in dict.fromkeys(names)})
-        limit = np.iinfo(np.int32)
-        registered_N = np.clip(registered_N, limit.min, limit.max).astype(np.int32)
-        return cls(spec, last_day, performance_NTP, behavior_NTF, registered_N, keys)
+        first = days_of(last_day) - days + 1
+        achieved = listed_rows(table, "day", spec.metrics, first)
+        acted = listed_rows(table, "behavior_day", spec.behaviors, first) if spec.behaviors else achieved
+        return cls.of_rows(spec, last_day, days, table, achieved, acted)
 
     def save(self, folder: Path | str) -> Path:
         """Write the panel as .npy files that ``open`` maps into memory; the folder appears whole or not at all."""
         folder = Path(folder)
         with replaced_folder(folder) as partial:
-            np.save(partial / "performance.npy", self.performance_NTP)
-            np.save(partial / "behavior.npy", self.behavior_NTF)
+            np.save(partial / "performance.npy", self.performance_XP)
+            np.save(partial / "behavior.npy", self.behavior_XF)
+            np.save(partial / "daily.npy", self.daily_XM)
             np.save(partial / "registered.npy", self.registered_N)
-            np.save(partial / "advertiser_total.npy", self.advertiser_total_ATM)
+            np.save(partial / "advertiser_total.npy", self.advertiser_total_YM)
             keys = self.keys
             with pa.OSFile(str(partial / "keys.arrow"), "wb") as sink, pa.ipc.new_file(sink, keys.schema) as writer:
                 writer.write_table(keys)
-            header = {"spec": self.spec.to_dict(), "last_day": self.last_day.isoformat()}
+            header = {"spec": self.spec.to_dict(), "last_day": self.last_day.isoformat(), "days": self.days}
             (partial / "panel.json").write_text(json.dumps(header), encoding="utf-8")
         return folder
 
@@ -142,14 +232,55 @@ class Panel:
         panel = cls(
             SequenceSpec.from_dict(header["spec"]),
             date.fromisoformat(header["last_day"]),
+            header["days"],
             _mapped(folder / "performance.npy"),
             _mapped(folder / "behavior.npy"),
+            _mapped(folder / "daily.npy"),
             _mapped(folder / "registered.npy"),
             keys,
         )
         # Mapped instead of computed: at a million advertisers this is a gigabyte.
-        vars(panel)["advertiser_total_ATM"] = _mapped(folder / "advertiser_total.npy")
+        vars(panel)["advertiser_total_YM"] = _mapped(folder / "advertiser_total.npy")
         return panel
+
+
+def lead(spec: SequenceSpec) -> int:
+    """Days of nothing before those of the first series: what the longest window reads before its cutoff."""
+    return spec.lookback_days - 1
+
+
+def days_of(day: date) -> int:
+    """Days since 1970-01-01, as sequences list them."""
+    return (day - _EPOCH).days
+
+
+def listed_rows(table: pa.Table, day: str, values: Sequence[str], first: int, series: Ints | None = None) -> DayRows:
+    """The days that a table's rows list, ``first`` being day 0; ``series`` says which series each of its rows is of.
+
+    Raises:
+        ValueError: a list of values is not as long as that of the days.
+    """
+    lists = _list_column(table, day)
+    length_N = np.asarray(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False), np.int64)
+    series_R = np.repeat(np.arange(len(length_N)) if series is None else series, length_N)
+    day_R = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64) - first
+    columns = [_list_column(table, name).flatten().to_numpy(zero_copy_only=False) for name in values]
+    for name, column_R in zip(values, columns, strict=True):
+        if len(column_R) != len(day_R):
+            raise ValueError(f"column {name} lists {len(column_R)} values for {len(day_R)} days in {day}")
+    return DayRows(series_R, day_R, columns)
+
+
+def _inside(rows: DayRows, days: int, spec: SequenceSpec) -> tuple[DayRows, Ints]:
+    """The rows of the panel's days, and where in X they lie."""
+    inside_R = (rows.day_R >= 0) & (rows.day_R < days)
+    if not inside_R.all():
+        rows = rows.on(inside_R)
+    return rows, lead(spec) + rows.series_R * days + rows.day_R
+
+
+def _nothing(series: int, days: int, columns: int, spec: SequenceSpec, nothing: Any) -> NDArray[Any]:
+    return np.full((lead(spec) + series * days, columns), nothing)
 
 
 def _strings(table: pa.Table, name: str) -> Strings:
@@ -173,27 +304,6 @@ def _list_column(table: pa.Table, name: str) -> pa.Array:
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     return column
-
-
-def _list_positions(table: pa.Table, name: str, first: int) -> tuple[Ints, Ints]:
-    """(series, index in T) of every listed day; indices outside 0..T-1 are still among them."""
-    column = _list_column(table, name)
-    length_N = np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False), np.int64)
-    series = np.repeat(np.arange(len(length_N)), length_N)
-    return series, np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.int64) - first
-
-
-def _scatter(
-    table: pa.Table, names: Sequence[str], day_name: str, series: Ints, position: Ints, days: int
-) -> NDArray[np.float32]:
-    block = np.full((table.num_rows, days, len(names)), np.nan, np.float32)
-    inside = (position >= 0) & (position < days) if names else np.zeros(0, bool)
-    for column, name in enumerate(names):
-        values = _list_column(table, name).flatten().to_numpy(zero_copy_only=False)
-        if len(values) != len(position):
-            raise ValueError(f"column {name} lists {len(values)} values for {len(position)} days in {day_name}")
-        block[series[inside], position[inside], column] = np.clip(values[inside], -_ABSURD, _ABSURD)
-    return block
 
 
 def _registered(table: pa.Table, first: int) -> Ints:

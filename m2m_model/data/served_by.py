@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from m2m_model.arrays import Bools, Ints
+from m2m_model.data.grid import NOTHING
 from m2m_model.data.panel import CHUNK, Panel
 
 COLD_START_DAYS = 7  # a series younger than this is served by the cold-start rule
@@ -24,7 +25,7 @@ def served_on(panel: Panel, day_D: Ints, rows: slice = slice(None)) -> Ints:
     if not len(day_D):
         return np.zeros((len(registered_N1), 0), np.int8)
     first, last = max(0, int(day_D.min()) + 1 - look), int(day_D.max())
-    row_NT = (~np.isnan(panel.performance_NTP[rows, first : last + 1])).any(-1)
+    row_NT = (panel.performance_NTP[rows, first : last + 1] != NOTHING).any(-1)
     seen_NT = np.pad(np.cumsum(row_NT, 1, dtype=np.int32), ((0, 0), (1, 0)))
     recent_ND = seen_NT[:, day_D + 1 - first] > seen_NT[:, np.maximum(day_D + 1 - look - first, 0)]
     age_ND = day_D + 1 - registered_N1

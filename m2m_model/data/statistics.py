@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from m2m_model.arrays import Floats, Ints
+from m2m_model.data.grid import NOTHING, from_grid, to_grid
 from m2m_model.data.panel import CHUNK, Panel
 from m2m_model.data.served_by import is_eligible, served_on
-from m2m_model.data.spec import SequenceSpec, daily_totals
+from m2m_model.data.spec import SequenceSpec
 
 VOCABULARY_SIZE = 1000
 
-# Value counts are kept on a fine logarithmic grid: 16 buckets per doubling, 2^-24 .. 2^60.
-_GRID_LOW, _GRID_PER_DOUBLING, _GRID_SIZE = -24, 16, 84 * 16
+# The points of the grid that values are counted on, 2^-24 .. 2^60; what lies outside counts at the ends.
+_LEAST, _GREATEST = (int(point) for point in to_grid(np.array([2.0**-24, 2.0**60])))
 
 
 @dataclass
@@ -26,7 +27,7 @@ class PanelStatistics:
     """What bin edges, vocabularies and scales are made from. Bounded in size; add them up over panels."""
 
     spec: SequenceSpec
-    value_counts: Ints  # (P + F, grid) positive values per metric, then per behavior
+    value_counts: Ints  # (P + F, points) positive values per metric, then per behavior
     scenario_counts: Counter[str] = field(default_factory=Counter)
     attribute_counts: dict[str, Counter[str]] = field(default_factory=dict)
     target_sum_M: Floats = field(default_factory=lambda: np.zeros(0))
@@ -38,27 +39,28 @@ class PanelStatistics:
         spec, horizon = panel.spec, panel.spec.horizon_days
         end = min((train_end - panel.first_day).days, panel.days - 1) + 1
         columns = len(spec.metrics) + len(spec.behaviors)
-        counts = np.zeros((columns, _GRID_SIZE), np.int64)
+        counts = np.zeros((columns, NOTHING + 1), np.int64)
         total_M, rows = np.zeros(len(spec.tasks)), 0
         known_N = panel.registered_N < end
         cutoffs = range(end - 1 - horizon, -1, -7) if end > 0 else range(0)
         for start in range(0, len(panel) if end > 0 else 0, CHUNK):
             part = slice(start, start + CHUNK)
-            performance_NTP = np.asarray(panel.performance_NTP[part, :end])
-            values = [*np.moveaxis(performance_NTP, -1, 0), *np.moveaxis(panel.behavior_NTF[part, :end], -1, 0)]
-            for column, value_NT in enumerate(values):
-                grid = _grid_bucket(value_NT[value_NT > 0])
-                counts[column] += np.bincount(grid, minlength=_GRID_SIZE)
-            running_NTM = np.cumsum(daily_totals(performance_NTP, spec), 1)
+            points = [np.moveaxis(block[part, :end], -1, 0) for block in (panel.performance_NTP, panel.behavior_NTF)]
+            for column, point_NT in enumerate([*points[0], *points[1]]):
+                counts[column] += np.bincount(point_NT.ravel(), minlength=NOTHING + 1)
+            running_NTM = np.cumsum(panel.daily_NTM[part, :end], 1, dtype=np.float64)
             eligible_NC = is_eligible(served_on(panel, np.array(cutoffs, np.int64), part))
             for cutoff, recent_N in zip(cutoffs, eligible_NC.T, strict=True):
                 total_M += (running_NTM[recent_N, cutoff + horizon] - running_NTM[recent_N, cutoff]).sum(0)
                 rows += int(recent_N.sum())
         known = panel.keys.filter(pa.array(known_N))
         attributes = dict.fromkeys((*spec.advertiser_attributes, *spec.scenario_attributes))
+        counted = counts[:, _LEAST : _GREATEST + 1]
+        counted[:, 0] += counts[:, 1:_LEAST].sum(1)
+        counted[:, -1] += counts[:, _GREATEST + 1 : NOTHING].sum(1)
         return cls(
             spec,
-            counts,
+            counted,
             _top(known["scenario_id"]),
             {name: _top(known[name]) for name in attributes},
             total_M,
@@ -79,24 +81,18 @@ class PanelStatistics:
 
 
 def bin_edges(counts: Ints, bins: int) -> tuple[float, ...]:
-    """Quantiles of the values seen, as log1p, without repeats."""
+    """Quantiles of the values seen, without repeats: the least value of every bin but the first."""
     total = counts.sum()
     if total == 0 or bins < 2:
         return ()
     wanted = np.arange(1, bins) / bins * total
-    bucket = np.unique(np.searchsorted(np.cumsum(counts), wanted))
-    value = 2.0 ** (_GRID_LOW + (bucket + 1) / _GRID_PER_DOUBLING)
-    return tuple(np.log1p(value).tolist())
+    point = np.unique(np.searchsorted(np.cumsum(counts), wanted))
+    return tuple(from_grid(_LEAST + 1 + point).tolist())
 
 
 def vocabulary(counts: Counter[str]) -> tuple[str, ...]:
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return tuple(value for value, _ in ranked[:VOCABULARY_SIZE])
-
-
-def _grid_bucket(value_x: Floats) -> Ints:
-    bucket = np.floor((np.log2(value_x.astype(np.float64)) - _GRID_LOW) * _GRID_PER_DOUBLING)
-    return np.asarray(np.clip(bucket, 0, _GRID_SIZE - 1), np.int64)
 
 
 def _top(column: pa.ChunkedArray) -> Counter[str]:

@@ -6,7 +6,6 @@ import numpy as np
 
 from m2m_model.arrays import Floats, Ints
 from m2m_model.data.panel import Panel
-from m2m_model.data.spec import daily_totals
 
 
 def targets_Nm(panel: Panel, cutoff: int, series: Ints | None = None) -> Floats:
@@ -20,12 +19,11 @@ def targets_Nm(panel: Panel, cutoff: int, series: Ints | None = None) -> Floats:
         raise ValueError(
             f"cutoff {panel.day_of(cutoff)}: its horizon must lie in {panel.first_day} .. {panel.last_day}"
         )
-    block = panel.performance_NTP[:, cutoff + 1 : end]
-    block = block if series is None else block[series]
-    return np.asarray(daily_totals(block, panel.spec).sum(1))
+    block_NHM = panel.daily_NTM[slice(None) if series is None else series, cutoff + 1 : end]
+    return np.asarray(block_NHM.sum(1, dtype=np.float64))
 
 
 def targets_at(panel: Panel, series_X: Ints, cutoff_X: Ints) -> Floats:
     """``targets_Nm`` for windows with cutoffs of their own."""
     day_XH = cutoff_X[:, None] + 1 + np.arange(panel.spec.horizon_days)
-    return np.asarray(daily_totals(panel.performance_NTP[series_X[:, None], day_XH], panel.spec).sum(1))
+    return np.asarray(panel.daily_NTM[series_X[:, None], day_XH].sum(1, dtype=np.float64))

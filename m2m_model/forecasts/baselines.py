@@ -9,7 +9,6 @@ import numpy as np
 from m2m_model.arrays import Floats, Ints
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import history_days
-from m2m_model.data.spec import daily_totals
 from m2m_model.forecasts.methods import COLD_START, SILENT
 
 Baseline = Callable[[Panel, int, Ints], Floats]
@@ -71,7 +70,7 @@ def silent(panel: Panel, cutoff: int, series: Ints) -> Floats:
 def recent(panel: Panel, cutoff: int, series: Ints, days: int) -> Floats:
     """Daily totals of the ``days`` up to the cutoff, oldest first; 0 before the panel."""
     start = max(0, cutoff + 1 - days)
-    block_NDM = daily_totals(panel.performance_NTP[:, start : cutoff + 1][series], panel.spec)
+    block_NDM = panel.daily_NTM[series, start : cutoff + 1].astype(np.float64)
     return np.pad(block_NDM, ((0, 0), (days - block_NDM.shape[1], 0), (0, 0)))
 
 

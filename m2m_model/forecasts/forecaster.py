@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import Forecast, Forecasts, forecast_each, simple_distribution
 from m2m_model.forecasts.forward import BATCH_SIZE, choose_device, network_distribution, network_outputs
 from m2m_model.forecasts.methods import M2M as M2M_METHOD
-from m2m_model.network.model import M2M
+from m2m_model.network.model import M2M, Batch
+from m2m_model.network.windows import Days, Windows
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class Forecaster:
     @property
     def spec(self) -> SequenceSpec:
         return self.inputs.spec
+
+    @cached_property
+    def windows(self) -> Windows:
+        return Windows(self.inputs, self.device)
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | None = None) -> Forecaster:
@@ -117,14 +123,17 @@ class Forecaster:
         """
         if panel.spec != self.spec:
             raise ValueError("the panel's metrics, attributes, tasks or lengths are not those the model was trained on")
-        profile = self.inputs.profile(panel)
+        days = Days.of(panel, self.inputs.profile(panel), self.device)
 
         def by_network(blend: Blend | None) -> Forecast:
             def forecast(day: int, series: Ints) -> tuple[Distribution, Strings]:
-                cutoffs = np.full(len(series), day)
-                outputs = network_outputs(
-                    self.model, self.inputs, panel, profile, series, cutoffs, self.device, batch_size
-                )
+                series_X = torch.from_numpy(series.astype(np.int64)).to(self.device)
+                day_X = torch.full_like(series_X, day)
+
+                def cut(rows: slice) -> Batch:
+                    return self.windows.of(days.runs(series_X[rows], day_X[rows]))
+
+                outputs = network_outputs(self.model, cut, len(series), batch_size)
                 raw = network_distribution(self.model, self.inputs, outputs)
                 return self.serve(raw, panel, day, series, blend)
 

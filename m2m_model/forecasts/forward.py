@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from m2m_model.arrays import Ints
-from m2m_model.data.features import Inputs, Profile
-from m2m_model.data.panel import Panel
+from m2m_model.data.features import Inputs
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.levels import MEDIAN
 from m2m_model.network.model import M2M, Batch
@@ -23,22 +21,20 @@ def choose_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def quick(device: torch.device) -> torch.autocast:
+    """The precision of training: bfloat16 in a GPU's products, which costs no accuracy (docs/gpu.md)."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
 @torch.inference_mode()
 def network_outputs(
-    model: M2M,
-    inputs: Inputs,
-    panel: Panel,
-    profile: Profile,
-    series_X: Ints,
-    cutoff_X: Ints,
-    device: torch.device,
-    batch_size: int = BATCH_SIZE,
+    model: M2M, cut: Callable[[slice], Batch], windows: int, batch_size: int = BATCH_SIZE
 ) -> Iterator[tuple[slice, Batch, Tensor]]:
-    """Batches of the windows given by (series, cutoff) indices: their rows, what the network read, what it said."""
+    """Batches of so many windows, which ``cut`` cuts: their rows, what the network read, what it said."""
     model.eval()
-    for start in range(0, len(series_X), batch_size):
-        rows = slice(start, start + batch_size)
-        batch = Batch.of(inputs.windows(panel, profile, series_X[rows], cutoff_X[rows]), device)
+    for start in range(0, windows, batch_size):
+        rows = slice(start, min(start + batch_size, windows))
+        batch = cut(rows)
         yield rows, batch, model(batch)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from m2m_model.arrays import Floats
 from m2m_model.config import ModelConfig
-from m2m_model.data.features import LEVEL_FLOOR, Inputs, Windows
+from m2m_model.data.features import LEVEL_FLOOR, Inputs
 from m2m_model.network.encoder import SequenceEncoder
 from m2m_model.network.histogram import Histogram, histogram_edges
 from m2m_model.network.laws import PerTask, level_weight
@@ -23,7 +23,8 @@ from m2m_model.network.meta import Experts, MetaAttention, MetaTower
 
 @dataclass(frozen=True)
 class Batch:
-    """``Windows`` as tensors on one device."""
+    """Windows for the network, on one device: codes per day (0 = not registered), dense features, the recent level in
+    units of the tasks' scales, codes of the profile."""
 
     performance_BLP: Tensor
     behavior_BLF: Tensor
@@ -33,10 +34,6 @@ class Batch:
     scenario_B: Tensor
     scenario_attributes_BS: Tensor
     advertiser_attributes_BA: Tensor
-
-    @classmethod
-    def of(cls, windows: Windows, device: torch.device) -> Batch:
-        return cls(*(torch.from_numpy(array).to(device) for array in vars(windows).values()))
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Learned:
 
     @classmethod
     def of(cls, dense_BD: Floats, level_BM: Floats, target_BM: Floats, bins: int) -> Learned:
-        """From what ``Windows`` holds of the sample; ``target_BM`` in units of the tasks' scales."""
+        """From what a ``Batch`` holds of the sample; ``target_BM`` in units of the tasks' scales."""
         with np.errstate(divide="ignore"):
             ratio_BM = np.log(target_BM) - np.log(level_BM + LEVEL_FLOOR)
         ratios = [ratio_BM[target_BM[:, m] > 0, m] for m in range(target_BM.shape[1])]

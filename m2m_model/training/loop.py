@@ -18,18 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 from torch.optim.lr_scheduler import LambdaLR
 
-from m2m_model.arrays import Floats
 from m2m_model.config import ModelConfig, TrainConfig, to_dict
 from m2m_model.data.features import Inputs
 from m2m_model.data.served_by import COLD_START, NETWORK
 from m2m_model.files import Files, LocalFiles
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecaster import Forecaster
-from m2m_model.forecasts.forward import choose_device, network_outputs, to_distribution
+from m2m_model.forecasts.forward import choose_device, network_outputs, quick, to_distribution
 from m2m_model.levels import LEVELS, MEDIAN
 from m2m_model.network.model import M2M, Batch, Learned
 from m2m_model.training import checkpoint
@@ -85,7 +83,8 @@ def train_rank(
         NotTrainableError: there is no window to train on, or none to validate on (the message says which dates were
             looked at); or ``resume`` finds the checkpoint of a run with other settings.
     """
-    device, data = choose_device(), Shards(shards, inputs)
+    device = choose_device()
+    data = Shards(shards, inputs, device)
     ranks = data.ranks
     cutoffs = validation_cutoffs(
         data.first_day, held_out_from, inputs.spec.horizon_days, train_config.validation_cutoffs
@@ -168,8 +167,8 @@ def learn(data: Shards, pool: WindowIndex, bins: int) -> Learned:
     """From a sample of the windows of all ranks, as rank 0 sees it."""
 
     def look(own: WindowIndex) -> list[Columns]:
-        windows = data.windows(own)
-        return [windows.dense_BD, windows.level_BM, data.targets(own) / np.asarray(data.inputs.task_scales)]
+        batch, target_BM = data.examples(own)
+        return [tensor.cpu().numpy() for tensor in (batch.dense_BD, batch.level_BM, target_BM)]
 
     dense_XD, level_XM, target_XM = data.everywhere(look, pool[evenly(len(pool), LEARNED_FROM)])
     learned: Learned = data.ranks.share(Learned.of(dense_XD, level_XM, target_XM, bins))
@@ -266,12 +265,14 @@ class Trainer:
         index = self.pool[plan.batch(state.step, seed)]
         index = index[self.data.own(index)]
         index = index[np.argsort(index.shard_X, kind="stable")]
-        windows, target_XM = self.data.windows(index), self.data.targets(index)
-        if not len(index):  # a window of no weight: gradients of 0, in the places where the others have theirs
-            windows, target_XM = self.data.inputs.blank(1), np.zeros((1, target_XM.shape[1]))
-        batch = Batch.of(windows, self.device)
+        if len(index):
+            batch, target_BM = self.data.examples(index)
+        else:  # a window of no weight: gradients of 0, in the places where the others have theirs
+            batch = self.data.cut.blank(1)
+            target_BM = torch.zeros_like(batch.level_BM)
         self.optimizer.zero_grad(set_to_none=False)
-        loss = model.loss(batch, self._scaled(target_XM)) * (len(index) / plan.batch_size)
+        with quick(self.device):
+            loss = model.loss(batch, target_BM) * (len(index) / plan.batch_size)
         loss.backward()  # type: ignore[no-untyped-call]
         found = [loss.detach().view(1), *(p.grad for p in model.parameters() if p.grad is not None)]
         if self.ranks.together:
@@ -305,29 +306,25 @@ class Trainer:
         and hears of the others'."""
         inputs, ranks = self.data.inputs, self.ranks
         result = torch.zeros((2 + len(LEVELS), *self.seen.actual_XM.shape), dtype=torch.float32)
-        loss_sum = 0.0
+        loss_sum, scale_M = 0.0, np.asarray(inputs.task_scales)
         mine = self.data.own(self.validation)
-        for shard, rows in self.data.by_shard(self.validation[mine]):
-            panel, profile, at = self.data.panels[shard], self.data.profiles[shard], mine[rows]
-            index = self.validation[at]
-            for part, batch, output_BMQ in network_outputs(
-                self.model, inputs, panel, profile, index.series_X, index.cutoff_X, self.device
-            ):
-                found = to_distribution(self.model, inputs, batch, output_BMQ)
-                stacked = np.concatenate([[found.mean_NM, found.p_zero_NM], found.level_GNM])
-                result[:, torch.from_numpy(at[part])] = torch.from_numpy(stacked.astype(np.float32))
-                target_BM = self._scaled(self.seen.actual_XM[at[part]])
-                loss_sum += float(self.model.loss_of(output_BMQ, batch.level_BM, target_BM)) * len(target_BM)
+
+        def cut(rows: slice) -> Batch:
+            return self.data.windows(self.validation[mine[rows]])
+
+        for rows, batch, output_BMQ in network_outputs(self.model, cut, len(mine)):
+            found = to_distribution(self.model, inputs, batch, output_BMQ)
+            stacked = np.concatenate([[found.mean_NM, found.p_zero_NM], found.level_GNM])
+            result[:, torch.from_numpy(mine[rows])] = torch.from_numpy(stacked.astype(np.float32))
+            actual_BM = torch.from_numpy((self.seen.actual_XM[mine[rows]] / scale_M).astype(np.float32))
+            loss = self.model.loss_of(output_BMQ, batch.level_BM, actual_BM.to(self.device))
+            loss_sum += float(loss) * len(actual_BM)
         total = ranks.add(torch.cat([torch.tensor([loss_sum]), result.flatten()]).to(self.device)).cpu().numpy()
         figures = total[1:].reshape(result.shape).astype(np.float64)
         level_GVM = figures[2:]
         return Distribution(level_GVM[MEDIAN], figures[0], figures[1], level_GVM), float(total[0]) / len(
             self.validation
         )
-
-    def _scaled(self, total_BM: Floats) -> Tensor:
-        scaled_BM = total_BM / np.asarray(self.data.inputs.task_scales)
-        return torch.from_numpy(scaled_BM.astype(np.float32)).to(self.device)
 
 
 def rate_at(progress: float) -> float:

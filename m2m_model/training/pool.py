@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import pairwise
@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from m2m_model.arrays import Bools, Floats, Ints, Numbers, Rows, Strings
 from m2m_model.data.activity import activity_NM
-from m2m_model.data.features import Inputs, Windows
+from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import COLD_START_DAYS, served_by, trainable_NT
 from m2m_model.data.targets import targets_at
+from m2m_model.network.model import Batch
+from m2m_model.network.windows import Days, Runs, Windows
 from m2m_model.training.ranks import Ranks
 
 Columns = NDArray[Any]  # of windows: one entry, or row, each
+RESIDENT = 0.6  # of a device's free memory that panels may take; the rest is the network's
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,9 @@ class Shards:
     """The panels of a run, and the windows in them. A rank maps its own panels into memory, and knows where all windows
     are: shards have the numbers of their names in order, whoever holds them."""
 
-    def __init__(self, folders: Sequence[Path], inputs: Inputs) -> None:
-        """``folders`` are this rank's panels (none is well); those of all ranks together are the run's.
+    def __init__(self, folders: Sequence[Path], inputs: Inputs, device: torch.device | None = None) -> None:
+        """``folders`` are this rank's panels (none is well); those of all ranks together are the run's. Windows are cut
+        on ``device`` (default: the CPU).
 
         Raises:
             ValueError: a panel was made for other inputs, or is held twice.
@@ -69,7 +75,9 @@ class Shards:
         if twice := [name for name, after in pairwise(names) if name == after]:
             raise ValueError(f"{twice[0]}: held twice; each rank takes its own of the shards (``shares``)")
         self.panels = {names.index(name): panel for name, panel in opened}
-        self.profiles = {shard: inputs.profile(panel) for shard, panel in self.panels.items()}
+        self.cut = Windows(inputs, device or torch.device("cpu"))
+        home = self.cut.device if _fit(self.panels.values(), self.cut.device) else torch.device("cpu")
+        self.days = {shard: Days.of(panel, inputs.profile(panel), home) for shard, panel in self.panels.items()}
         self.scenarios = {shard: panel.scenario_N for shard, panel in self.panels.items()}
         self.owner_S = np.array([rank for *_, rank in held], np.int64)
         self.first_day = min((first for _, _, first, _, _ in held), default=date.max)
@@ -130,17 +138,26 @@ class Shards:
         position = np.argsort(np.argsort(self.owner_S[index.shard_X], kind="stable"))
         return [np.concatenate(parts)[position] for parts in zip(*said, strict=True)]
 
-    def windows(self, index: WindowIndex) -> Windows:
-        """Cut the windows of an index that is in order of shards; all of them are this rank's, as below."""
-        parts = [
-            self.inputs.windows(self.panels[shard], self.profiles[shard], index.series_X[rows], index.cutoff_X[rows])
-            for shard, rows in self.by_shard(index)
-        ]
-        if len(parts) < 2:
-            return parts[0] if parts else self.inputs.blank(0)
-        return Windows(
-            *(np.concatenate(arrays) for arrays in zip(*(vars(part).values() for part in parts), strict=True))
-        )
+    def windows(self, index: WindowIndex) -> Batch:
+        """Cut the windows of an index, on the device; all of them are this rank's, and so below."""
+        return self._cut(index)[0]
+
+    def examples(self, index: WindowIndex) -> tuple[Batch, Tensor]:
+        """Windows, and what came of them in units of the tasks' scales (B, M), on the device, in order of shards."""
+        batch, after = self._cut(index)
+        total_BM = torch.cat([days.totals_after(series_B, cutoff_B) for days, series_B, cutoff_B in after])
+        return batch, total_BM.to(self.cut.device) / self.cut.scale_M
+
+    def _cut(self, index: WindowIndex) -> tuple[Batch, list[tuple[Days, Tensor, Tensor]]]:
+        at = list[tuple[Days, Tensor, Tensor]]()
+        for shard, rows in self.by_shard(index):
+            days = self.days[shard]
+            numbers = (torch.from_numpy(part[rows].astype(np.int64)) for part in (index.series_X, index.cutoff_X))
+            series_B, cutoff_B = (tensor.to(days.daily_XM.device) for tensor in numbers)
+            at.append((days, series_B, cutoff_B))
+        if not at:
+            return self.cut.blank(0), []
+        return self.cut.of(Runs.concatenate([days.runs(series_B, cutoff_B) for days, series_B, cutoff_B in at])), at
 
     def targets(self, index: WindowIndex) -> Floats:
         """Task totals (X, M) of each window's horizon, in the index's order."""
@@ -179,6 +196,15 @@ class Shards:
     def by_shard(self, index: WindowIndex) -> list[tuple[int, Ints]]:
         """Each shard of an index, and its positions in it."""
         return [(int(shard), np.flatnonzero(index.shard_X == shard)) for shard in np.unique(index.shard_X)]
+
+
+def _fit(panels: Iterable[Panel], device: torch.device) -> bool:
+    """Whether the panels of a rank may stay on its device beside the network; from the host, runs follow batch by
+    batch."""
+    if device.type != "cuda":
+        return True
+    needed = sum(a.nbytes for p in panels for a in (p.performance_XP, p.behavior_XF, p.daily_XM, p.advertiser_total_YM))
+    return needed < RESIDENT * torch.cuda.mem_get_info(device)[0]
 
 
 def shares(sizes: Sequence[int], world: int) -> list[list[int]]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from m2m_model.data.panel import Panel
+from m2m_model.data.panel import DayRows, Panel, days_of, listed_rows
 from m2m_model.data.spec import SequenceSpec
 from pipelines.chain import INPUT
 from pipelines.config import Config
@@ -89,9 +90,33 @@ class SequenceFiles:
         return pl.concat([early, weeks.filter(~oldest)])
 
     def panel(self, bucket: int, days: int | None = None) -> Panel:
-        """The bucket's series over the last ``days`` days (default: the history), in key order."""
-        days = days or self.days
-        return Panel.from_sequences(self.rows(bucket, days).to_arrow(), self.spec, self.as_of, days)
+        """The bucket's series over the last ``days`` days (default: the history), in key order; made of the weeks as
+        they lie there, without a list of each series in between."""
+        days, spec = days or self.days, self.spec
+        since = self.as_of - timedelta(days=days - 1)
+        columns = ["ds", *SERIES, "day", *spec.metrics, "behavior_day", *spec.behaviors]
+        weeks = read_files((file for file in self.weeks.get(bucket, ()) if file.ds >= since), self.week_schema, columns)
+        series = read_files(self.files[bucket], self.schema)
+        places = series.select(*SERIES).with_row_index("place")
+        shared = weeks.filter(pl.col("scenario_id").is_null())
+        own = weeks.filter(pl.col("scenario_id").is_not_null()) if shared.height else weeks
+        parts = [own.join(places, on=SERIES, how="left", maintain_order="left")]
+        if shared.height:
+            parts.append(shared.join(places, on="advertiser_id"))
+        # Weeks may tell of series that the history's first day leaves out.
+        tables = [part.filter(pl.col("place").is_not_null()) for part in parts]
+        first, start = days_of(since), (self.first - since).days
+
+        def listed(table: pl.DataFrame, day: str, values: tuple[str, ...]) -> DayRows:
+            place = table["place"].to_numpy().astype(np.int64)
+            rows = listed_rows(table.select(day, *values).to_arrow(), day, values, first, place)
+            # The first week of the history may begin before it, and would make a series older.
+            return rows if start <= -6 else rows.on(rows.day_R >= start)
+
+        achieved = listed(tables[0], "day", spec.metrics)
+        acted = listed(tables[0], "behavior_day", spec.behaviors) if spec.behaviors else achieved
+        everywhere = listed(tables[1], "behavior_day", spec.behaviors) if spec.behaviors and shared.height else None
+        return Panel.of_rows(spec, self.as_of, days, series.to_arrow(), achieved, acted, everywhere)
 
 
 def put_together(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from m2m_model.network.coded import CodedPanel
 from torch import Tensor
 
 from m2m_model.config import ModelConfig, TrainConfig
@@ -13,7 +14,6 @@ from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.forecasts import forecaster
 from m2m_model.forecasts.forecaster import Forecaster
-from m2m_model.network.coded import CodedPanel
 from m2m_model.network.model import M2M, Learned
 from m2m_model.training.loop import train_rank
 
