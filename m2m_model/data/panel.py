@@ -8,8 +8,8 @@ before its first day and is still a run of this row. Y = lead + A x T, the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from m2m_model.arrays import Bools, Floats, Ints, Numbers, Strings
 from m2m_model.data.grid import NOTHING, to_grid
-from m2m_model.data.spec import SequenceSpec, daily_totals
+from m2m_model.data.spec import SequenceSpec, daily_columns, daily_totals
 from m2m_model.files import replaced_folder
 
 CHUNK = 4096  # series held in memory at a time when a whole panel is walked
@@ -134,7 +134,7 @@ class Panel:
         days: int,
         keys: pa.Table,
         achieved: DayRows,
-        acted: DayRows,
+        acted: DayRows | None = None,
         shared: DayRows | None = None,
     ) -> Panel:
         """From the rows of performance and of behavior; days outside the panel are left out, save that the first row
@@ -148,23 +148,26 @@ class Panel:
         np.minimum.at(first_row_N, achieved.series_R, achieved.day_R)
         registered_N = np.minimum(_registered(keys, days_of(last_day) - days + 1), first_row_N)
 
-        achieved, at_R = _inside(achieved, days, spec)
-        performance_XP = _nothing(series, days, len(spec.metrics), spec, np.int16(NOTHING))
-        daily_XM = _nothing(series, days, len(spec.tasks), spec, np.float32(0))
-        if len(at_R):
-            value_RP = np.stack(achieved.columns, 1)
-            performance_XP[at_R] = to_grid(value_RP)
-            daily_XM[at_R] = daily_totals(value_RP, spec)
-        acted, at_R = _inside(acted, days, spec)
-        if shared is None or not spec.behaviors:
-            behavior_XF = _nothing(series, days, len(spec.behaviors), spec, np.int16(NOTHING))
-            if spec.behaviors and len(at_R):
-                behavior_XF[at_R] = to_grid(np.stack(acted.columns, 1))
+        def scattered(
+            rows: DayRows, columns: Sequence[Floats], point: Callable[[Floats], Numbers], nothing: Any
+        ) -> NDArray[Any]:
+            row_Xc, at_R = _nothing(series, days, len(columns), spec, nothing), _places(rows, days, spec)
+            for column_X, value_R in zip(row_Xc.T, columns, strict=True):
+                column_X[at_R] = point(value_R)
+            row_Xc[0] = nothing
+            return row_Xc
+
+        absent = np.int16(NOTHING)
+        performance_XP = scattered(achieved, achieved.columns, to_grid, absent)
+        daily_XM = scattered(achieved, daily_columns(achieved.columns, spec), np.asarray, np.float32(0))
+        acted = acted or replace(achieved, columns=[])
+        if shared is None:
+            behavior_XF = scattered(acted, acted.columns, to_grid, absent)
         else:
-            value_XF = _nothing(series, days, len(spec.behaviors), spec, np.float32(np.nan))
-            value_XF[at_R] = np.stack(acted.columns, 1)
-            shared, at_R = _inside(shared, days, spec)
+            value_XF = scattered(acted, acted.columns, np.asarray, np.float32(np.nan))
+            at_R = _places(shared, days, spec)
             value_XF[at_R] = np.nan_to_num(value_XF[at_R]) + np.stack(shared.columns, 1)
+            value_XF[0] = np.nan
             behavior_XF = to_grid(value_XF)
         names = ["advertiser_id", "scenario_id", *spec.advertiser_attributes, *spec.scenario_attributes]
         known = pa.table({name: keys[name].cast(pa.string()) for name in dict.fromkeys(names)})
@@ -203,7 +206,7 @@ class Panel:
         """
         first = days_of(last_day) - days + 1
         achieved = listed_rows(table, "day", spec.metrics, first)
-        acted = listed_rows(table, "behavior_day", spec.behaviors, first) if spec.behaviors else achieved
+        acted = listed_rows(table, "behavior_day", spec.behaviors, first) if spec.behaviors else None
         return cls.of_rows(spec, last_day, days, table, achieved, acted)
 
     def save(self, folder: Path | str) -> Path:
@@ -271,12 +274,10 @@ def listed_rows(table: pa.Table, day: str, values: Sequence[str], first: int, se
     return DayRows(series_R, day_R, columns)
 
 
-def _inside(rows: DayRows, days: int, spec: SequenceSpec) -> tuple[DayRows, Ints]:
-    """The rows of the panel's days, and where in X they lie."""
+def _places(rows: DayRows, days: int, spec: SequenceSpec) -> Ints:
+    """Where in X the rows lie; those of days outside the panel on the first day of nothing, for it to be emptied."""
     inside_R = (rows.day_R >= 0) & (rows.day_R < days)
-    if not inside_R.all():
-        rows = rows.on(inside_R)
-    return rows, lead(spec) + rows.series_R * days + rows.day_R
+    return np.where(inside_R, lead(spec) + rows.series_R * days + rows.day_R, 0)
 
 
 def _nothing(series: int, days: int, columns: int, spec: SequenceSpec, nothing: Any) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from m2m_model.arrays import Bools, Floats, Ints, Strings
-from m2m_model.forecasts.cells import CELL_ROWS
+from m2m_model.forecasts.cells import CELL_ROWS, codes_of
 from m2m_model.forecasts.distribution import Distribution, pool
 from m2m_model.forecasts.methods import M2M, blended, own_method
 from m2m_model.forecasts.metrics import symmetric_error
@@ -87,28 +87,28 @@ class Blend:
 
     def apply(self, network: Distribution, simple: Mapping[str, Distribution], scenario_N: Strings) -> Distribution:
         """The pooled distributions of N rows; ``simple`` holds at least ``anchors``."""
-        names = self.anchors
-        weight_PNM = np.zeros((1 + len(names), *network.mean_NM.shape))
-        for rows, m, share in self.each(scenario_N):
-            weight_PNM[0, rows, m] = share.network
+        names, code_N = self.anchors, codes_of(scenario_N, list(self.scenarios))
+        weight_PSM = np.zeros((1 + len(names), len(self.scenarios) + 1, len(self.tasks)))
+        for s, m, share in self._shares():
+            weight_PSM[0, s, m] = share.network
             if share.network < 1:
-                weight_PNM[1 + names.index(share.anchor), rows, m] = 1 - share.network
+                weight_PSM[1 + names.index(share.anchor), s, m] = 1 - share.network
+        weight_PNM = weight_PSM[:, code_N]
         pooled = pool([network, *(simple[name] for name in names)], weight_PNM)
         return replace(pooled, point_NM=keep_zeros(network.point_NM, pooled.point_NM, weight_PNM[0]))
 
     def methods(self, scenario_N: Strings) -> Strings:
         """Who makes each figure of N rows, (N, M)."""
-        method_NM = np.empty((len(scenario_N), len(self.tasks)), object)
-        for rows, m, share in self.each(scenario_N):
-            method_NM[rows, m] = share.method
-        return method_NM
+        method_SM = np.empty((len(self.scenarios) + 1, len(self.tasks)), object)
+        for s, m, share in self._shares():
+            method_SM[s, m] = share.method
+        return method_SM[codes_of(scenario_N, list(self.scenarios))]
 
-    def each(self, scenario_N: Strings) -> Iterator[tuple[Bools, int, Share]]:
-        """The rows of each scenario, each task, its share."""
-        codes, code_N = np.unique(scenario_N.astype(str), return_inverse=True)
-        for code, scenario in enumerate(codes):
-            for m, share in enumerate(self.scenarios.get(str(scenario), self.tasks)):
-                yield code_N == code, m, share
+    def _shares(self) -> Iterator[tuple[int, int, Share]]:
+        """The code of each scenario with shares of its own, and last of all others; each task; its share."""
+        for s, cell in enumerate([*self.scenarios.values(), self.tasks]):
+            for m, share in enumerate(cell):
+                yield s, m, share
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from m2m_model.arrays import Bools, Floats, Ints, Strings
 from m2m_model.config import Task
 from m2m_model.data.activity import GROUPS
 from m2m_model.forecasts.cells import Cells
-from m2m_model.forecasts.distribution import Distribution, decode, levels_of
+from m2m_model.forecasts.distribution import Distribution, decode, levels_of, zero_below
 from m2m_model.levels import LEVELS, MEDIAN
 
 FORECAST_LEVELS = 10  # at most this many per cell
@@ -83,15 +84,22 @@ class ResidualQuantiles:
         forecast_NM = np.maximum(forecast_NM.astype(np.float64), 0)
         if self.cells is None:
             return Distribution.point(forecast_NM)
-        result_GNM = np.zeros((2 + len(LEVELS), *forecast_NM.shape))
-        for rows, m, cell in self.cells.each(scenario_N, group_NM):
-            result_GNM[:, rows, m] = _apply_cell(cell, forecast_NM[rows, m], self.floor_M[m])
-        result_GNM[0] *= np.asarray(self.mean_scale_M)
+        _, cell_NM = self.cells.numbered(scenario_N, group_NM)
+        reach_NM = forecast_NM + np.asarray(self.floor_M)
+        figure_NMV = self._table.at(cell_NM, np.log(reach_NM))
+        mean_NM = figure_NMV[..., 0] * reach_NM * np.asarray(self.mean_scale_M)
+        level_NMG = figure_NMV[..., 2:] * reach_NM[..., None]
         for m, task in enumerate(self.tasks):
             if task.aggregate == "days":
-                result_GNM[2:, :, m] = np.round(np.clip(result_GNM[2:, :, m], 0, self.horizon_days))
-                result_GNM[0, :, m] = np.clip(result_GNM[0, :, m], 0, self.horizon_days)
-        return Distribution(result_GNM[2 + MEDIAN], result_GNM[0], result_GNM[1], result_GNM[2:])
+                level_NMG[:, m] = np.round(np.clip(level_NMG[:, m], 0, self.horizon_days))
+                mean_NM[:, m] = np.clip(mean_NM[:, m], 0, self.horizon_days)
+        return Distribution(level_NMG[..., MEDIAN], mean_NM, figure_NMV[..., 1], level_NMG.transpose(2, 0, 1))
+
+    @cached_property
+    def _table(self) -> Table:
+        assert self.cells is not None
+        cells, _ = self.cells.numbered(np.zeros(0, object), np.zeros((0, len(self.tasks)), np.int64))
+        return Table.of([(c.log_level_J, [c.mean_ratio_J, c.zero_J, *c.ratio_GJ]) for c in cells])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -137,12 +145,32 @@ def _levels(order_X: Ints) -> list[Ints]:
     return [order_X[start : start + size] for start in starts]
 
 
-def _apply_cell(cell: Cell, forecast_X: Floats, floor: float) -> Floats:
-    """Mean, zero mass and levels, (2 + G, X): ratios interpolated over the logarithm of the forecast."""
-    log_X = np.log(forecast_X + floor)
-    ratios = [np.interp(log_X, cell.log_level_J, ratio_J) for ratio_J in (cell.mean_ratio_J, *cell.ratio_GJ)]
-    mean_X, *level_GX = np.stack(ratios) * (forecast_X + floor)
-    return np.stack([mean_X, np.interp(log_X, cell.log_level_J, cell.zero_J), *level_GX])
+@dataclass(frozen=True)
+class Table:
+    """Functions of one number, one a cell, by J points each (the last repeated to fill up), with V values at each."""
+
+    point_CJ: Floats
+    value_CJV: Floats
+
+    @classmethod
+    def of(cls, cells: Sequence[tuple[Sequence[float], Sequence[Sequence[float]]]]) -> Table:
+        """From the points of each cell, ascending, and the values at them, V x J."""
+        most = 1 + max(len(points) for points, _ in cells)
+        index = [np.minimum(np.arange(most), len(points) - 1) for points, _ in cells]
+        return cls(
+            np.stack([np.asarray(points)[j] for (points, _), j in zip(cells, index, strict=True)]),
+            np.stack([np.asarray(values).T[j] for (_, values), j in zip(cells, index, strict=True)]),
+        )
+
+    def at(self, cell_x: Ints, number_x: Floats) -> Floats:
+        """The V values of each number in its cell, interpolated, and flat beyond the outermost points: (x, V)."""
+        point_xJ = self.point_CJ[cell_x]
+        low_x = np.clip((point_xJ <= number_x[..., None]).sum(-1) - 1, 0, point_xJ.shape[-1] - 2)
+        from_x, to_x = (np.take_along_axis(point_xJ, j_x[..., None], -1)[..., 0] for j_x in (low_x, low_x + 1))
+        width_x = to_x - from_x
+        share_x = np.divide(number_x - from_x, width_x, out=np.zeros_like(number_x), where=width_x > 0)
+        share_x1 = np.clip(share_x, 0, 1)[..., None]
+        return np.asarray((1 - share_x1) * self.value_CJV[cell_x, low_x] + share_x1 * self.value_CJV[cell_x, low_x + 1])
 
 
 @dataclass(frozen=True)
@@ -182,19 +210,27 @@ class LevelCalibration:
 
     def apply(self, forecast: Distribution, scenario_N: Strings, group_NM: Ints) -> Distribution:
         """The forecast with its levels moved, and the point that follows from them."""
-        level_GNM, p_zero_NM = np.empty_like(forecast.level_GNM), np.empty_like(forecast.p_zero_NM)
-        for rows, m, level_G in self.cells.each(scenario_N, group_NM):
-            read_G = np.asarray(level_G)
-            zero_X = np.interp(forecast.p_zero_NM[rows, m], [0, *read_G, 1], [0, *LEVELS, 1])
-            position_G = np.interp(read_G, LEVELS, np.arange(len(LEVELS)))
-            below_G = np.minimum(position_G.astype(int), len(LEVELS) - 2)
-            share_G1 = (position_G - below_G)[:, None]
-            level_GX = forecast.level_GNM[:, rows, m]
-            moved_GX = (1 - share_G1) * level_GX[below_G] + share_G1 * level_GX[below_G + 1]
-            level_GNM[:, rows, m] = np.where(LEVELS[:, None] <= zero_X + 1e-9, 0.0, moved_GX)
-            p_zero_NM[rows, m] = zero_X
+        _, cell_NM = self.cells.numbered(scenario_N, group_NM)
+        zeros, below_CG, share_CG = self._tables
+        p_zero_NM = zeros.at(cell_NM, forecast.p_zero_NM)[..., 0]
+        level_NMG = forecast.level_GNM.transpose(1, 2, 0)
+        below_NMG, share_NMG = below_CG[cell_NM], share_CG[cell_NM]
+        low_NMG, high_NMG = (np.take_along_axis(level_NMG, g_NMG, 2) for g_NMG in (below_NMG, below_NMG + 1))
+        moved_NMG = (1 - share_NMG) * low_NMG + share_NMG * high_NMG
+        level_GNM = zero_below(p_zero_NM, moved_NMG.transpose(2, 0, 1))
         mean_NM = forecast.mean_NM * np.asarray(self.mean_ratio_M)
         return decode(Distribution(forecast.point_NM, mean_NM, p_zero_NM, level_GNM))
+
+    @cached_property
+    def _tables(self) -> tuple[Table, Ints, Floats]:
+        """Of each cell: which zero mass is read for one, which level lies below each that is read, and how far above it
+        that one is."""
+        cells, _ = self.cells.numbered(np.zeros(0, object), np.zeros((0, len(self.mean_ratio_M)), np.int64))
+        read_CG = np.asarray(cells)
+        position_CG = np.interp(read_CG, LEVELS, np.arange(len(LEVELS)))
+        below_CG = np.minimum(position_CG.astype(int), len(LEVELS) - 2)
+        zeros = Table.of([([0, *read_G, 1], [[0, *LEVELS, 1]]) for read_G in read_CG])
+        return zeros, below_CG, position_CG - below_CG
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -6,11 +6,15 @@ do nothing. N rows, M tasks, K activity groups (``data.activity``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from m2m_model.arrays import Bools, Ints, Strings
 from m2m_model.data.activity import GROUPS
@@ -46,22 +50,23 @@ class Cells(Generic[T]):
         }
         return cls(pooled_MK, {name: cells for name, cells in found.items() if any(map(any, cells))})
 
-    def each(self, scenario_N: Strings, group_NM: Ints) -> Iterator[tuple[Ints, int, T]]:
-        """The rows that share a cell, their task, the cell; every (row, task) once."""
-        if not len(scenario_N):
-            return
-        known = {name: code for code, name in enumerate(self.scenarios)}
-        names, inverse_N = np.unique(scenario_N.astype(str), return_inverse=True)
-        code_N = np.array([known.get(str(name), -1) for name in names], np.int64)[inverse_N]
-        for m in range(group_NM.shape[1]):
-            key_N = code_N * GROUPS + group_NM[:, m]
-            order_N = np.argsort(key_N, kind="stable")
-            keys, starts = np.unique(key_N[order_N], return_index=True)
-            for key, rows in zip(keys, np.split(order_N, starts[1:]), strict=True):
-                code, k = divmod(int(key), GROUPS)
-                own = list(self.scenarios.values())[code][m][k] if code >= 0 else None
-                cell = self.pooled_MK[m][k] if own is None else own
-                yield rows, m, cell
+    def numbered(self, scenario_N: Strings, group_NM: Ints) -> tuple[Sequence[T], Ints]:
+        """All cells, and which of them each row and task is in, (N, M)."""
+        cells, number_SMK = self._numbers
+        scenario_N1 = codes_of(scenario_N, list(self.scenarios))[:, None]
+        return cells, number_SMK[scenario_N1, np.arange(group_NM.shape[1]), group_NM]
+
+    @cached_property
+    def _numbers(self) -> tuple[Sequence[T], Ints]:
+        """All cells, and the number of each scenario's, task's and group's; last those of all other scenarios."""
+        cells, columns = [cell for group in self.pooled_MK for cell in group], range(len(self.pooled_MK))
+        number_SMK = np.tile(np.arange(len(cells)).reshape(-1, GROUPS), (len(self.scenarios) + 1, 1, 1))
+        for code, own_MK in enumerate(self.scenarios.values()):
+            for m, k in product(columns, range(GROUPS)):
+                if (cell := own_MK[m][k]) is not None:
+                    number_SMK[code, m, k] = len(cells)
+                    cells.append(cell)
+        return cells, number_SMK
 
     @classmethod
     def read(cls, values: Mapping[str, Any], read: Callable[[Any], T]) -> Cells[T]:
@@ -73,6 +78,12 @@ class Cells(Generic[T]):
             for name, tasks in values["scenarios"].items()
         }
         return cls(pooled_MK, scenarios)
+
+
+def codes_of(name_N: Strings, known: Sequence[str]) -> Ints:
+    """The position of each name among those that are known; of any other, one past the last."""
+    found = pc.index_in(pa.array(name_N, pa.string()), value_set=pa.array(known, pa.string()))
+    return np.asarray(pc.fill_null(found, len(known)), np.int64)
 
 
 def _near(group_N: Ints, k: int) -> Bools:

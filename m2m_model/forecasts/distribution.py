@@ -6,8 +6,9 @@ distribution is its mean, its zero mass and its quantile function on a fixed gri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -48,7 +49,8 @@ class Distribution:
             np.concatenate([part.point_NM for part in parts]),
             np.concatenate([part.mean_NM for part in parts]),
             np.concatenate([part.p_zero_NM for part in parts]),
-            np.concatenate([part.level_GNM for part in parts], 1),
+            # The levels of a forecast lie beside each other in memory.
+            np.concatenate([part.level_GNM.transpose(1, 2, 0) for part in parts]).transpose(2, 0, 1),
         )
 
     def __getitem__(self, rows: Rows) -> Distribution:
@@ -113,11 +115,13 @@ def pool(parts: Sequence[Distribution], weight_PNM: Floats) -> Distribution:
     Averaging quantiles (Ratcliff 1979; Lichtendahl, Grushka-Cockayne and Winkler 2013) keeps the width of its parts,
     where averaging densities would widen it. Zero stays possible: where the pooled zero mass says so, the level is 0.
     """
-    pairs = list(zip(weight_PNM, parts, strict=True))
-    point_NM = np.sum([weight_NM * part.point_NM for weight_NM, part in pairs], 0)
-    p_zero_NM = np.sum([weight_NM * part.p_zero_NM for weight_NM, part in pairs], 0)
-    mean_NM = np.sum([weight_NM * part.mean_NM for weight_NM, part in pairs], 0)
-    level_GNM = np.sum([weight_NM * part.level_GNM for weight_NM, part in pairs], 0)
+
+    def mean(figures: Iterable[Floats]) -> Floats:
+        weighted = (weight_NM * figure_xNM for weight_NM, figure_xNM in zip(weight_PNM, figures, strict=True))
+        return reduce(np.add, weighted)
+
+    point_NM, p_zero_NM = mean(part.point_NM for part in parts), mean(part.p_zero_NM for part in parts)
+    mean_NM, level_GNM = mean(part.mean_NM for part in parts), mean(part.level_GNM for part in parts)
     return Distribution(point_NM, mean_NM, p_zero_NM, zero_below(p_zero_NM, level_GNM))
 
 

@@ -28,7 +28,7 @@ from m2m_model.forecasts.calibration import LevelCalibration, ResidualQuantiles
 from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import Forecast, Forecasts, forecast_each, simple_distribution
-from m2m_model.forecasts.forward import BATCH_SIZE, choose_device, network_distribution, network_outputs
+from m2m_model.forecasts.forward import BATCH_SIZE, choose_device, network_outputs, nothing, to_distribution
 from m2m_model.forecasts.methods import M2M as M2M_METHOD
 from m2m_model.network.model import M2M, Batch
 from m2m_model.network.windows import Days, Windows
@@ -133,9 +133,13 @@ class Forecaster:
                 def cut(rows: slice) -> Batch:
                     return self.windows.of(days.runs(series_X[rows], day_X[rows]))
 
-                outputs = network_outputs(self.model, cut, len(series), batch_size)
-                raw = network_distribution(self.model, self.inputs, outputs)
-                return self.serve(raw, panel, day, series, blend)
+                # Batch by batch to the end: what a batch needs stays in the cache.
+                made = [self.serve(nothing(self.spec), panel, day, series[:0], blend)]
+                for rows, batch, output_BMQ in network_outputs(self.model, cut, len(series), batch_size):
+                    raw = to_distribution(self.model, self.inputs, batch, output_BMQ)
+                    made.append(self.serve(raw, panel, day, series[rows], blend))
+                distributions, methods = zip(*made, strict=True)
+                return Distribution.concatenate(distributions), np.concatenate(methods)
 
             return forecast
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from m2m_model.data.features import Inputs
+from m2m_model.data.spec import SequenceSpec
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.levels import MEDIAN
 from m2m_model.network.model import M2M, Batch
@@ -40,8 +41,13 @@ def network_outputs(
 
 def network_distribution(model: M2M, inputs: Inputs, outputs: Iterable[tuple[slice, Batch, Tensor]]) -> Distribution:
     """What the network itself says of all the windows of ``network_outputs``."""
-    nobody = Distribution.point(np.zeros((0, len(inputs.spec.tasks))))
-    return Distribution.concatenate([nobody, *(to_distribution(model, inputs, b, said) for _, b, said in outputs)])
+    each = (to_distribution(model, inputs, batch, said) for _, batch, said in outputs)
+    return Distribution.concatenate([nothing(inputs.spec), *each])
+
+
+def nothing(spec: SequenceSpec) -> Distribution:
+    """What is said of no window."""
+    return Distribution.point(np.zeros((0, len(spec.tasks))))
 
 
 def to_distribution(model: M2M, inputs: Inputs, batch: Batch, output_BMQ: Tensor) -> Distribution:

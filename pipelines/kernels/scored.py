@@ -14,6 +14,8 @@ from pipelines.spark import buckets
 from pipelines.warehouse.sequences import SequenceFiles
 from pipelines.warehouse.store import Packed
 
+AT_RISK = "at_risk:"
+
 
 @dataclass(frozen=True)
 class Scoring:
@@ -25,10 +27,12 @@ class Scoring:
     baseline: tuple[str, dict[str, ResidualQuantiles]] | None
     run_id: str
     target: Target
+    risk: tuple[Target, str] | None  # where who may leave is written, and the query over the forecasts
 
 
 def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
-    """Kernel of one bucket: forecast its series, write one file, count for the checks."""
+    """Kernel of one bucket: forecast its series, count for the checks, write a file of forecasts and one of who may
+    leave."""
     sequences, champion = job.sequences, job.champion
     spec, ds = sequences.spec, sequences.as_of
     panel = sequences.panel(bucket, spec.lookback_days)
@@ -50,4 +54,9 @@ def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
     reports = [job.target.count(bucket, rows)]
     if rows.height:
         reports.append(job.target.write(bucket, rows, ds))
+    if rows.height and job.risk:
+        target, query = job.risk
+        risk = pl.SQLContext(forecast_daily=rows).execute(query, eager=True)
+        risk = risk.with_columns(run_id=pl.lit(job.run_id)).sort(*target.key)
+        reports.append(buckets.prefixed(AT_RISK, target.write(bucket, risk, ds)))
     return buckets.concat(reports)

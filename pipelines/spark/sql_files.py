@@ -98,6 +98,17 @@ def run_sql(spark: SparkSession, path: Path, **parameters: Any) -> DataFrame:
     return read_query(spark, path, str(path)).frame(spark, **parameters)
 
 
+def bound(path: Path, **names: str | None) -> str:
+    """The query of one of our own SQL files for an engine that binds no parameters: names in their places."""
+
+    def literal(parameter: re.Match[str]) -> str:
+        name = names[parameter[1]]
+        return "null" if name is None else "'" + name.replace("'", "''") + "'"
+
+    query = re.sub(r"--[^\n]*", "", path.read_text(encoding="utf-8"))
+    return re.sub(r":(\w+)", literal, query)
+
+
 def read_query(spark: SparkSession, path: Path, name: str) -> Query:
     """The query of a SQL file, parsed and not run.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import polars as pl
@@ -12,7 +10,7 @@ from pyspark.sql import SparkSession
 from pipelines.chain import CHAMPION
 from pipelines.cli import Run, warn
 from pipelines.errors import DataError, ForecastError
-from pipelines.kernels.scored import Scoring, score_bucket
+from pipelines.kernels.scored import AT_RISK, Scoring, score_bucket
 from pipelines.kernels.target import Target
 from pipelines.life.evaluation import active_task, differs, fallback
 from pipelines.life.registry import LostModelError, ModelVersion, Registry
@@ -23,9 +21,8 @@ from pipelines.quality.rules import Check, Rule
 from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
 from pipelines.spark.session import spark_session
-from pipelines.spark.sql_files import SHARED, run_sql
+from pipelines.spark.sql_files import SHARED, bound
 from pipelines.warehouse.commits import Warehouse
-from pipelines.warehouse.files import DataFile, write_file
 from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import SequenceFiles, open_sequences
 
@@ -42,30 +39,38 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
     sequences = open_sequences(config, reads, ds)
     rules = [*forecast_rules(sequences.spec), _COMPLETE]
     target = Target.of(run, warehouse, TABLE, rules[:-1])
-    champion, noticed = usable_champion(run, registry, sequences), []
+    risk, champion, noticed = who_may_leave(run, warehouse, sequences), usable_champion(run, registry, sequences), []
     if champion:
-        job = Scoring(sequences, (champion.version, champion.packed), None, run.run_id, target)
+        job = Scoring(sequences, (champion.version, champion.packed), None, run.run_id, target, risk)
         report = forecast(spark, job)
         if faults := broken(report, rules):
             noticed = [_fault(run, champion, *fault) for fault in faults]
             champion = None
     if champion is None:
-        job = Scoring(sequences, None, fallback(run, spark, sequences, warehouse.scratch), run.run_id, target)
+        job = Scoring(sequences, None, fallback(run, spark, sequences, warehouse.scratch), run.run_id, target, risk)
         report = forecast(spark, job)
     reads.model(CHAMPION, champion.version if champion else None)
+    report, at_risk = buckets.split(report, AT_RISK)
     forecasts = Draft.counted(TABLE, [ds], report, [rule.check for rule in rules], volume="critical")
-    active = active_task(sequences.spec)
-    # Without such a task the day is replaced all the same: an earlier run may have had one.
-    written = [replace(file, store=target.folder.store) for file in forecasts.files]
-    risk = churn_risk(run, spark, warehouse, written, active) if active and written else []
+    # Without a task whose zero means leaving the day is replaced all the same: an earlier run may have had one.
+    risks = Draft.uncounted(RISK_TABLE, [ds], buckets.files_in(at_risk))
     try:
-        publish(run, warehouse, reads, [forecasts, Draft.uncounted(RISK_TABLE, [ds], risk)], noticed)
+        publish(run, warehouse, reads, [forecasts, risks], noticed)
     except DataError as error:
         if broken(report, rules):
             raise ForecastError(error.lines) from error
         raise
     by = f"version {champion.version}" if champion else f"baseline {job.baseline[0]}" if job.baseline else ""
     run.say(f"{TABLE}: {forecasts.rows:,} forecasts for {sequences.series:,} series by {by}")
+
+
+def who_may_leave(run: Run, warehouse: Warehouse, sequences: SequenceFiles) -> tuple[Target, str] | None:
+    """Where it is written, and the query; None where no task's zero means leaving."""
+    active = active_task(sequences.spec)
+    if not active:
+        return None
+    query = bound(SHARED / "marts" / "churn_risk.sql", active_task=active, money_task=run.config.money_task)
+    return Target.of(run, warehouse, RISK_TABLE, ()), query
 
 
 def forecast(spark: SparkSession, job: Scoring) -> pl.DataFrame:
@@ -85,23 +90,6 @@ def _fault(run: Run, champion: ModelVersion, rule: Rule, count: int, example: st
     expected += "published, the best baseline serves"
     where = (run.run_id, run.stage, TABLE, run.ds, rule.check.name, None, None)
     return CheckResult(*where, "warning", expected, float(count), example, False)
-
-
-def churn_risk(
-    run: Run, spark: SparkSession, warehouse: Warehouse, forecasts: Sequence[DataFile], active: str
-) -> list[DataFile]:
-    """Files of who may leave, from those of the forecasts; ``active`` is the task whose zero means leaving."""
-    buckets.frame_of(spark, forecasts, warehouse.arrow_schema(TABLE)).createOrReplaceTempView("forecast_daily")
-    path = SHARED / "marts" / "churn_risk.sql"
-    found = run_sql(spark, path, as_of=run.ds, active_task=active, money_task=run.config.money_task)
-    key, schema = warehouse.declared(RISK_TABLE).key, warehouse.arrow_schema(RISK_TABLE)
-    ds, run_id, folder = run.ds, run.run_id, warehouse.folder(RISK_TABLE, run.run_id)
-
-    def write(bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
-        rows = rows.with_columns(run_id=pl.lit(run_id)).sort(*key)
-        return buckets.file_row(write_file(rows, schema, folder, ds, bucket))
-
-    return buckets.files_in(buckets.map_frame(found, run.config.dataset.buckets, write))
 
 
 def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> ModelVersion | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from m2m_model.data.panel import DayRows, Panel, days_of, listed_rows
 from m2m_model.data.spec import SequenceSpec
@@ -91,32 +92,53 @@ class SequenceFiles:
 
     def panel(self, bucket: int, days: int | None = None) -> Panel:
         """The bucket's series over the last ``days`` days (default: the history), in key order; made of the weeks as
-        they lie there, without a list of each series in between."""
+        they lie there, without lists of a series in between."""
         days, spec = days or self.days, self.spec
         since = self.as_of - timedelta(days=days - 1)
-        columns = ["ds", *SERIES, "day", *spec.metrics, "behavior_day", *spec.behaviors]
+        columns = [*SERIES, "day", *spec.metrics, "behavior_day", *spec.behaviors]
         weeks = read_files((file for file in self.weeks.get(bucket, ()) if file.ds >= since), self.week_schema, columns)
         series = read_files(self.files[bucket], self.schema)
-        places = series.select(*SERIES).with_row_index("place")
-        shared = weeks.filter(pl.col("scenario_id").is_null())
-        own = weeks.filter(pl.col("scenario_id").is_not_null()) if shared.height else weeks
-        parts = [own.join(places, on=SERIES, how="left", maintain_order="left")]
-        if shared.height:
-            parts.append(shared.join(places, on="advertiser_id"))
-        # Weeks may tell of series that the history's first day leaves out.
-        tables = [part.filter(pl.col("place").is_not_null()) for part in parts]
-        first, start = days_of(since), (self.first - since).days
+        place, lists = _places(weeks, series, SERIES), weeks.to_arrow()
 
-        def listed(table: pl.DataFrame, day: str, values: tuple[str, ...]) -> DayRows:
-            place = table["place"].to_numpy().astype(np.int64)
-            rows = listed_rows(table.select(day, *values).to_arrow(), day, values, first, place)
+        def rows(day: str, values: tuple[str, ...]) -> DayRows:
+            found = listed_rows(lists, day, values, days_of(since), np.arange(weeks.height))
             # The first week of the history may begin before it, and would make a series older.
-            return rows if start <= -6 else rows.on(rows.day_R >= start)
+            early = found.day_R < (self.first - since).days
+            return found.on(~early) if early.any() else found
 
-        achieved = listed(tables[0], "day", spec.metrics)
-        acted = listed(tables[0], "behavior_day", spec.behaviors) if spec.behaviors else achieved
-        everywhere = listed(tables[1], "behavior_day", spec.behaviors) if spec.behaviors and shared.height else None
-        return Panel.of_rows(spec, self.as_of, days, series.to_arrow(), achieved, acted, everywhere)
+        achieved = _of_series(rows("day", spec.metrics), place)
+        if not spec.behaviors:
+            return Panel.of_rows(spec, self.as_of, days, series.to_arrow(), achieved)
+        acted, shared = rows("behavior_day", spec.behaviors), None
+        if (alone := weeks["scenario_id"].is_null()).any():
+            # Behavior without a scenario is that of all series of its advertiser, which follow each other.
+            owners = series.group_by("advertiser_id", maintain_order=True).len()
+            owner = _places(weeks, owners, ["advertiser_id"])
+            everywhere = _of_series(acted.on(alone.to_numpy()[acted.series_R]), owner)
+            shared = _repeated(everywhere, owners["len"].to_numpy().astype(np.int64))
+        return Panel.of_rows(spec, self.as_of, days, series.to_arrow(), achieved, _of_series(acted, place), shared)
+
+
+def _places(rows: pl.DataFrame, among: pl.DataFrame, key: list[str]) -> NDArray[np.int64]:
+    """Where each row's key stands in ``among``; -1: nowhere."""
+    places = among.select(*key).with_row_index("place")
+    found = rows.select(key).join(places, on=key, how="left", maintain_order="left")["place"]
+    return found.cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def _of_series(rows: DayRows, place: NDArray[np.int64]) -> DayRows:
+    """Rows of weeks as rows of the series that those are of, if of any."""
+    found = DayRows(place[rows.series_R], rows.day_R, rows.columns)
+    return found.on(found.series_R >= 0) if (place < 0).any() else found
+
+
+def _repeated(rows: DayRows, series_A: NDArray[np.int64]) -> DayRows:
+    """Rows of advertisers, once for each of their series."""
+    first_A = np.cumsum(series_A) - series_A
+    count_R = series_A[rows.series_R]
+    again = np.repeat(np.arange(len(count_R)), count_R)
+    nth = np.arange(len(again)) - np.repeat(np.cumsum(count_R) - count_R, count_R)
+    return DayRows(first_A[rows.series_R][again] + nth, rows.day_R[again], [column[again] for column in rows.columns])
 
 
 def put_together(

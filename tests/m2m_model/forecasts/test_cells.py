@@ -36,19 +36,17 @@ def test_a_scenario_has_a_cell_of_its_own_where_it_has_rows_enough() -> None:
     assert own[0] == [big_K[0], found.pooled_MK[0][0][0]]
 
 
-def test_every_row_and_task_gets_its_cell_once() -> None:
-    found, seen_NM = counted(), np.zeros((ROWS, 2), int)
-    for rows, m, cell in found.each(SCENARIO_N, GROUP_NM):
-        seen_NM[rows, m] += 1
-        for name in set(SCENARIO_N[rows]):
-            own = found.scenarios.get(name, ((None,) * GROUPS,) * 2)[m][GROUP_NM[rows[0], m]]
-            assert cell == (own or found.pooled_MK[m][GROUP_NM[rows[0], m]])
-    assert (seen_NM == 1).all()
-    assert list(found.each(SCENARIO_N[:0], GROUP_NM[:0])) == []
-    assert [cell for _, _, cell in found.each(np.array(["new"], object), np.array([[0, 0]]))] == [
-        found.pooled_MK[0][0],
-        found.pooled_MK[1][0],
-    ]
+def test_every_row_and_task_gets_its_cell() -> None:
+    found = counted()
+    cells, cell_NM = found.numbered(SCENARIO_N, GROUP_NM)
+    assert cell_NM.shape == GROUP_NM.shape
+    for row, (name, group_M) in enumerate(zip(SCENARIO_N, GROUP_NM, strict=True)):
+        own = found.scenarios.get(name, ((None,) * GROUPS,) * 2)
+        for m, k in enumerate(group_M):
+            assert cells[cell_NM[row, m]] == (own[m][k] or found.pooled_MK[m][k])
+    assert found.numbered(SCENARIO_N[:0], GROUP_NM[:0])[1].shape == (0, 2)
+    cells, cell_NM = found.numbered(np.array(["new"], object), np.array([[0, 0]]))
+    assert [cells[cell] for cell in cell_NM[0]] == [found.pooled_MK[0][0], found.pooled_MK[1][0]]
 
 
 def test_survives_json() -> None:
