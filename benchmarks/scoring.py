@@ -25,26 +25,30 @@ import torch
 
 from benchmarks.measure import machine, make_page, run, simulated, watched
 from m2m_model.data.panel import Panel
-from m2m_model.data.served_by import NETWORK as NETWORK_SERVES
-from m2m_model.data.served_by import served_by
+from m2m_model.data.served_by import eligible
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forward import BATCH_SIZE, network_distribution, network_outputs
 from m2m_model.network.model import Batch
+from m2m_model.network.windows import Days
 from pipelines.chain import CHALLENGER
 from pipelines.cli import Run, code_version
 from pipelines.life.registry import Registry
+from pipelines.quality import ledger
 from pipelines.spark import buckets
 from pipelines.spark.session import spark_session
-from pipelines.stages.score import score
+from pipelines.stages import score as scoring
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.sequences import SequenceFiles, open_sequences
 
 DAYS = 90
 BATCHES = (128, 256, 512, 1024, 4096, 16384)
 FORWARD, WINDOWS, LAW = "forward pass", "+ windows cut", "+ distributions"
-PREDICT, READ = "+ calibration, blend, points, the other series", "+ sequences read and put together"
-JOB, STAGE = "Spark's job: + checked and written", "the stage: + planned, judged, committed, who may leave"
+PREDICT, READ = "+ calibration, blend, points, the other series", "+ sequences read, panels made"
+JOB, STAGE = "Spark's job: + checked, who may leave, written", "the stage: + planned, judged, committed"
 NETWORK = [FORWARD, WINDOWS, LAW]
+RATIOS = {"of_bare_torch": JOB, "stage_of_bare_torch": STAGE}
+# What the stage does beside Spark's job, on the driver.
+AROUND = [(scoring, "open_sequences"), (scoring, "usable_champion"), (scoring, "publish"), (ledger, "check")]
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Bucket:
     def of(cls, sequences: SequenceFiles, bucket: int) -> Bucket:
         panel = sequences.panel(bucket, sequences.spec.lookback_days)
         day = panel.index_of(sequences.as_of)
-        return cls(panel, np.flatnonzero(served_by(panel, day) == NETWORK_SERVES))
+        return cls(panel, np.flatnonzero(eligible(panel, day)))
 
 
 def sides_of(
@@ -69,12 +73,14 @@ def sides_of(
     parts = [Bucket.of(sequences, number) for number in numbers]
     day = parts[0].panel.index_of(sequences.as_of)
 
+    def cutter(part: Bucket) -> Callable[[slice], Batch]:
+        days, series_X = Days.of(part.panel, inputs.profile(part.panel), device), torch.from_numpy(part.series)
+        day_X = torch.full_like(series_X, day)
+        return lambda rows: forecaster.windows.of(days.runs(series_X[rows], day_X[rows]))
+
     def cut(part: Bucket) -> list[Batch]:
-        profile = inputs.profile(part.panel)
-        chunks = [part.series[start : start + batch_size] for start in range(0, len(part.series), batch_size)]
-        return [
-            Batch.of(inputs.windows(part.panel, profile, chunk, np.full(len(chunk), day)), device) for chunk in chunks
-        ]
+        starts, of = range(0, len(part.series), batch_size), cutter(part)
+        return [of(slice(start, start + batch_size)) for start in starts]
 
     ready = [cut(part) for part in parts]
 
@@ -86,8 +92,7 @@ def sides_of(
 
     def laws() -> None:
         for part in parts:
-            profile, cutoffs = inputs.profile(part.panel), np.full(len(part.series), day)
-            outputs = network_outputs(model, inputs, part.panel, profile, part.series, cutoffs, device, batch_size)
+            outputs = network_outputs(model, cutter(part), len(part.series), batch_size)
             network_distribution(model, inputs, outputs)
 
     def predict(panels: Iterable[Panel]) -> None:
@@ -162,17 +167,20 @@ def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[
     sequences = open_sequences(config, warehouse, as_of)
 
     by_batch = {size: in_processes(version.folder, sequences, size, NETWORK, 1)[1] for size in BATCHES}
-    rates: dict[str, list[float]] = defaultdict(list)
+    rates, around = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     with spark_session(config, "bench-scoring") as spark:
         for turn in range(turns + 1):  # the first warms Spark's workers up
             windows, found = in_processes(version.folder, sequences, BATCH_SIZE, [*NETWORK, PREDICT, READ], 1)
-            with watched([(buckets, "map_buckets")]) as spent:
+            with watched([(buckets, "map_buckets"), *AROUND]) as spent:
                 started = time.perf_counter()
-                score(Run(f"score-{turn}", "score", config, as_of, as_of), spark, warehouse, registry)
-                found |= {JOB: [windows / spent["map_buckets"]], STAGE: [windows / (time.perf_counter() - started)]}
+                scoring.score(Run(f"score-{turn}", "score", config, as_of, as_of), spark, warehouse, registry)
+                took = time.perf_counter() - started
+            found |= {JOB: [windows / spent["map_buckets"]], STAGE: [windows / took]}
             if turn:
                 for name, of_turn in found.items():
                     rates[name] += of_turn
+                for name, seconds in (spent | {"stage": took}).items():
+                    around[name].append(seconds)
     bare = statistics.median(rates[FORWARD])
     lines = [
         "# How fast forecasts are made",
@@ -188,6 +196,10 @@ def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[
         "| --- | ---: | ---: | ---: |",
         *(rate_row(name, of_side, bare) for name, of_side in rates.items()),
         "",
+        f"The stage took {statistics.median(around.pop('stage')):.1f} s (median): "
+        + ", ".join(f"`{name}` {statistics.median(seconds):.1f} s" for name, seconds in around.items())
+        + ".",
+        "",
         "## Windows a batch",
         "",
         "Windows a second, one turn.",
@@ -200,7 +212,8 @@ def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[
         ),
         "",
     ]
-    return lines, {"of_bare_torch": round(statistics.median(rates[JOB]) / bare, 3)}
+    of_bare = {name: round(statistics.median(rates[side]) / bare, 3) for name, side in RATIOS.items()}
+    return lines, of_bare
 
 
 def rate_row(name: str, rates: list[float], bare: float) -> str:

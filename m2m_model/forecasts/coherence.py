@@ -9,7 +9,7 @@ import numpy as np
 from m2m_model.arrays import Floats
 from m2m_model.config import ACTIVE, Task
 from m2m_model.data.spec import SequenceSpec
-from m2m_model.forecasts.distribution import Distribution, zero_below
+from m2m_model.forecasts.distribution import Distribution, uncrossed, zero_below
 from m2m_model.levels import LEVELS
 
 _EDGE: Floats = np.concatenate([[0.0], LEVELS, [1.0]])
@@ -25,7 +25,7 @@ def coherent(distribution: Distribution, spec: SequenceSpec) -> Distribution:
     """
     tasks, horizon_days = spec.tasks, spec.horizon_days
     # Averages of equal levels differ in their last digit, which rounding to whole days would make a day.
-    level_GNM = np.maximum.accumulate(np.maximum(distribution.level_GNM, 0), 0)
+    level_GNM = uncrossed(np.maximum(distribution.level_GNM, 0))
     p_zero_NM, mean_NM, point_NM = (
         figure_NM.copy() for figure_NM in (distribution.p_zero_NM, distribution.mean_NM, distribution.point_NM)
     )

@@ -17,6 +17,7 @@ from m2m_model.levels import LEVELS, PUBLISHED
 
 _SAMPLES = slice(2, -2)  # levels at even distances: together a sample of the distribution
 _CANDIDATES: tuple[int, ...] = tuple(int(np.argmin(np.abs(LEVELS - level))) for level in np.arange(8, 17) / 20)
+_TINY = np.float32(1e-30)  # below any total: nothing over nothing is no gap
 POINT_TOLERANCE = 0.05  # of the least expected absolute error, given up for a smaller expected SMAPE
 
 
@@ -100,9 +101,9 @@ def decode(distribution: Distribution) -> Distribution:
         absolute, relative = [], []
         for candidate_NM in candidates:
             gap_GNM = np.abs(sample_GNM - candidate_NM)
-            size_GNM = sample_GNM + candidate_NM
             absolute.append(gap_GNM.mean(0))
-            relative.append(np.divide(2 * gap_GNM, size_GNM, out=np.zeros_like(gap_GNM), where=size_GNM > 0).mean(0))
+            gap_GNM /= np.maximum(sample_GNM + candidate_NM, _TINY)
+            relative.append(gap_GNM.mean(0))
         near = np.stack(absolute) <= np.min(absolute, 0) * (1 + POINT_TOLERANCE)
         chosen_1NM = np.where(near, np.stack(relative), np.inf).argmin(0)[None]
         point_NM[rows] = np.take_along_axis(np.stack(candidates), chosen_1NM, 0)[0]
@@ -123,6 +124,14 @@ def pool(parts: Sequence[Distribution], weight_PNM: Floats) -> Distribution:
     point_NM, p_zero_NM = mean(part.point_NM for part in parts), mean(part.p_zero_NM for part in parts)
     mean_NM, level_GNM = mean(part.mean_NM for part in parts), mean(part.level_GNM for part in parts)
     return Distribution(point_NM, mean_NM, p_zero_NM, zero_below(p_zero_NM, level_GNM))
+
+
+def uncrossed(level_GNM: Floats) -> Floats:
+    """The same where no level is below the one before it. Few rows have one, and looking is cheaper than mending."""
+    crossed_NM = (level_GNM[1:] < level_GNM[:-1]).any(0)
+    if crossed_NM.any():
+        level_GNM[:, crossed_NM] = np.maximum.accumulate(level_GNM[:, crossed_NM], 0)
+    return level_GNM
 
 
 def levels_of(distribution: Distribution, actual_NM: Floats) -> tuple[Floats, Floats]:
