@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from m2m_model.arrays import Bools, Floats, Ints, Numbers, Strings
-from m2m_model.data.grid import NOTHING, to_grid
+from m2m_model.data.grid import LARGEST, NOTHING, to_grid
 from m2m_model.data.spec import SequenceSpec, daily_columns, daily_totals
 from m2m_model.files import replaced_folder
 
@@ -84,7 +84,7 @@ class Panel:
     @cached_property
     def advertiser_index_N(self) -> Ints:
         """Which of the A advertisers each series is of, in order of appearance."""
-        return np.asarray(pc.dictionary_encode(self.keys["advertiser_id"]).combine_chunks().indices)
+        return np.asarray(pc.dictionary_encode(self.keys["advertiser_id"], "encode").combine_chunks().indices)
 
     @cached_property
     def advertiser_total_YM(self) -> Floats:
@@ -159,7 +159,7 @@ class Panel:
 
         absent = np.int16(NOTHING)
         performance_XP = scattered(achieved, achieved.columns, to_grid, absent)
-        daily_XM = scattered(achieved, daily_columns(achieved.columns, spec), np.asarray, np.float32(0))
+        daily_XM = scattered(achieved, daily_columns(achieved.columns, spec), _finite, np.float32(0))
         acted = acted or replace(achieved, columns=[])
         if shared is None:
             behavior_XF = scattered(acted, acted.columns, to_grid, absent)
@@ -194,7 +194,7 @@ class Panel:
 
         performance_XP = row(to_grid(performance_NTP), np.int16(NOTHING))
         behavior_XF = row(to_grid(behavior_NTF), np.int16(NOTHING))
-        daily_XM = row(daily_totals(performance_NTP, spec), np.float32(0))
+        daily_XM = row(_finite(daily_totals(performance_NTP, spec)), np.float32(0))
         return cls(spec, last_day, days, performance_XP, behavior_XF, daily_XM, registered_N, keys)
 
     @classmethod
@@ -278,6 +278,11 @@ def _places(rows: DayRows, days: int, spec: SequenceSpec) -> Ints:
     """Where in X the rows lie; those of days outside the panel on the first day of nothing, for it to be emptied."""
     inside_R = (rows.day_R >= 0) & (rows.day_R < days)
     return np.where(inside_R, lead(spec) + rows.series_R * days + rows.day_R, 0)
+
+
+def _finite(total_x: Floats) -> Floats:
+    """What days add to a task, cut where the grid is: float32 sums stay finite."""
+    return np.minimum(total_x, LARGEST)
 
 
 def _nothing(series: int, days: int, columns: int, spec: SequenceSpec, nothing: Any) -> NDArray[Any]:

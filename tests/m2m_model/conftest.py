@@ -13,6 +13,8 @@ from m2m_model.data.features import Inputs, fit_inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.data.statistics import PanelStatistics
+from m2m_model.network.model import Batch
+from m2m_model.network.windows import Days, Windows
 
 FIRST_DAY = date(2024, 1, 1)
 DAYS = 120
@@ -88,6 +90,52 @@ def last_day() -> date:
 @pytest.fixture(scope="session")
 def panel(make_table: Callable[..., pa.Table], spec: SequenceSpec, last_day: date) -> Panel:
     return Panel.from_sequences(make_table(), spec, last_day, DAYS)
+
+
+@pytest.fixture(scope="session")
+def take(make_table: Callable[..., pa.Table], spec: SequenceSpec, last_day: date) -> Callable[[object], Panel]:
+    """Some of the panel's series, as a panel of their own."""
+    return lambda rows: Panel.from_sequences(make_table().take(np.arange(60)[rows]), spec, last_day, DAYS)
+
+
+@pytest.fixture(scope="session")
+def values(make_table: Callable[..., pa.Table], spec: SequenceSpec) -> tuple[np.ndarray, np.ndarray]:
+    """What the panel is made of by series and day, NaN where there is no row: performance and behavior."""
+    rows, first = make_table().to_pylist(), (FIRST_DAY - EPOCH).days
+    blocks = []
+    for day, names in (("day", spec.metrics), ("behavior_day", spec.behaviors)):
+        block_NTc = np.full((len(rows), DAYS, len(names)), np.nan)
+        for series, row in enumerate(rows):
+            for column, name in enumerate(names):
+                block_NTc[series, np.array(row[day], int) - first, column] = row[name]
+        blocks.append(block_NTc)
+    return blocks[0], blocks[1]
+
+
+@pytest.fixture(scope="session")
+def changed(panel: Panel, values: tuple[np.ndarray, np.ndarray]) -> Callable[..., Panel]:
+    """The panel, made anew of values that a function changed in place."""
+
+    def build(change: Callable[[np.ndarray, np.ndarray], None]) -> Panel:
+        performance_NTP, behavior_NTF = (block_NTc.copy() for block_NTc in values)
+        change(performance_NTP, behavior_NTF)
+        return Panel.of_values(
+            panel.spec, panel.last_day, performance_NTP, behavior_NTF, panel.registered_N, panel.keys
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def windows_of() -> Callable[..., Batch]:
+    """What the network reads of a panel's series at cutoffs."""
+
+    def build(inputs: Inputs, panel: Panel, series: np.ndarray, cutoff: np.ndarray) -> Batch:
+        cpu = torch.device("cpu")
+        days = Days.of(panel, inputs.profile(panel), cpu)
+        return Windows(inputs, cpu).of(days.runs(torch.from_numpy(series), torch.from_numpy(cutoff)))
+
+    return build
 
 
 @pytest.fixture(scope="session")

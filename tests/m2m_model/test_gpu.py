@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from m2m_model.network.coded import CodedPanel
 from torch import Tensor
 
 from m2m_model.config import ModelConfig, TrainConfig
@@ -15,6 +14,7 @@ from m2m_model.data.panel import Panel
 from m2m_model.forecasts import forecaster
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.network.model import M2M, Learned
+from m2m_model.network.windows import Days, Windows
 from m2m_model.training.loop import train_rank
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -55,18 +55,19 @@ def test_compiled_on_a_gpu_the_loss_and_the_forecasts_are_the_same(
 ) -> None:
     device = torch.device("cuda")
     cutoff = panel.days - 20
-    coded = CodedPanel.of(panel, inputs, device)
+    days, cut = Days.of(panel, inputs.profile(panel), device), Windows(inputs, device)
     series_B = torch.arange(len(panel), device=device)
     cutoff_B = torch.full_like(series_B, cutoff)
-    windows = inputs.windows(panel, inputs.profile(panel), series_B.cpu().numpy(), cutoff_B.cpu().numpy())
-    target_BM = coded.targets(series_B, cutoff_B)
-    learned = Learned.of(windows.dense_BD, windows.level_BM, target_BM.cpu().double().numpy(), 8)
+    windows = cut.of(days.runs(series_B, cutoff_B))
+    target_BM = days.totals_after(series_B, cutoff_B) / cut.scale_M
+    sample = (tensor.cpu().numpy() for tensor in (windows.dense_BD, windows.level_BM, target_BM))
+    learned = Learned.of(*sample, 8)
     torch.manual_seed(0)
     network = M2M(ModelConfig(width=16, ratio_bins=8), inputs, learned).to(device).eval()
 
     def step() -> tuple[Tensor, ...]:
-        batch = coded.windows(series_B, cutoff_B)
-        loss = network.loss(batch, coded.targets(series_B, cutoff_B))
+        batch = cut.of(days.runs(series_B, cutoff_B))
+        loss = network.loss(batch, days.totals_after(series_B, cutoff_B) / cut.scale_M)
         return loss, *network.likelihood.distribution(network(batch), batch.level_BM)
 
     results = []

@@ -4,16 +4,17 @@ Each leak that is planted here must break the proof.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from torch import Tensor
 
 from m2m_model.config import ModelConfig, TrainConfig
-from m2m_model.data.features import Inputs, fit_inputs
+from m2m_model.data.features import fit_inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.data.targets import targets_Nm
@@ -22,6 +23,7 @@ from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
 from m2m_model.forecasts.metrics import cell_sums
+from m2m_model.network.windows import Days, Runs, Windows
 from m2m_model.rivals import boosted
 from m2m_model.rivals.artifact import Rival, load_rivals, rival_forecasts, train_rivals
 from m2m_model.training import loop
@@ -30,6 +32,7 @@ from m2m_model.training.loop import train_rank
 
 MODEL = ModelConfig(width=16, experts=2)
 TRAIN = TrainConfig(epochs=2, min_steps=12, max_windows=800, batch_size=64)
+Absurd = Callable[[date], Panel]
 
 
 @pytest.fixture
@@ -37,12 +40,19 @@ def held_out_from(last_day: date) -> date:
     return last_day - timedelta(days=14)
 
 
-def absurd_after(panel: Panel, day: date) -> Panel:
+@pytest.fixture
+def absurd_after(panel: Panel, changed: Callable[..., Panel]) -> Absurd:
     """Each series is enormous on every later day, the empty ones too."""
-    known = panel.index_of(day) + 1
-    performance_NTP, behavior_NTF = panel.performance_NTP.copy(), panel.behavior_NTF.copy()
-    performance_NTP[:, known:], behavior_NTF[:, known:] = 1e9, 1e6
-    return replace(panel, performance_NTP=performance_NTP, behavior_NTF=behavior_NTF)
+
+    def build(day: date) -> Panel:
+        known = panel.index_of(day) + 1
+
+        def enormous(performance_NTP: np.ndarray, behavior_NTF: np.ndarray) -> None:
+            performance_NTP[:, known:], behavior_NTF[:, known:] = 1e9, 1e6
+
+        return changed(enormous)
+
+    return build
 
 
 def model_files(panel: Panel, held_out_from: date, folder: Path) -> dict[str, bytes]:
@@ -58,10 +68,10 @@ def model_files(panel: Panel, held_out_from: date, folder: Path) -> dict[str, by
 def said(forecaster: Forecaster, rivals: dict[str, Rival], panel: Panel, truth: Panel, cutoff: date) -> list[pa.Table]:
     """Features, forecasts and errors of a cutoff; what happened afterwards is ``truth``'s."""
     series = np.arange(len(panel))
-    cut = forecaster.inputs.windows(
-        panel, forecaster.inputs.profile(panel), series, np.full(len(series), panel.index_of(cutoff))
-    )
-    features = pa.table({name: [array.tobytes()] for name, array in vars(cut).items()})
+    days = Days.of(panel, forecaster.inputs.profile(panel), torch.device("cpu"))
+    runs = days.runs(torch.from_numpy(series), torch.full((len(series),), panel.index_of(cutoff)))
+    cut = Windows(forecaster.inputs, torch.device("cpu")).of(runs)
+    features = pa.table({name: [tensor.numpy().tobytes()] for name, tensor in vars(cut).items()})
     forecasts: dict[str, Forecasts] = {"m2m": forecaster.predict(panel, cutoff, all_series=True)}
     for name in BASELINES:
         forecasts[name] = forecast_baseline(name, panel, cutoff, forecaster.calibrations)
@@ -76,31 +86,31 @@ def said(forecaster: Forecaster, rivals: dict[str, Rival], panel: Panel, truth: 
     return tables
 
 
-def prove(panel: Panel, held_out_from: date, folder: Path) -> None:
+def prove(panel: Panel, absurd_after: Absurd, held_out_from: date, folder: Path) -> None:
     """Raises AssertionError where the future shows through."""
     known = model_files(panel, held_out_from, folder / "known")
-    blind = model_files(absurd_after(panel, held_out_from), held_out_from, folder / "blind")
+    blind = model_files(absurd_after(held_out_from), held_out_from, folder / "blind")
     differ = [name for name in known if known[name] != blind.get(name)]
     assert not differ, f"the artifact knows what came after {held_out_from}: {differ}"
     forecaster, rivals = Forecaster.load(folder / "known" / "model"), load_rivals(folder / "known" / "rivals")
     for cutoff in (held_out_from, held_out_from + timedelta(days=7)):
         now = said(forecaster, rivals, panel, panel, cutoff)
-        then = said(forecaster, rivals, absurd_after(panel, cutoff), panel, cutoff)
+        then = said(forecaster, rivals, absurd_after(cutoff), panel, cutoff)
         moved = [number for number, (one, other) in enumerate(zip(now, then, strict=True)) if not one.equals(other)]
         assert not moved, f"as of {cutoff}: tables {moved} know what came after"
 
 
-def test_nothing_shows_through(panel: Panel, held_out_from: date, tmp_path: Path) -> None:
-    prove(panel, held_out_from, tmp_path)
+def test_nothing_shows_through(panel: Panel, absurd_after: Absurd, held_out_from: date, tmp_path: Path) -> None:
+    prove(panel, absurd_after, held_out_from, tmp_path)
 
 
 def tomorrow_in_the_features(patch: pytest.MonkeyPatch) -> None:
-    honest = Inputs.windows
+    honest = Days.runs
 
-    def leaking(self: Inputs, panel: Panel, profile: object, series_B: np.ndarray, cutoff_B: np.ndarray) -> object:
-        return honest(self, panel, profile, series_B, np.minimum(cutoff_B + 1, panel.days - 1))  # type: ignore[arg-type]
+    def leaking(self: Days, series_B: Tensor, cutoff_B: Tensor) -> Runs:
+        return honest(self, series_B, (cutoff_B + 1).clamp_max(self.days - 1))
 
-    patch.setattr(Inputs, "windows", leaking)
+    patch.setattr(Days, "runs", leaking)
 
 
 def unripe_labels(patch: pytest.MonkeyPatch) -> None:
@@ -139,10 +149,11 @@ def tomorrow_in_a_baseline(patch: pytest.MonkeyPatch) -> None:
 def test_a_planted_leak_breaks_the_proof(
     plant: Callable[[pytest.MonkeyPatch], None],
     panel: Panel,
+    absurd_after: Absurd,
     held_out_from: date,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError, match="what came after"):
-        prove(panel, held_out_from, tmp_path)
+        prove(panel, absurd_after, held_out_from, tmp_path)

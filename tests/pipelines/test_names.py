@@ -117,6 +117,7 @@ def results(config: Config, folder: Path) -> dict[str, Any]:
     series = series_of(weeks.select("ds", *SERIES, "day"), FIRST, advertiser, scenario)
     whole = put_together(series, weeks, metrics, behaviors).select(c.name for c in sequence_columns(config))
     panel = Panel.from_sequences(whole.to_arrow(), config.sequence_spec, days[8], 9)
+    blocks = panel.performance_XP, panel.behavior_XF, panel.daily_XM
 
     bad = performance.sort("ds", *SERIES).with_columns(-pl.col(name) for name in metrics)
     rules = row_rules(config, ("ds", *SERIES), FIRST, days[8], dict.fromkeys(metrics, "count"))
@@ -136,7 +137,7 @@ def results(config: Config, folder: Path) -> dict[str, Any]:
     return {
         "turnover": turnover.sort(pl.all()).rows(),
         "whole": whole.rows(),
-        "panel": (panel.performance_NTP.tolist(), panel.behavior_NTF.tolist(), panel.keys.num_columns),
+        "panel": (*(block.tolist() for block in blocks), panel.keys.num_columns),
         "found": [list(counters[f"negative.{name}"]) for name in metrics],
         "examples": [[re.sub(r"\) \w+=", ") =", x) for x in counters[f"negative.{name}!example"]] for name in metrics],
         "broken": broken.sort(pl.all()).rows(),

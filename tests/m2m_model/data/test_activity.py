@@ -30,7 +30,7 @@ def panel_of(active_days: list[list[int]], registered: list[int]) -> Panel:
     names = [f"a{n}" for n in range(len(active_days))]
     keys = pa.table({"advertiser_id": names, "scenario_id": ["s"] * len(names)})
     empty = np.zeros((len(names), DAYS, 0), np.float32)
-    return Panel(SPEC, date(2024, 2, 29), performance_NTP, empty, np.array(registered, np.int32), keys)
+    return Panel.of_values(SPEC, date(2024, 2, 29), performance_NTP, empty, np.array(registered, np.int32), keys)
 
 
 def test_groups_by_the_share_of_days_above_zero() -> None:

@@ -2,6 +2,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
+import torch
 
 from m2m_model.data.features import FIRST_BIN, MISSING, NOT_REGISTERED, ZERO, Inputs, fit_inputs
 from m2m_model.data.panel import Panel
@@ -12,12 +13,12 @@ from m2m_model.data.targets import targets_Nm
 EPOCH = date(1970, 1, 1)
 
 
-def test_zero_missing_and_not_registered_have_their_own_codes(spec: SequenceSpec, one_series) -> None:
+def test_zero_missing_and_not_registered_have_their_own_codes(spec: SequenceSpec, one_series, windows_of) -> None:
     day = date(2024, 3, 1)
     clicks = {day + timedelta(days=2): 0.0, day + timedelta(days=4): 5.0}
     panel = Panel.from_sequences(one_series(day + timedelta(days=1), clicks), spec, day + timedelta(days=5), 6)
     inputs = fit_inputs(PanelStatistics.of(panel, panel.last_day), bins=4)
-    windows = inputs.windows(panel, inputs.profile(panel), np.array([0]), np.array([5]))
+    windows = windows_of(inputs, panel, np.array([0]), np.array([5]))
     codes = windows.performance_BLP[0, -6:, 0]
     assert codes[[0, 1, 2, 3, 5]].tolist() == [NOT_REGISTERED, MISSING, ZERO, MISSING, MISSING]
     assert codes[4] >= FIRST_BIN
@@ -25,10 +26,10 @@ def test_zero_missing_and_not_registered_have_their_own_codes(spec: SequenceSpec
     assert windows.registered_BL[0, -6:].tolist() == [False, True, True, True, True, True]
 
 
-def test_windows_show_exactly_the_listed_days(panel: Panel, inputs: Inputs, make_table) -> None:
+def test_windows_show_exactly_the_listed_days(panel: Panel, inputs: Inputs, make_table, windows_of) -> None:
     table = make_table().to_pylist()
     series, cutoffs = np.array([0, 1, 5, 7, 21, 33]), np.array([119, 0, 27, 60, 90, 13])
-    windows = inputs.windows(panel, inputs.profile(panel), series, cutoffs)
+    windows = windows_of(inputs, panel, series, cutoffs)
     for row, (index, cutoff) in enumerate(zip(series, cutoffs, strict=True)):
         source = table[index]
         listed = dict(zip(source["day"], source["clicks"], strict=True))
@@ -61,42 +62,47 @@ def test_unknown_and_null_values_map_to_the_unknown_slot(
     assert profile.advertiser_attributes_NA[0, 0] == 0  # null industry
 
 
-def test_negative_and_absurd_values_do_not_crash(spec: SequenceSpec, one_series) -> None:
+def test_negative_and_absurd_values_do_not_crash(spec: SequenceSpec, one_series, windows_of) -> None:
     day = date(2024, 3, 10)
     values = {day + timedelta(days=i): v for i, v in enumerate([-5.0, 1e300, float("inf"), float("nan"), 1e-300, 3.0])}
     panel = Panel.from_sequences(one_series(day, values), spec, day + timedelta(days=20), 21)
     inputs = fit_inputs(PanelStatistics.of(panel, panel.last_day))
-    windows = inputs.windows(panel, inputs.profile(panel), np.array([0]), np.array([10]))
-    assert np.isfinite(windows.dense_BD).all()
+    windows = windows_of(inputs, panel, np.array([0]), np.array([10]))
+    assert windows.dense_BD.isfinite().all()
     assert windows.performance_BLP.max() < inputs.codes
     assert np.isfinite(targets_Nm(panel, 0)).all()
 
 
-def test_dense_features_have_the_declared_width(panel: Panel, inputs: Inputs) -> None:
-    windows = inputs.windows(panel, inputs.profile(panel), np.arange(5), np.full(5, 50))
+def test_dense_features_have_the_declared_width(panel: Panel, inputs: Inputs, windows_of) -> None:
+    windows = windows_of(inputs, panel, np.arange(5), np.full(5, 50))
     assert windows.dense_BD.shape == (5, inputs.dense_features)
 
 
-def test_a_longer_panel_gives_the_same_windows(make_table, spec: SequenceSpec, last_day: date, inputs: Inputs) -> None:
+def test_a_longer_panel_gives_the_same_windows(
+    make_table, spec: SequenceSpec, last_day: date, inputs: Inputs, windows_of
+) -> None:
     long, short = (Panel.from_sequences(make_table(), spec, last_day, days) for days in (120, spec.lookback_days))
     series = np.arange(len(long))
-    for name, array in vars(
-        inputs.windows(long, inputs.profile(long), series, np.full(len(long), long.days - 1))
-    ).items():
-        other = inputs.windows(short, inputs.profile(short), series, np.full(len(long), short.days - 1))
-        np.testing.assert_array_equal(array, getattr(other, name), err_msg=name)
+    one, other = (windows_of(inputs, panel, series, np.full(len(long), panel.days - 1)) for panel in (long, short))
+    for name, tensor in vars(one).items():
+        assert torch.equal(tensor, getattr(other, name)), name
 
 
-def test_what_an_advertiser_does_elsewhere_reaches_its_other_scenario(panel: Panel, inputs: Inputs) -> None:
+def test_what_an_advertiser_does_elsewhere_reaches_its_other_scenario(
+    panel: Panel, inputs: Inputs, changed, windows_of
+) -> None:
     keys = panel.keys.set_column(0, "advertiser_id", [["one" if row < 2 else f"a{row}" for row in range(len(panel))]])
-    joined, profile = replace(panel, keys=keys), inputs.profile(panel)
-    series, cutoff = np.array([0]), np.array([80])
-    more = joined.performance_NTP.copy()
-    more[1, 70:80] = 500.0
-    dense = [
-        inputs.windows(p, profile, series, cutoff).dense_BD for p in (joined, replace(joined, performance_NTP=more))
-    ]
-    assert not np.allclose(*dense)
-    more[1, 81:] = 1e9  # but nothing after the cutoff does
-    again = inputs.windows(replace(joined, performance_NTP=more), profile, series, cutoff).dense_BD
-    np.testing.assert_array_equal(again, dense[1])
+
+    def more(performance_NTP: np.ndarray, _: np.ndarray) -> None:
+        performance_NTP[1, 70:80] = 500.0
+
+    def later_too(performance_NTP: np.ndarray, behavior_NTF: np.ndarray) -> None:
+        more(performance_NTP, behavior_NTF)
+        performance_NTP[1, 81:] = 1e9
+
+    before, after, again = (
+        windows_of(inputs, replace(each, keys=keys), np.array([0]), np.array([80])).dense_BD
+        for each in (panel, changed(more), changed(later_too))
+    )
+    assert not torch.allclose(before, after)
+    assert torch.equal(again, after)  # nothing after the cutoff does

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -33,11 +32,13 @@ def test_task_scale_is_the_mean_total_of_eligible_series(panel: Panel, last_day:
     np.testing.assert_allclose(fit_inputs(PanelStatistics.of(panel, last_day)).task_scales, expected, rtol=1e-5)
 
 
-def test_statistics_stop_at_train_end(panel: Panel, last_day: date) -> None:
+def test_statistics_stop_at_train_end(panel: Panel, changed, last_day: date) -> None:
     end = last_day - timedelta(days=40)
-    changed = panel.performance_NTP.copy()
-    changed[:, -40:] = 1e9
-    later = replace(panel, performance_NTP=changed)
+
+    def enormous(performance_NTP: np.ndarray, _: np.ndarray) -> None:
+        performance_NTP[:, -40:] = 1e9
+
+    later = changed(enormous)
     assert fit_inputs(PanelStatistics.of(panel, end)) == fit_inputs(PanelStatistics.of(later, end))
 
 

@@ -54,10 +54,10 @@ def test_at_the_first_day_and_beyond_a_week(make_table, spec: SequenceSpec, last
     assert (ten >= week).all()
 
 
-def test_cold_start_is_the_mean_per_registered_day(panel: Panel) -> None:
+def test_cold_start_is_the_mean_per_registered_day(panel: Panel, values: tuple[np.ndarray, np.ndarray]) -> None:
     young = int(np.flatnonzero(panel.registered_N > 0)[0])
     cutoff = int(panel.registered_N[young]) + 2
-    spend = np.nansum(panel.performance_NTP[young, cutoff - 2 : cutoff + 1, 1])
+    spend = np.nansum(values[0][young, cutoff - 2 : cutoff + 1, 1])
     assert np.isclose(baselines.cold_start(panel, cutoff, np.array([young]))[0, 0], spend / 3 * 7)
 
 
@@ -65,7 +65,7 @@ def test_silent_is_zero(panel: Panel) -> None:
     assert baselines.silent(panel, 50, np.arange(3)).tolist() == [[0.0] * 3] * 3
 
 
-def test_tsb_is_the_librarys(panel: Panel) -> None:
+def test_tsb_is_the_librarys(panel: Panel, values: tuple[np.ndarray, np.ndarray]) -> None:
     """The same recursion as statsforecast's, which walks one series at a time."""
     cutoff, series = 100, np.arange(20)
     found = baselines.tsb(panel, cutoff, series)
@@ -73,7 +73,7 @@ def test_tsb_is_the_librarys(panel: Panel) -> None:
         first = max(int(panel.registered_N[index]), cutoff + 1 - baselines.TSB_DAYS)
         if first > cutoff:
             continue
-        block = daily_totals(panel.performance_NTP[index, first : cutoff + 1], panel.spec)
+        block = daily_totals(values[0][index, first : cutoff + 1], panel.spec)
         for m in range(block.shape[1]):
             rate = baselines.TSB_RATE
             expected = TSB(alpha_d=rate, alpha_p=rate).forecast(block[:, m], panel.spec.horizon_days)["mean"].sum()

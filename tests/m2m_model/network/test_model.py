@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -36,10 +37,9 @@ VARIANTS = {
 
 
 @pytest.fixture(scope="module")
-def batch(panel: Panel, inputs: Inputs) -> Batch:
+def batch(panel: Panel, inputs: Inputs, windows_of: Callable[..., Batch]) -> Batch:
     series = np.arange(24)
-    windows = inputs.windows(panel, inputs.profile(panel), series, 60 + series)
-    return Batch.of(windows, torch.device("cpu"))
+    return windows_of(inputs, panel, series, 60 + series)
 
 
 def some(batch: Batch, rows: list[int]) -> Batch:

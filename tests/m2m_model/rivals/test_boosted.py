@@ -60,11 +60,12 @@ def test_training_cutoffs_end_a_horizon_before_the_last_label(panel: Panel) -> N
     assert training_cutoffs(panel, 10_000)[0] + panel.spec.horizon_days < panel.days
 
 
-def test_features_read_nothing_after_the_cutoff(panel: Panel, inputs: Inputs) -> None:
-    absurd = panel.performance_NTP.copy()
-    absurd[:, 71:] = 1e9
+def test_features_read_nothing_after_the_cutoff(panel: Panel, changed, inputs: Inputs) -> None:
+    def absurd(performance_NTP: np.ndarray, _: np.ndarray) -> None:
+        performance_NTP[:, 71:] = 1e9
+
     series = np.arange(len(panel))
-    found = features(replace(panel, performance_NTP=absurd), 70, series, inputs.scenarios)
+    found = features(changed(absurd), 70, series, inputs.scenarios)
     np.testing.assert_array_equal(found, features(panel, 70, series, inputs.scenarios))
 
 
@@ -75,10 +76,11 @@ def test_an_unknown_scenario_and_nobody(fitted: dict[str, Boosted], panel: Panel
     assert model(panel, 95, np.zeros(0, np.int64)).shape == (0, 3)
 
 
-def test_a_task_that_has_not_begun_is_forecast_as_nothing(panel: Panel, inputs: Inputs) -> None:
-    idle = panel.performance_NTP.copy()
-    idle[:, :, 0] = np.where(np.isnan(idle[:, :, 0]), np.nan, 0.0)  # no clicks yet
-    quiet = replace(panel, performance_NTP=idle)
+def test_a_task_that_has_not_begun_is_forecast_as_nothing(changed, inputs: Inputs) -> None:
+    def idle(performance_NTP: np.ndarray, _: np.ndarray) -> None:
+        performance_NTP[..., 0] *= 0.0  # no clicks yet
+
+    quiet = changed(idle)
     for model in fit_boosted([quiet], inputs.scenarios, {0: training_cutoffs(quiet, 60)}).values():
         assert (model(quiet, 95, np.arange(5))[:, 1] == 0).all()
 

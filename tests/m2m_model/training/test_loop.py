@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -23,19 +24,9 @@ def held_out_from(last_day: date) -> date:
 
 
 @pytest.fixture(scope="module")
-def shards(panel: Panel, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def shards(take: Callable[[slice], Panel], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("shards")
-    return [split(panel, rows).save(folder / f"part-{k}") for k, rows in enumerate((slice(0, 30), slice(30, None)))]
-
-
-def split(panel: Panel, rows: slice) -> Panel:
-    return replace(
-        panel,
-        performance_NTP=panel.performance_NTP[rows],
-        behavior_NTF=panel.behavior_NTF[rows],
-        registered_N=panel.registered_N[rows],
-        keys=panel.keys.take(np.arange(len(panel))[rows]),
-    )
+    return [take(rows).save(folder / f"part-{k}") for k, rows in enumerate((slice(0, 30), slice(30, None)))]
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -67,14 +58,16 @@ def test_same_seed_same_weights(trained: Path, shards, inputs: Inputs, held_out_
 
 
 def test_labels_after_train_end_do_not_reach_the_weights(
-    shards, panel: Panel, inputs: Inputs, held_out_from: date, tmp_path: Path
+    shards, panel: Panel, changed, inputs: Inputs, held_out_from: date, tmp_path: Path
 ) -> None:
     """Validation days choose the epoch and calibrate; with one epoch there is nothing to choose."""
     config = replace(TRAIN, epochs=1)
     end = train_end(panel.first_day, held_out_from, 7, config.validation_cutoffs)
-    absurd = panel.performance_NTP.copy()
-    absurd[:, panel.index_of(end) + 1 :] = 1e9
-    part = replace(panel, performance_NTP=absurd).save(tmp_path / "p")
+
+    def absurd(performance_NTP: np.ndarray, _: np.ndarray) -> None:
+        performance_NTP[:, panel.index_of(end) + 1 :] = 1e9
+
+    part = changed(absurd).save(tmp_path / "p")
     clean = panel.save(tmp_path / "clean")
     train_rank([part], tmp_path / "one", inputs, MODEL, config, held_out_from)
     train_rank([clean], tmp_path / "two", inputs, MODEL, config, held_out_from)
@@ -98,8 +91,8 @@ def test_nothing_to_train_on_says_so(shards, inputs: Inputs, panel: Panel, tmp_p
         train_rank(shards, tmp_path, inputs, MODEL, TRAIN, date(2030, 1, 31))
 
 
-def test_an_empty_shard_among_others(shards, panel: Panel, inputs: Inputs, held_out_from: date, tmp_path: Path) -> None:
-    empty = split(panel, slice(0, 0)).save(tmp_path / "empty")
+def test_an_empty_shard_among_others(shards, take, inputs: Inputs, held_out_from: date, tmp_path: Path) -> None:
+    empty = take(slice(0)).save(tmp_path / "empty")
     config = replace(TRAIN, epochs=1, min_steps=2)
     result = train_rank([empty, *shards], tmp_path / "run", inputs, MODEL, config, held_out_from)
     assert Forecaster.load(result.model_folder).spec == inputs.spec

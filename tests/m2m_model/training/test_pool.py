@@ -1,11 +1,15 @@
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
+from m2m_model.network.model import Batch
+from m2m_model.network.windows import Windows
 from m2m_model.training.pool import Shards, shares
 
 
@@ -51,10 +55,12 @@ def test_without_a_shard_there_is_nothing(inputs: Inputs) -> None:
     )
 
 
-def test_blank_windows_have_the_shapes_of_others(panel: Panel, inputs: Inputs) -> None:
+def test_blank_windows_have_the_shapes_of_others(
+    panel: Panel, inputs: Inputs, windows_of: Callable[..., Batch]
+) -> None:
     two = np.zeros(2, np.int64)
-    windows = inputs.windows(panel, inputs.profile(panel), two, two + 40)
+    windows = windows_of(inputs, panel, two, two + 40)
     for count in (0, 1, 2):
-        for name, column in vars(inputs.blank(count)).items():
+        for name, column in vars(Windows(inputs, torch.device("cpu")).blank(count)).items():
             assert (column.shape, column.dtype) == ((count, *vars(windows)[name].shape[1:]), vars(windows)[name].dtype)
-            assert np.isfinite(column).all()
+            assert column.isfinite().all()

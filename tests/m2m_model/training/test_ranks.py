@@ -6,14 +6,13 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -63,7 +62,7 @@ loop.fit_serving = fit_alone
 class Stopped(Exception):
     pass
 
-take_step, cut = loop.Trainer.step, pool.Shards.windows
+take_step, cut = loop.Trainer.step, pool.Shards.examples
 def step(trainer):
     if trainer.state.step == run["die_at"]:
         if not run["kill"]:
@@ -74,11 +73,11 @@ def step(trainer):
     def noted(data, index):
         steps[-1] += zip(index.shard_X.tolist(), index.series_X.tolist(), index.cutoff_X.tolist())
         return cut(data, index)
-    pool.Shards.windows = noted
+    pool.Shards.examples = noted
     try:
         take_step(trainer)
     finally:
-        pool.Shards.windows = cut
+        pool.Shards.examples = cut
 loop.Trainer.step = step
 
 for number, run in enumerate(given["runs"]):
@@ -173,25 +172,15 @@ def given(inputs: Inputs, last_day: date, tmp_path_factory: pytest.TempPathFacto
     return Given(tmp_path_factory.mktemp("ranks"), inputs, last_day - timedelta(days=14))
 
 
-def cut(panel: Panel, folder: Path, *ends: int) -> list[Path]:
+def cut(take: Callable[[slice], Panel], folder: Path, *ends: int) -> list[Path]:
     """Shards of the panel's series up to each of ``ends``."""
-    shards = []
-    for k, (start, end) in enumerate(zip((0, *ends), ends, strict=False)):
-        rows = slice(start, end)
-        part = replace(
-            panel,
-            performance_NTP=panel.performance_NTP[rows],
-            behavior_NTF=panel.behavior_NTF[rows],
-            registered_N=panel.registered_N[rows],
-            keys=panel.keys.take(np.arange(len(panel))[rows]),
-        )
-        shards.append(part.save(folder / f"bucket={k:05d}"))
-    return shards
+    parts = [slice(start, end) for start, end in zip((0, *ends), ends, strict=False)]
+    return [take(rows).save(folder / f"bucket={k:05d}") for k, rows in enumerate(parts)]
 
 
 @pytest.fixture(scope="module")
-def shards(panel: Panel, given: Given) -> list[Path]:
-    return cut(panel, given.folder / "shards", 11, 13, 30, 45, 60)
+def shards(take: Callable[[slice], Panel], given: Given) -> list[Path]:
+    return cut(take, given.folder / "shards", 11, 13, 30, 45, 60)
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -271,10 +260,10 @@ def test_two_ranks_divide_every_batch_and_equal_one(given: Given, shards: list[P
 
 
 def test_ranks_without_a_window_of_a_batch_or_without_a_shard_take_part(
-    given: Given, panel: Panel, inputs: Inputs
+    given: Given, take: Callable[[slice], Panel]
 ) -> None:
     """Two series alone in a shard are in few batches; a third rank of two shards has nothing at all."""
-    shards = cut(panel, given.folder / "few", 2, 60)
+    shards = cut(take, given.folder / "few", 2, 60)
     batches = given.alone(given.folder / "few-alone", shards)
     ranks = given.ranks(3, a_run(given.folder / "few-ranks", shards))
     assert [code for code, _, _ in ranks] == [0, 0, 0], ranks
