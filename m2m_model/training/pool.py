@@ -145,8 +145,8 @@ class Shards:
     def examples(self, index: WindowIndex) -> tuple[Batch, Tensor]:
         """Windows, and what came of them in units of the tasks' scales (B, M), on the device, in order of shards."""
         batch, after = self._cut(index)
-        total_BM = torch.cat([days.totals_after(series_B, cutoff_B) for days, series_B, cutoff_B in after])
-        return batch, total_BM.to(self.cut.device) / self.cut.scale_M
+        totals = [days.totals_after(series_B, cutoff_B).to(self.cut.device) for days, series_B, cutoff_B in after]
+        return batch, torch.cat([batch.level_BM[:0], *totals]) / self.cut.scale_M
 
     def _cut(self, index: WindowIndex) -> tuple[Batch, list[tuple[Days, Tensor, Tensor]]]:
         at = list[tuple[Days, Tensor, Tensor]]()

@@ -10,7 +10,7 @@ from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.network.model import Batch
 from m2m_model.network.windows import Windows
-from m2m_model.training.pool import Shards, shares
+from m2m_model.training.pool import Shards, WindowIndex, shares
 
 
 def test_each_shard_is_one_ranks_and_ranks_have_about_the_same() -> None:
@@ -53,6 +53,17 @@ def test_without_a_shard_there_is_nothing(inputs: Inputs) -> None:
     assert (
         len(data.training_windows(date(2024, 3, 1), 14, 100)) == len(data.windows_at([date(2024, 3, 1)], 9, (1,))) == 0
     )
+    batch, target_BM = data.examples(WindowIndex.concatenate([]))
+    assert len(batch.level_BM) == len(target_BM) == 0
+
+
+def test_windows_of_several_shards_come_with_what_followed(panel: Panel, inputs: Inputs, tmp_path: Path) -> None:
+    data = Shards([panel.save(tmp_path / name) for name in ("a", "b")], inputs)
+    index = data.training_windows(panel.last_day - timedelta(days=30), 14, 50)
+    assert set(index.shard_X.tolist()) == {0, 1}
+    batch, target_BM = data.examples(index)
+    assert torch.equal(batch.dense_BD, data.windows(index).dense_BD)
+    np.testing.assert_allclose(target_BM, data.targets(index) / np.asarray(inputs.task_scales), rtol=1e-5)
 
 
 def test_blank_windows_have_the_shapes_of_others(
