@@ -1,4 +1,4 @@
-"""How fast the network trains and scores on one GPU, with windows cut there from a coded panel. A CPU runs it small.
+"""How fast the network trains and scores on one GPU, with windows cut there from a panel's days. A CPU runs it small.
 
     python -m benchmarks.gpu [--series 1000000] [--seconds 255] [--out docs/gpu.md] [--json docs/gpu.json]
     python -m benchmarks.gpu --only losses,medians --base docs/gpu.json --out docs/gpu.md --json docs/gpu.json
@@ -28,7 +28,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -40,21 +39,24 @@ from benchmarks.gpu_bed import (
     SPEC,
     Bed,
     Step,
-    made_coded,
+    made_days,
     made_panel,
     milliseconds,
     precision,
+    row_NT,
     scoring_step,
+    size_bytes,
     training,
     training_step,
 )
 from benchmarks.gpu_page import FAIR, GOALS, PRECISIONS, Run, form_of
 from m2m_model.config import ModelConfig
-from m2m_model.data.features import fit_inputs
+from m2m_model.data.features import ZERO, fit_inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.network.encoder import PatchEmbedding, SummedEmbedding, attend, slot_rows
 from m2m_model.network.model import M2M, Batch
+from m2m_model.network.windows import Days
 
 
 def machine(device: torch.device) -> tuple[str, str]:
@@ -167,12 +169,12 @@ def to_the_host(run: Run, bed: Bed, batch: int, number: str) -> None:
 
 
 def windows_alone(run: Run, bed: Bed, batch: int) -> None:
-    """Cutting alone: on the device, and as before with numpy and a copy."""
+    """Cutting alone, on the device."""
     row_B = torch.randint(len(bed.series_X), (batch,), device=bed.device)
     series_B, cutoff_B = bed.series_X[row_B], bed.cutoff_X[row_B]
 
     def cut() -> tuple[Batch, Tensor]:
-        return bed.coded.windows(series_B, cutoff_B), bed.coded.targets(series_B, cutoff_B)
+        return bed.examples(series_B, cutoff_B)
 
     spent = statistics.median(milliseconds(cut, bed.device, 0.5))
     run.raw["windows_alone_per_s"] = batch / spent * 1e3
@@ -181,17 +183,16 @@ def windows_alone(run: Run, bed: Bed, batch: int) -> None:
     run.say(f"windows alone: {batch / spent * 1e3:,.0f} a second, {size:.0f} bytes each")
 
 
-def before(run: Run, bed: Bed, panel: Panel, batch: int) -> None:
-    """The path without coded panels: numpy cuts the windows, and they are copied to the device."""
-    inputs, profile, random = bed.inputs, bed.inputs.profile(panel), np.random.default_rng(1)
+def from_host(run: Run, bed: Bed, panel: Panel, batch: int) -> None:
+    """Panels that the device has no room for: their runs are copied to it, batch by batch."""
+    days = Days.of(panel, bed.inputs.profile(panel), torch.device("cpu"))
     found: dict[str, float] = {}
-    _ = panel.advertiser_total_ATM  # made once, as the coded panel is
     network = bed.network("M2M").train()
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
 
     def cut() -> Batch:
-        series, cutoff = random.integers(0, len(panel), batch), random.integers(60, panel.days - 8, batch)
-        return Batch.of(inputs.windows(panel, profile, series, cutoff), bed.device)
+        series_B, cutoff_B = torch.randint(len(panel), (batch,)), torch.randint(60, panel.days - 8, (batch,))
+        return bed.cut.of(days.runs(series_B, cutoff_B))
 
     target_BM = torch.rand(batch, len(SPEC.tasks), device=bed.device)
 
@@ -209,11 +210,11 @@ def before(run: Run, bed: Bed, panel: Panel, batch: int) -> None:
     for name, step in (("windows", cut), ("training", train), ("scoring", score)):
         torch.set_float32_matmul_precision("highest")
         found[name] = batch / statistics.median(milliseconds(step, bed.device, 0.8, warm_up=1)) * 1e3
-    run.raw["before_windows_per_s"] = found
-    lines = ["## Before: windows cut by numpy on the host", ""]
-    lines += [f"One process, {batch:,} windows a batch, copied to the device; fp32, eager.", ""]
+    run.raw["from_host_windows_per_s"] = found
+    lines = ["## Panels that stay on the host", ""]
+    lines += [f"One process; the days of {batch:,} windows a batch are copied to the device; fp32, eager.", ""]
     lines += [
-        "| | numpy and a copy, windows/s | cut on the device, windows/s | times |",
+        "| | days on the host, windows/s | on the device, windows/s | times |",
         "| --- | ---: | ---: | ---: |",
     ]
     after = {"windows": run.raw.get("windows_alone_per_s")}
@@ -223,7 +224,7 @@ def before(run: Run, bed: Bed, panel: Panel, batch: int) -> None:
     for name, speed in found.items():
         now = after[name]
         lines.append(f"| {name} | {speed:,.0f} | {f'{now:,.0f} | {now / speed:.1f}' if now else '- | -'} |")
-    run.sections["before"] = "\n".join(lines)
+    run.sections["from host"] = "\n".join(lines)
     run.say("; ".join(lines[-3:]))
 
 
@@ -236,7 +237,7 @@ def shares(run: Run, bed: Bed, batch: int, number: str) -> None:
     def cut() -> tuple[Batch, Tensor]:
         row_B = torch.randint(len(bed.series_X), (batch,), device=bed.device)
         series_B, cutoff_B = bed.series_X[row_B], bed.cutoff_X[row_B]
-        return bed.coded.windows(series_B, cutoff_B), bed.coded.targets(series_B, cutoff_B)
+        return bed.examples(series_B, cutoff_B)
 
     def encoded(windows: Batch) -> Tensor:
         views = [network.performance(windows.performance_BLP, windows.registered_BL)]
@@ -358,9 +359,7 @@ def losses(run: Run, bed: Bed, steps: int, batch: int, number: str, how: str) ->
         for start in range(0, min(held, 16 * part) - part + 1, part):
             rows = slice(start, start + part)
             with torch.no_grad(), precision(own, bed.device):
-                windows = bed.coded.windows(bed.series_X[rows], bed.cutoff_X[rows])
-                target_BM = bed.coded.targets(bed.series_X[rows], bed.cutoff_X[rows])
-                found.append(network.loss(windows, target_BM))
+                found.append(network.loss(*bed.examples(bed.series_X[rows], bed.cutoff_X[rows])))
     figures = [float(seen[-max(steps // 10, 1) :].mean())]
     figures += [float(torch.stack(judged[own]).mean()) for own in ("fp32", number)]
     if "compiled" in how:
@@ -397,7 +396,7 @@ def tried(run: Run, bed: Bed, batch: int) -> None:
     """Parts of the encoder in several forms, forward and backward, alone."""
     device, config = bed.device, bed.config
     width, heads = config.width, config.heads
-    windows = bed.coded.windows(bed.series_X[:batch], bed.cutoff_X[:batch])
+    windows = bed.windows(bed.series_X[:batch], bed.cutoff_X[:batch])
     embedding = PatchEmbedding(len(SPEC.metrics), bed.inputs.codes, 56, config.patch_days, width).to(device)
     table = embedding.value
     code_XS = windows.performance_BLP.reshape(-1, config.patch_days * len(SPEC.metrics))
@@ -514,19 +513,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.say("making data ...")
     panel = made_panel(min(SAMPLE, series), asked.days)
     inputs = fit_inputs(PanelStatistics.of(panel, panel.last_day))
-    coded = made_coded(inputs, series, asked.days, device)
-    bed = Bed.of(inputs, coded, ModelConfig())
-    empty = float((coded.performance_NUP[: 10 * SAMPLE, coded.pad :, 0] < 2).float().mean())
-    windows = coded.windows(bed.series_X[:50_000], bed.cutoff_X[:50_000])
-    empty_windows = float((windows.performance_BLP[..., 0] < 2).float().mean())
+    days = made_days(series, asked.days, device)
+    bed, size = Bed.of(inputs, days, ModelConfig()), size_bytes(days)
+    empty = 1 - float(row_NT(days).float().mean())
+    windows = bed.windows(bed.series_X[:50_000], bed.cutoff_X[:50_000])
+    empty_windows = float((windows.performance_BLP[..., 0] < ZERO).float().mean())
     text = (
         f"{series:,} made-up series over {asked.days} days; {empty:.0%} of all days and {empty_windows:.0%} of the "
-        f"days in training windows have no row. Coded, they take {coded.size_bytes / 2**30:.1f} GiB, "
-        f"{coded.size_bytes / series:,.0f} bytes a series"
+        f"days in training windows have no row. They take {size / 2**30:.1f} GiB, "
+        f"{size / series:,.0f} bytes a series"
     )
     if on_gpu:
         memory = torch.cuda.get_device_properties(device).total_memory
-        fit = (memory - 20 * 2**30) * series // coded.size_bytes
+        fit = (memory - 20 * 2**30) * series // size
         text += f": about {fit / 1e6:.0f} million fit beside a step's 20 GiB in the device's {memory / 2**30:.0f} GiB"
     run.raw["data"] = f"{text}. {len(bed.series_Y):,} of them are eligible on the newest day and are scored."
     run.say(run.raw["data"])
@@ -545,7 +544,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.part("kernels of training", lambda: kernels(run, bed, "training", large, "bf16", "eager"))
     run.part("kernels of scoring", lambda: kernels(run, bed, "scoring", large, "bf16", "eager"))
     small = 4096 if on_gpu else large
-    run.part("before", lambda: before(run, bed, panel, small))
+    run.part("days on the host", lambda: from_host(run, bed, panel, small))
     if on_gpu:
         for size in dict.fromkeys((1024, 4096, large)):
             for what in GOALS:

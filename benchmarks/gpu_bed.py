@@ -1,6 +1,7 @@
-"""The GPU benchmark's data, networks and steps: made-up series coded on the device, and what is timed on them.
+"""The GPU benchmark's data, networks and steps: series made up on the device, and what is timed on them.
 
-B windows of a batch, N series, T days, M tasks, P metrics, F behaviors, C tokens, H heads, E width of a head, D width.
+B windows of a batch, N series, T days, U days and one, M tasks, P metrics, F behaviors, C tokens, H heads, E width of a
+head, D width. X and Y of a panel's days as in data/panel.py, of a ``Bed`` as it says.
 """
 
 from __future__ import annotations
@@ -16,20 +17,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from m2m_model.network.coded import CodedPanel
 from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmarks.model import Backbone
-from m2m_model.config import ModelConfig, Task, TrainConfig
-from m2m_model.data.features import Inputs, Windows
-from m2m_model.data.panel import Panel
+from m2m_model.config import ACTIVE, ModelConfig, Task, TrainConfig
+from m2m_model.data.features import Inputs
+from m2m_model.data.grid import LARGEST, NOTHING, SHIFT
+from m2m_model.data.panel import Panel, lead
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.network.encoder import slot_rows
 from m2m_model.network.model import M2M, Batch, Learned
+from m2m_model.network.windows import Days, Windows
 
 Step = Callable[[], object]
 LAST_DAY, DAYS, SCENARIOS = date(2025, 6, 30), 120, 4
-SAMPLE = 20_000  # series that inputs are fitted on, and that numpy cuts windows from
+SAMPLE = 20_000  # series that inputs are fitted on, and that windows are cut from on the host
+BLOCK = 32_768  # series made up at a time
 SPEC = SequenceSpec(
     metrics=("impressions", "clicks", "spend", "conversions"),
     behaviors=("campaign_created", "budget_raised", "budget_cut", "bid_changed", "top_up", "login"),
@@ -69,40 +73,89 @@ def made_block(series: int, days: int, device: torch.device) -> tuple[Tensor, Te
 
 
 def made_panel(series: int, days: int) -> Panel:
-    """The same as numpy's panel, on the CPU."""
+    """The same as a panel, on the CPU."""
     performance, behavior, registered = (tensor.numpy() for tensor in made_block(series, days, torch.device("cpu")))
     number = np.arange(series)
     columns = {"advertiser_id": number // SCENARIOS, "scenario_id": number % SCENARIOS}
     columns |= {"industry": number // SCENARIOS % 12, "tier": number // SCENARIOS % 3}
     columns |= {"placement": number % SCENARIOS, "format": number % 2}
     keys = pa.table({name: [f"{name}-{value}" for value in column] for name, column in columns.items()})
-    return Panel(SPEC, LAST_DAY, performance, behavior, registered, keys)
+    return Panel.of_values(SPEC, LAST_DAY, performance, behavior, registered, keys)
 
 
-def made_coded(inputs: Inputs, series: int, days: int, device: torch.device) -> CodedPanel:
-    """A coded panel of any size, never on the host."""
-    coded = CodedPanel(inputs, LAST_DAY - timedelta(days=days - 1), days, series, device)
-    block = 32_768
-    for start in range(0, series, block):
-        coded.fill(start, *made_block(min(block, series - start), days, device))
+def to_grid(value_x: Tensor) -> Tensor:
+    """``data.grid.to_grid``, on the device."""
+    bits_x = value_x.clamp(0, LARGEST).view(torch.int32) & 0x7FFFFFFF
+    return (bits_x >> SHIFT).clamp_max(NOTHING).to(torch.int16)
+
+
+def daily_totals(performance_NTP: Tensor) -> Tensor:
+    """``data.spec.daily_totals``, on the device."""
+    value_NTP = torch.where(performance_NTP > 0, performance_NTP, 0.0)
+    columns = []
+    for task in SPEC.tasks:
+        active = task.metric == ACTIVE
+        value_NT = value_NTP.amax(-1) if active else value_NTP[..., SPEC.metrics.index(task.metric)]
+        columns.append(value_NT if task.aggregate == "sum" else (value_NT > 0).float())
+    return torch.stack(columns, -1)
+
+
+def made_days(series: int, days: int, device: torch.device) -> Days:
+    """Days of any number of series, never on the host."""
+    ahead, advertisers = lead(SPEC), -(-series // SCENARIOS)
+
+    def nothing(rows: int, columns: int, point: float, dtype: torch.dtype) -> Tensor:
+        return torch.full((ahead + rows * days, columns), point, dtype=dtype, device=device)
+
+    performance_XP = nothing(series, len(SPEC.metrics), NOTHING, torch.int16)
+    behavior_XF = nothing(series, len(SPEC.behaviors), NOTHING, torch.int16)
+    daily_XM = nothing(series, len(SPEC.tasks), 0, torch.float32)
+    total_YM = nothing(advertisers, len(SPEC.tasks), 0, torch.float32)
     number_N = torch.arange(series, device=device)
-    total_ATM = torch.zeros(-(-series // SCENARIOS), days, len(SPEC.tasks), device=device)
-    total_ATM.index_add_(0, number_N // SCENARIOS, coded.daily_NUM[:, coded.pad :])
-    coded.set_advertisers(number_N // SCENARIOS, total_ATM)
-    coded.scenario_N.copy_(1 + number_N % SCENARIOS)
-    coded.scenario_attributes_NS.copy_(torch.stack([1 + number_N % SCENARIOS, 1 + number_N % 2], 1))
+    registered_N = torch.zeros_like(number_N)
+    for start in range(0, series, BLOCK):
+        own = slice(start, min(start + BLOCK, series))
+        performance_NTP, behavior_NTF, registered_N[own] = made_block(own.stop - start, days, device)
+        rows = slice(ahead + own.start * days, ahead + own.stop * days)
+        performance_XP[rows] = to_grid(performance_NTP).flatten(0, 1)
+        behavior_XF[rows] = to_grid(behavior_NTF).flatten(0, 1)
+        daily_XM[rows] = daily_totals(performance_NTP).flatten(0, 1)
     advertiser_N = number_N // SCENARIOS
-    coded.advertiser_attributes_NA.copy_(torch.stack([1 + advertiser_N % 12, 1 + advertiser_N % 3], 1))
-    return coded
+    daily_NTM = daily_XM[ahead:].view(series, days, -1)
+    total_YM[ahead:].view(advertisers, days, -1).index_add_(0, advertiser_N, daily_NTM)
+    return Days(
+        (SPEC.lookback_days, SPEC.window_days, SPEC.horizon_days),
+        days,
+        (LAST_DAY - timedelta(days=days - 1)).weekday(),
+        performance_XP,
+        behavior_XF,
+        daily_XM,
+        total_YM,
+        registered_N,
+        advertiser_N,
+        1 + number_N % SCENARIOS,
+        torch.stack([1 + number_N % SCENARIOS, 1 + number_N % 2], 1),
+        torch.stack([1 + advertiser_N % 12, 1 + advertiser_N % 3], 1),
+    )
+
+
+def size_bytes(days: Days) -> int:
+    return sum(value.nbytes for value in vars(days).values() if isinstance(value, Tensor))
+
+
+def row_NT(days: Days) -> Tensor:
+    """On which days a series has a row."""
+    return (days.performance_XP[lead(SPEC) :] != NOTHING).any(1).view(-1, days.days)
 
 
 @dataclass(frozen=True)
 class Bed:
-    """What every side reads: the panel, the windows that may train (X), the series to score (Y), and the network's
-    start."""
+    """What every side reads: a panel's days, the windows that may train (X), the series to score (Y), and the
+    network's start."""
 
     inputs: Inputs
-    coded: CodedPanel
+    days: Days
+    cut: Windows
     series_X: Tensor
     cutoff_X: Tensor
     series_Y: Tensor
@@ -111,24 +164,37 @@ class Bed:
 
     @property
     def device(self) -> torch.device:
-        return self.coded.device
+        return self.cut.device
+
+    def windows(self, series_B: Tensor, cutoff_B: Tensor) -> Batch:
+        return self.cut.of(self.days.runs(series_B, cutoff_B))
+
+    def examples(self, series_B: Tensor, cutoff_B: Tensor) -> tuple[Batch, Tensor]:
+        """Windows, and what came of them in units of the tasks' scales."""
+        return self.windows(series_B, cutoff_B), self.days.totals_after(series_B, cutoff_B) / self.cut.scale_M
 
     @classmethod
-    def of(cls, inputs: Inputs, coded: CodedPanel, config: ModelConfig) -> Bed:
+    def of(cls, inputs: Inputs, days: Days, config: ModelConfig) -> Bed:
         """Eligible windows of registered series with 14 days and a horizon that lies in the panel, in random order."""
-        draws, last = min(8 * len(coded), 16_000_000), coded.days - 1 - SPEC.horizon_days
-        series_X = torch.randint(len(coded), (draws,), device=coded.device)
-        cutoff_X = torch.randint(14, last, (draws,), device=coded.device)
-        fit_X = coded.silence_NT[series_X, cutoff_X] < SPEC.eligible_days
-        fit_X &= cutoff_X + 1 - coded.registered_N[series_X] >= 14
+        series, device = len(days.registered_N), days.daily_XM.device
+        cut, seen_NU = Windows(inputs, device), functional.pad(row_NT(days).cumsum(1, dtype=torch.int16), (1, 0))
+
+        def eligible(series_X: Tensor, cutoff_X: Tensor) -> Tensor:
+            before_X = (cutoff_X + 1 - SPEC.eligible_days).clamp_min(0)
+            return seen_NU[series_X, cutoff_X + 1] > seen_NU[series_X, before_X]
+
+        draws, last = min(8 * series, 16_000_000), days.days - 1 - SPEC.horizon_days
+        series_X = torch.randint(series, (draws,), device=device)
+        cutoff_X = torch.randint(14, last, (draws,), device=device)
+        fit_X = eligible(series_X, cutoff_X) & (cutoff_X + 1 - days.registered_N[series_X] >= 14)
         series_X, cutoff_X = series_X[fit_X], cutoff_X[fit_X]
-        served_N = coded.silence_NT[:, -1] < SPEC.eligible_days
-        some = slice(0, 50_000)
-        batch = coded.windows(series_X[some], cutoff_X[some])
-        windows = Windows(*(tensor.cpu().numpy() for tensor in vars(batch).values()))
-        target_XM = coded.targets(series_X[some], cutoff_X[some]).cpu().double().numpy()
-        learned = Learned.of(windows.dense_BD, windows.level_BM, target_XM, config.ratio_bins)
-        return cls(inputs, coded, series_X, cutoff_X, served_N.nonzero().squeeze(1), learned, config)
+        number_N = torch.arange(series, device=device)
+        series_Y = number_N[eligible(number_N, torch.full_like(number_N, days.days - 1))]
+        sample = series_X[:50_000], cutoff_X[:50_000]
+        batch, target_BM = cut.of(days.runs(*sample)), days.totals_after(*sample) / cut.scale_M
+        dense_XD, level_XM, target_XM = (part.cpu().numpy() for part in (batch.dense_BD, batch.level_BM, target_BM))
+        learned = Learned.of(dense_XD, level_XM, target_XM, config.ratio_bins)
+        return cls(inputs, days, cut, series_X, cutoff_X, series_Y, learned, config)
 
     def network(self, kind: str) -> Network:
         torch.manual_seed(1)
@@ -217,7 +283,7 @@ def training(bed: Bed, kind: str, batch: int, number: str, how: str) -> tuple[Ne
     )
 
     def loss_of(series_B: Tensor, cutoff_B: Tensor) -> Tensor:
-        return network.loss(bed.coded.windows(series_B, cutoff_B), bed.coded.targets(series_B, cutoff_B))
+        return network.loss(*bed.examples(series_B, cutoff_B))
 
     made = torch.compile(loss_of, dynamic=False) if "compiled" in how else loss_of
 
@@ -249,11 +315,11 @@ def scoring_step(
     if weights:
         network.load_state_dict(weights)
     order = torch.arange(batch, device=bed.device)
-    cutoff_B = torch.full((batch,), bed.coded.days - 1, device=bed.device)
+    cutoff_B = torch.full((batch,), bed.days.days - 1, device=bed.device)
     first = torch.zeros((), dtype=torch.int64, device=bed.device)
 
     def laws_of(series_B: Tensor) -> tuple[Tensor, ...]:
-        windows = bed.coded.windows(series_B, cutoff_B)
+        windows = bed.windows(series_B, cutoff_B)
         output_BMQ: Tensor = network(windows).float()
         return network.likelihood.distribution(output_BMQ, windows.level_BM)
 

@@ -28,12 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2m_model.config import ModelConfig, Task, TrainConfig
-from m2m_model.data.features import Inputs, Windows, fit_inputs
+from m2m_model.data.features import Inputs, fit_inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.network.meta import MetaAttention, MetaLayer, MetaTower
 from m2m_model.network.model import M2M, Batch
+from m2m_model.network.windows import Days, Windows
 
 Step = Callable[[], object]
 
@@ -190,7 +191,7 @@ def made_panel(behaviors: int) -> Panel:
 
     names = {"advertiser_id": SERIES, "scenario_id": 7, "price_band": 4, "trade": 2}
     keys = pa.table({name: [f"{name}_{n % size}" for n in range(SERIES)] for name, size in names.items()})
-    return Panel(spec, LAST_DAY, sequence(len(spec.metrics)), sequence(behaviors), registered_N, keys)
+    return Panel.of_values(spec, LAST_DAY, sequence(len(spec.metrics)), sequence(behaviors), registered_N, keys)
 
 
 @dataclass(frozen=True)
@@ -198,18 +199,17 @@ class Data:
     """One batch of a panel, and how it is cut."""
 
     inputs: Inputs
-    windows: Callable[[], Windows]
+    windows: Callable[[], Batch]
 
     @classmethod
     def of(cls, behaviors: int, rows: int) -> Data:
         panel, random = made_panel(behaviors), np.random.default_rng(2)
         inputs = fit_inputs(PanelStatistics.of(panel, LAST_DAY - timedelta(days=30)), ModelConfig().bins)
-        series_B, cutoff_B = random.integers(0, SERIES, rows), random.integers(250, DAYS - 7, rows)
-        profile = inputs.profile(panel)
-        return cls(inputs, lambda: inputs.windows(panel, profile, series_B, cutoff_B))
-
-    def batch(self) -> Batch:
-        return Batch.of(self.windows(), torch.device("cpu"))
+        drawn = random.integers(0, SERIES, rows), random.integers(250, DAYS - 7, rows)
+        series_B, cutoff_B = (torch.from_numpy(index_B) for index_B in drawn)
+        cpu = torch.device("cpu")
+        days, cut = Days.of(panel, inputs.profile(panel), cpu), Windows(inputs, cpu)
+        return cls(inputs, lambda: cut.of(days.runs(series_B, cutoff_B)))
 
 
 # Measuring and printing.
@@ -271,7 +271,7 @@ def m2m_over_backbone(behaviors: int, repeats: int) -> float:
     """The training step at the defaults, with AdamW as training makes it, and fused."""
     rows = TrainConfig().batch_size
     data, config = Data.of(behaviors, rows), ModelConfig()
-    batch = data.batch()
+    batch = data.windows()
     times = in_turns(
         {
             "backbone": training_step(Backbone(config, data.inputs), batch),
@@ -297,7 +297,7 @@ def forms(repeats: int) -> None:
     """The training step over ranks and patches, each against the backbone of the same patches."""
     rows = TrainConfig().batch_size
     data = Data.of(0, rows)
-    batch = data.batch()
+    batch = data.windows()
     for patch_days in sorted({days for _, days in FORMS}, reverse=True):
         config = replace(ModelConfig(), patch_days=patch_days)
         sides, notes = {"backbone": training_step(Backbone(config, data.inputs), batch)}, {}

@@ -32,7 +32,8 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.metrics import finish, mean_over_tasks
-from m2m_model.network.model import M2M, Batch
+from m2m_model.network.model import M2M
+from m2m_model.network.windows import Days, Windows
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENARIOS = ("feed_a", "feed_b", "search_a", "search_b", "display_a", "display_b")  # twins stand side by side
@@ -78,16 +79,17 @@ def world(alike: bool, seed: int) -> Panel:
     )
     keys = pa.table({"advertiser_id": advertisers, "scenario_id": names})
     registered_N = np.zeros(len(scenario_N), np.int32)
-    return Panel(spec, LAST_DAY, performance_NTP, behavior_NTF, registered_N, keys)
+    return Panel.of_values(spec, LAST_DAY, performance_NTP, behavior_NTF, registered_N, keys)
 
 
 def generated_SX(forecaster: Forecaster, panel: Panel, cutoff: date) -> NDArray[np.float64]:
     """The weights that each scenario generates, mean over the same series in turn put into every scenario."""
     model, inputs = forecaster.model, forecaster.inputs
     assert isinstance(model, M2M)
-    series = np.arange(0, len(panel), len(SCENARIOS))
-    day = np.full(len(series), panel.index_of(cutoff))
-    batch = Batch.of(inputs.windows(panel, inputs.profile(panel), series, day), forecaster.device)
+    series_B = torch.arange(0, len(panel), len(SCENARIOS), device=forecaster.device)
+    days = Days.of(panel, inputs.profile(panel), forecaster.device)
+    runs = days.runs(series_B, torch.full_like(series_B, panel.index_of(cutoff)))
+    batch = Windows(inputs, forecaster.device).of(runs)
     rows = []
     with torch.inference_mode():
         for name in SCENARIOS:

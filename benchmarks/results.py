@@ -36,7 +36,6 @@ from m2m_model.data.activity import stratum_name, stratum_NM
 from m2m_model.data.features import fit_inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import COLD_START, eligible, served_by
-from m2m_model.data.spec import daily_totals
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import BASELINES
@@ -158,17 +157,10 @@ def train(
     return Forecaster.load(result.model_folder), time.monotonic() - started
 
 
-def subset(panel: Panel, kept_N: np.ndarray, tasks: tuple[Task, ...]) -> Panel:
-    """Some series of a panel, for some of its tasks."""
-    kept = np.flatnonzero(kept_N)
-    return replace(
-        panel,
-        spec=replace(panel.spec, tasks=tasks),
-        performance_NTP=panel.performance_NTP[kept],
-        behavior_NTF=panel.behavior_NTF[kept],
-        registered_N=panel.registered_N[kept],
-        keys=panel.keys.take(kept),
-    )
+def subset(rows: pa.Table, panel: Panel, kept_N: np.ndarray, tasks: tuple[Task, ...]) -> Panel:
+    """Some of the series that a panel was made of, for some of its tasks."""
+    kept = rows.filter(pa.array(kept_N))
+    return Panel.from_sequences(kept, replace(panel.spec, tasks=tasks), panel.last_day, panel.days)
 
 
 def judged(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Table:
@@ -195,7 +187,7 @@ def chosen_simple(forecaster: Forecaster, panel: Panel, cutoff: date) -> Forecas
 def oracle(panel: Panel, later: Panel, cutoffs: Sequence[date], scenarios: tuple[str, ...]) -> pa.Table:
     """What the noise leaves: LightGBM L1 that also sees the totals of the four weeks after the horizon."""
     horizon = panel.spec.horizon_days
-    running = np.pad(np.cumsum(daily_totals(later.performance_NTP, later.spec), 1), ((0, 0), (1, 0), (0, 0)))
+    running = np.pad(np.cumsum(later.daily_NTM, 1, dtype=np.float64), ((0, 0), (1, 0), (0, 0)))
 
     def seen(day: int, series: np.ndarray) -> np.ndarray:
         after = [running[series, day + 1 + horizon + d] - running[series, day + 1 + horizon] for d in (7, 14, 28)]
@@ -286,7 +278,7 @@ def run_block(
     started = time.monotonic()
     for scenario in sorted(set(panel.scenario_N)):
         for task in spec.tasks:
-            cell = subset(panel, panel.scenario_N == scenario, (task,))
+            cell = subset(rows, panel, panel.scenario_N == scenario, (task,))
             try:
                 alone, _ = train(cell, held_out_from, folder, SHARED, SHORT)
             except ValueError:  # a market that opened too late to be trained alone: what everyone else says of it
@@ -296,7 +288,7 @@ def run_block(
             parts.extend(judged(forecasts, cell, forecasts.cutoff, PER_CELL) for forecasts in fallback)
     say(f"{data.name} {as_of} {PER_CELL}: {time.monotonic() - started:.0f} s")
     for scenario in (name for name in data.left_out if name in set(panel.scenario_N)):
-        without = subset(panel, panel.scenario_N != scenario, spec.tasks)
+        without = subset(rows, panel, panel.scenario_N != scenario, spec.tasks)
         forecaster, seconds = train(without, held_out_from, folder, {}, SHORT)
         say(f"{data.name} {as_of} without {scenario}: {seconds:.0f} s")
         judge(f"never saw {scenario}", forecaster)

@@ -4,11 +4,16 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_bed
 from m2m_model.config import ModelConfig
+from m2m_model.data.features import fit_inputs
+from m2m_model.data.grid import to_grid
+from m2m_model.data.statistics import PanelStatistics
+from m2m_model.network.windows import Days
 
 
 @pytest.mark.slow
@@ -31,6 +36,27 @@ def test_every_part_runs_small(
     both = json.loads(raw.read_text())
     assert len(both["runs"]) == 2
     assert [both[kept] for kept in ("rows", "sections", "losses")] == [found[k] for k in ("rows", "sections", "losses")]
+
+
+def test_days_made_on_the_device_are_those_of_a_panel() -> None:
+    """Of the same values: points, totals, advertisers and whose each series is."""
+    cpu = torch.device("cpu")
+    torch.manual_seed(3)
+    panel = gpu_bed.made_panel(42, 90)
+    torch.manual_seed(3)
+    made = gpu_bed.made_days(42, 90, cpu)
+    inputs = fit_inputs(PanelStatistics.of(panel, panel.last_day))
+    expected = Days.of(panel, inputs.profile(panel), cpu)
+    for name, value in vars(expected).items():
+        found = getattr(made, name)
+        if name in ("scenario_N", "scenario_attributes_NS", "advertiser_attributes_NA"):
+            continue  # codes of a vocabulary, which is sorted by frequency
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(found, value, msg=name)
+        else:
+            assert found == value, name
+    odd = np.array([0.0, -0.0, -3.0, np.nan, -np.nan, np.inf, -np.inf, 1e31, 1e-40, 0.1, 1.0, 7.9], np.float32)
+    assert gpu_bed.to_grid(torch.from_numpy(odd)).tolist() == to_grid(odd).tolist()
 
 
 def test_a_headline_takes_no_form_that_learns_or_forecasts_something_else() -> None:

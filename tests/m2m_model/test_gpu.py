@@ -60,8 +60,8 @@ def test_compiled_on_a_gpu_the_loss_and_the_forecasts_are_the_same(
     cutoff_B = torch.full_like(series_B, cutoff)
     windows = cut.of(days.runs(series_B, cutoff_B))
     target_BM = days.totals_after(series_B, cutoff_B) / cut.scale_M
-    sample = (tensor.cpu().numpy() for tensor in (windows.dense_BD, windows.level_BM, target_BM))
-    learned = Learned.of(*sample, 8)
+    parts = (part.cpu().numpy() for part in (windows.dense_BD, windows.level_BM, target_BM))
+    learned = Learned.of(*parts, 8)
     torch.manual_seed(0)
     network = M2M(ModelConfig(width=16, ratio_bins=8), inputs, learned).to(device).eval()
 
