@@ -52,7 +52,7 @@ from m2m_model.training.serving import SIMPLE, Seen, fit_serving, residual_quant
 LEARNED_FROM = 50_000  # training windows that edges and feature scales are taken from
 WARM_UP = 0.05  # share of the steps
 UNEVEN = 1.25  # times as many windows as a rank would have if all had the same
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 
 
 class NotTrainableError(ValueError):
