@@ -91,32 +91,38 @@ class SequenceFiles:
         return pl.concat([early, weeks.filter(~oldest)])
 
     def panel(self, bucket: int, days: int | None = None) -> Panel:
-        """The bucket's series over the last ``days`` days (default: the history), in key order; made of the weeks as
-        they lie there, without lists of a series in between."""
+        """The bucket's series over the last ``days`` days (default: the history), in key order."""
         days, spec = days or self.days, self.spec
         since = self.as_of - timedelta(days=days - 1)
         columns = [*SERIES, "day", *spec.metrics, "behavior_day", *spec.behaviors]
         weeks = read_files((file for file in self.weeks.get(bucket, ()) if file.ds >= since), self.week_schema, columns)
-        series = read_files(self.files[bucket], self.schema)
-        place, lists = _places(weeks, series, SERIES), weeks.to_arrow()
+        return panel_of(read_files(self.files[bucket], self.schema), weeks, spec, self.as_of, days, self.first)
 
-        def rows(day: str, values: tuple[str, ...]) -> DayRows:
-            found = listed_rows(lists, day, values, days_of(since), np.arange(weeks.height))
-            # The first week of the history may begin before it, and would make a series older.
-            early = found.day_R < (self.first - since).days
-            return found.on(~early) if early.any() else found
 
-        achieved = _of_series(rows("day", spec.metrics), place)
-        if not spec.behaviors:
-            return Panel.of_rows(spec, self.as_of, days, series.to_arrow(), achieved)
-        acted, shared = rows("behavior_day", spec.behaviors), None
-        if (alone := weeks["scenario_id"].is_null()).any():
-            # Behavior without a scenario is that of all series of its advertiser, which follow each other.
-            owners = series.group_by("advertiser_id", maintain_order=True).len()
-            owner = _places(weeks, owners, ["advertiser_id"])
-            everywhere = _of_series(acted.on(alone.to_numpy()[acted.series_R]), owner)
-            shared = _repeated(everywhere, owners["len"].to_numpy().astype(np.int64))
-        return Panel.of_rows(spec, self.as_of, days, series.to_arrow(), achieved, _of_series(acted, place), shared)
+def panel_of(
+    series: pl.DataFrame, weeks: pl.DataFrame, spec: SequenceSpec, as_of: date, days: int, first: date
+) -> Panel:
+    """A panel of what ``put_together`` would make of ``weeks``, made of these as they lie there: lists of a series are
+    never made. ``first`` is the history's first day."""
+    since = as_of - timedelta(days=days - 1)
+    place, lists = _places(weeks, series, SERIES), weeks.to_arrow()
+
+    def rows(day: str, values: tuple[str, ...]) -> DayRows:
+        found = listed_rows(lists, day, values, days_of(since), np.arange(weeks.height))
+        # The first week of the history may begin before it, and would make a series older.
+        early = found.day_R < (first - since).days
+        return found.on(~early) if early.any() else found
+
+    achieved = _of_series(rows("day", spec.metrics), place)
+    if not spec.behaviors:
+        return Panel.of_rows(spec, as_of, days, series.to_arrow(), achieved)
+    acted, shared = rows("behavior_day", spec.behaviors), None
+    if (alone := weeks["scenario_id"].is_null()).any():
+        # Behavior without a scenario is that of all series of its advertiser, which follow each other.
+        owners = series.group_by("advertiser_id", maintain_order=True).len()
+        everywhere = _of_series(acted.on(alone.to_numpy()[acted.series_R]), _places(weeks, owners, ["advertiser_id"]))
+        shared = _repeated(everywhere, owners["len"].to_numpy().astype(np.int64))
+    return Panel.of_rows(spec, as_of, days, series.to_arrow(), achieved, _of_series(acted, place), shared)
 
 
 def _places(rows: pl.DataFrame, among: pl.DataFrame, key: list[str]) -> NDArray[np.int64]:

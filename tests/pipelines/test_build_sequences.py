@@ -8,18 +8,26 @@ from datetime import date, timedelta
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import polars as pl
 import pytest
 from deployment import FIRST_DAY, Deployment, rows_of_day
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from m2m_model.config import Task
+from m2m_model.data.panel import Panel
+from m2m_model.data.spec import SequenceSpec
 from pipelines.kernels.sequences import series_of, week_of
-from pipelines.warehouse.sequences import open_sequences, put_together, week_days, week_ends
+from pipelines.warehouse.sequences import open_sequences, panel_of, put_together, week_days, week_ends
 
 TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"
 EPOCH = date(1970, 1, 1)
 NO_SCENARIO = pl.DataFrame(schema={"scenario_id": pl.String})
+
+LAST_DAY = FIRST_DAY + timedelta(days=20)
+SPEC = SequenceSpec(("spend",), ("logins",), (), (), (Task("spend", "spend", "sum"),), 7, 7)
+LISTS = {"day": pl.List(pl.Int32), "behavior_day": pl.List(pl.Int32), "logins": pl.List(pl.Float64)}
 
 _ids, _scenarios = st.sampled_from(["a", "b", "ç|1"]), st.sampled_from(["search", "feed"])
 _days = st.integers(0, 20).map(lambda n: FIRST_DAY + timedelta(days=n))
@@ -67,8 +75,8 @@ def brute_force(performance: dict, behavior: dict, profiles: dict) -> list[dict]
 
 def sequences(
     performance: pl.DataFrame, behavior: pl.DataFrame, advertiser: pl.DataFrame, first: date, last: date
-) -> pl.DataFrame:
-    """As the stage and its readers do it: week by week, then put together."""
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """As the stage does it, week by week: the series, and their weeks."""
     weeks = []
     for end in week_ends(first, last):
         of_week = pl.col("ds").is_in(week_days(end))
@@ -76,7 +84,7 @@ def sequences(
         weeks.append(rows.with_columns(ds=pl.lit(end)))
     days = pl.concat(weeks)
     series = series_of(days.select("ds", "advertiser_id", "scenario_id", "day"), first, advertiser, NO_SCENARIO)
-    return put_together(series, days, ("spend",), ("logins",))
+    return series, days
 
 
 @settings(max_examples=150, deadline=None)
@@ -87,9 +95,30 @@ def test_weeks_put_together_are_the_definition(
     frames = _frames(performance, behavior, profiles)
     shuffled = [frame.sample(fraction=1, shuffle=True, seed=random.randrange(10**6)) for frame in frames]  # type: ignore[attr-defined]
     expected = brute_force(performance, behavior, profiles)
-    found = sequences(*shuffled, FIRST_DAY, FIRST_DAY + timedelta(days=20))
+    series, weeks = sequences(*shuffled, FIRST_DAY, LAST_DAY)
     columns = ["advertiser_id", "scenario_id", "registered_on", "day", "spend", "behavior_day", "logins"]
-    assert found.select(columns).to_dicts() == expected
+    assert put_together(series, weeks, ("spend",), ("logins",)).select(columns).to_dicts() == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(_performance, _behavior, _profiles, st.integers(0, 10), st.integers(1, 30))
+def test_weeks_scattered_into_a_panel_are_those_put_together(
+    performance: dict, behavior: dict, profiles: dict, later: int, span: int
+) -> None:
+    """Whatever day of a week the history begins on, and whether the panel is shorter or longer."""
+    first = FIRST_DAY + timedelta(days=later)
+    series, weeks = sequences(*_frames(performance, behavior, profiles), first, LAST_DAY)
+    found = panel_of(series, weeks, SPEC, LAST_DAY, span, first)
+    begun = {k: v for k, v in performance.items() if k[2] >= first}
+    acted = {k: v for k, v in behavior.items() if k[2] >= first}
+    rows = pl.DataFrame(brute_force(begun, acted, profiles), schema_overrides=LISTS)
+    if not rows.height:
+        assert not len(found)
+        return
+    expected = Panel.from_sequences(rows.to_arrow(), SPEC, LAST_DAY, span)
+    for name in ("performance_XP", "behavior_XF", "daily_XM", "registered_N"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    assert found.keys.equals(expected.keys)
 
 
 def rows_of(deployment: Deployment, as_of: date) -> pl.DataFrame:
