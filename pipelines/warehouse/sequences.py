@@ -135,7 +135,8 @@ def _places(rows: pl.DataFrame, among: pl.DataFrame, key: list[str]) -> NDArray[
 def _of_series(rows: DayRows, place: NDArray[np.int64]) -> DayRows:
     """Rows of weeks as rows of the series that those are of, if of any."""
     found = DayRows(place[rows.series_R], rows.day_R, rows.columns)
-    return found.on(found.series_R >= 0) if (place < 0).any() else found
+    known_R = found.series_R >= 0
+    return found if known_R.all() else found.on(known_R)
 
 
 def _repeated(rows: DayRows, series_A: NDArray[np.int64]) -> DayRows:
