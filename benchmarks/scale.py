@@ -3,9 +3,10 @@
     python -m benchmarks.scale [--sizes 10000,100000,1000000] [--out docs/scale.md]
 
 Each size has a fresh M2M_HOME: 4 scenarios, 90 days. The history of all but the last day is staged, its sequences are
-built and a model is trained on them; then the last day comes as every day does. Every stage is a process of its own on
-a Spark cluster of two executors with one core each, so that what the driver holds and what the executors hold are told
-apart. The figures of a size are kept until it is measured again. The last line is JSON.
+built and a model is trained on them; then two days come as every day does. Every stage is a process of its own on a
+Spark cluster of two executors with one core each, so that what the driver holds and what the executors hold are told
+apart; the last day on all cores of the machine without one, as a deployment of one machine has it. The figures of a
+size are kept until it is measured again. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -33,6 +34,14 @@ DAYS = 90
 ADVERTISERS_A_BUCKET = 12_500
 MASTER = "local-cluster[2,1,3072]"
 EXECUTOR_MEMORY = "2g"
+ALONE = ", without a cluster"  # what the stages of the last day are called
+PLANNED = 4_000_000  # advertisers that nobody measured
+
+
+HEAD = (
+    "| stage | rows | wall s | MiB written | driver | driver JVM | executor JVMs | workers | training |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+)
 
 
 @dataclass(frozen=True)
@@ -51,14 +60,14 @@ def stages_of(advertisers: int, folder: Path) -> Iterator[Stage]:
     shutil.copytree(ROOT / "examples" / "simulated", config_path.parent)
     text = config_path.read_text(encoding="utf-8")
     text = text.replace("buckets = 8", f"buckets = {max(8, advertisers // ADVERTISERS_A_BUCKET)}")
-    text += f'\n[spark]\nmaster = "{MASTER}"\n\n[spark.conf]\n"spark.executor.memory" = "{EXECUTOR_MEMORY}"\n'
-    config_path.write_text(text, encoding="utf-8")
+    cluster = f'\n[spark]\nmaster = "{MASTER}"\n\n[spark.conf]\n"spark.executor.memory" = "{EXECUTOR_MEMORY}"\n'
+    config_path.write_text(text + cluster, encoding="utf-8")
     os.environ["M2M_HOME"] = str(home)
     config = load_config(config_path)
     warehouse, registry = Warehouse(config), Registry(config)
     first = config.dataset.first_day
     last = first + timedelta(days=DAYS - 1)
-    before = last - timedelta(days=1)
+    before, after = last - timedelta(days=1), last + timedelta(days=1)
 
     def measured(name: str, command: list[str], oldest: date, newest: date, *tables: str) -> Stage:
         size, ran = stored(home), run(command, home, folder / "log.txt")
@@ -69,8 +78,8 @@ def stages_of(advertisers: int, folder: Path) -> Iterator[Stage]:
         return ["-m", f"pipelines.{name}", "--config", str(config_path), *options]
 
     staged, series = ("staged.performance_daily", "staged.behavior_daily"), "features.advertiser_sequence"
-    generate = ["examples/simulated/generate.py", "--advertisers", str(advertisers), "--out", str(config.home / "raw")]
-    yield measured("simulate", generate, first, last)
+    generate = ["examples/simulated/generate.py", "--advertisers", str(advertisers), "--days", str(DAYS + 1)]
+    yield measured("simulate", [*generate, "--out", str(config.home / "raw")], first, last)
     history = ("--from", str(first), "--to", str(before))
     yield measured("stage_sources, 89 days", stage("stage_sources", *history), first, before, *staged)
     yield measured("build_sequences, all", stage("build_sequences", "--date", str(before)), before, before, series)
@@ -78,9 +87,13 @@ def stages_of(advertisers: int, folder: Path) -> Iterator[Stage]:
     challenger = registry.get(CHALLENGER)
     assert challenger is not None
     registry.promote(challenger.version)  # whatever its backtest says: it is speed that is looked at
-    yield measured("stage_sources, a day", stage("stage_sources", "--date", str(last)), last, last, *staged)
-    yield measured("build_sequences, a day", stage("build_sequences", "--date", str(last)), last, last, series)
-    yield measured("score", stage("score", "--date", str(last)), last, last, "marts.forecast_daily")
+    for day, where in ((last, ""), (after, ALONE)):
+        if where:
+            config_path.write_text(text, encoding="utf-8")
+        date = ("--date", str(day))
+        yield measured(f"stage_sources, a day{where}", stage("stage_sources", *date), day, day, *staged)
+        yield measured(f"build_sequences, a day{where}", stage("build_sequences", *date), day, day, series)
+        yield measured(f"score{where}", stage("score", *date), day, day, "marts.forecast_daily")
 
 
 def stored(home: Path) -> float:
@@ -126,14 +139,62 @@ def tables(kept: dict[str, Any]) -> str:
             "",
             f"{found['machine']}; code {found['code']}.",
             "",
-            "| stage | rows | wall s | MiB written | driver | driver JVM | executor JVMs | workers | training |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            *HEAD,
             *(row(stage) for stage in found["stages"]),
             "",
-            f"Staging, building and scoring together: {built_and_scored(found) / 60:.1f} minutes.",
+            f"Staging, building and scoring together: {built_and_scored(found) / 60:.1f} minutes. {daily(found)}",
             "",
         ]
-    return "\n".join(lines)
+    measured = sorted(map(int, kept))[-2:]
+    return "\n".join(lines + (plan(*((size, kept[str(size)]) for size in measured)) if len(measured) == 2 else []))
+
+
+def daily(found: dict[str, Any]) -> str:
+    """What a day costs without a cluster, in words."""
+    alone = [stage["ran"]["wall_s"] for stage in found["stages"] if stage["name"].endswith(ALONE)]
+    each = " + ".join(f"{seconds:.0f}" for seconds in alone)
+    return f"A day on all cores without a cluster: {sum(alone):.0f} s ({each})." if alone else ""
+
+
+def plan(smaller: tuple[int, dict[str, Any]], larger: tuple[int, dict[str, Any]]) -> list[str]:
+    """What ``PLANNED`` advertisers would cost: every figure on the line through those of the two largest sizes."""
+    (few, of_few), (many, of_many) = smaller, larger
+
+    def ahead(one: float, other: float) -> float:
+        return max(other, other + (other - one) * (PLANNED - many) / (many - few))
+
+    def stage(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+        then, now = one["ran"], other["ran"]
+        kinds = ("peak_mib", "anonymous_mib")
+        memory = {kind: {part: ahead(then[kind][part], mib) for part, mib in now[kind].items()} for kind in kinds}
+        return {
+            "name": other["name"],
+            "rows": round(ahead(one["rows"], other["rows"])),
+            "wrote_mib": ahead(one["wrote_mib"], other["wrote_mib"]),
+            "ran": {"wall_s": ahead(then["wall_s"], now["wall_s"]), **memory},
+        }
+
+    by_name = {found["name"]: found for found in of_few["stages"]}
+    stages = [stage(by_name[found["name"]], found) for found in of_many["stages"] if found["name"] in by_name]
+    gib = {
+        "on disk": sum(found["wrote_mib"] for found in stages) / 1024,
+        "of memory, of the stage that holds most": max(found["ran"]["anonymous_mib"]["all"] for found in stages) / 1024,
+        "of files that training maps": max(found["ran"]["peak_mib"]["training"] for found in stages) / 1024,
+    }
+    return [
+        f"## {PLANNED:,} advertisers, planned, not measured",
+        "",
+        f"On the line through {few:,} and {many:,}, with as many more buckets.",
+        "",
+        *HEAD,
+        *(row(found) for found in stages),
+        "",
+        daily({"stages": stages}),
+        f"{'; '.join(f'{size:,.0f} GiB {of}' for of, size in gib.items())}.",
+        "What binds first is the first of these that the machine has not: files that training maps beyond its memory",
+        "are read again and again, all else is bounded by the bucket, or on disk.",
+        "",
+    ]
 
 
 def row(stage: dict[str, Any]) -> str:
