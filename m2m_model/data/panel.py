@@ -161,14 +161,18 @@ class Panel:
         performance_XP = scattered(achieved, achieved.columns, to_grid, absent)
         daily_XM = scattered(achieved, daily_columns(achieved.columns, spec), _finite, np.float32(0))
         acted = acted or replace(achieved, columns=[])
-        if shared is None:
-            behavior_XF = scattered(acted, acted.columns, to_grid, absent)
-        else:
-            value_XF = scattered(acted, acted.columns, np.asarray, np.float32(np.nan))
+        behavior_XF = scattered(acted, acted.columns, to_grid, absent)
+        if shared is not None:
+            own_X = np.full(len(behavior_XF), -1, np.int32)
+            own_X[_places(acted, days, spec)] = np.arange(len(acted.day_R))
             at_R = _places(shared, days, spec)
-            value_XF[at_R] = np.nan_to_num(value_XF[at_R]) + np.stack(shared.columns, 1)
-            value_XF[0] = np.nan
-            behavior_XF = to_grid(value_XF)
+            own_R = own_X[at_R]
+            both_R = (own_R >= 0) & (at_R > 0)
+            for column_X, value_R, of_own_R in zip(behavior_XF.T, shared.columns, acted.columns, strict=True):
+                total_R = value_R.astype(np.float64)
+                total_R[both_R] += of_own_R[own_R[both_R]]
+                column_X[at_R] = to_grid(total_R)
+            behavior_XF[0] = absent
         names = ["advertiser_id", "scenario_id", *spec.advertiser_attributes, *spec.scenario_attributes]
         known = pa.table({name: keys[name].cast(pa.string()) for name in dict.fromkeys(names)})
         registered_N = np.clip(registered_N, limit.min, limit.max).astype(np.int32)

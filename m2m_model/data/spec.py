@@ -69,11 +69,6 @@ def daily_totals(performance_xP: Floats, spec: SequenceSpec) -> Floats:
 
 def daily_columns(performance: Sequence[Floats], spec: SequenceSpec) -> list[Floats]:
     """``daily_totals`` of a column a metric, a column a task."""
-
-    def positive(metric: int) -> Floats:
-        value_x = performance[metric].astype(np.float64)
-        return np.where(value_x > 0, value_x, 0.0)  # NaN > 0 is False
-
     columns = list[Floats]()
     for task in spec.tasks:
         active = task.metric == ACTIVE
@@ -81,5 +76,6 @@ def daily_columns(performance: Sequence[Floats], spec: SequenceSpec) -> list[Flo
             metrics = range(len(spec.metrics)) if active else [spec.metrics.index(task.metric)]
             columns.append(reduce(np.logical_or, (performance[metric] > 0 for metric in metrics)).astype(np.float64))
         else:
-            columns.append(positive(spec.metrics.index(task.metric)))
+            value_x = performance[spec.metrics.index(task.metric)].astype(np.float64, copy=False)
+            columns.append(np.fmax(value_x, 0.0))  # NaN is 0 too
     return columns

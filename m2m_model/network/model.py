@@ -117,12 +117,25 @@ class M2M(nn.Module):
         scenario_BD = self.knowledge(batch)
         views = [self.performance(batch.performance_BLP, batch.registered_BL)]
         if self.behavior is not None:
-            views.append(self.behavior(batch.behavior_BLF, batch.registered_BL))
+            views.append(self._acted(batch.behavior_BLF, batch.registered_BL))
         if self.config.window_features:
             # A feature that training never saw move must not carry a forecast away.
             views.append(((batch.dense_BD - self.dense_mean_D) / self.dense_deviation_D).clamp(-8, 8))
         task_BMD = self.represent(torch.cat(views, 1), scenario_BD)
         return torch.einsum("bmd,mdq->bmq", task_BMD, self.output_weight_MDQ) + self.output_bias_MQ
+
+    def _acted(self, behavior_BLF: Tensor, registered_BL: Tensor) -> Tensor:
+        """The behavior's view. Where forecasts are made on a CPU, the scenarios of an advertiser follow each other and
+        often share what it did: that is encoded once."""
+        assert self.behavior is not None
+        if torch.is_grad_enabled() or behavior_BLF.is_cuda or len(behavior_BLF) < 2:
+            view_BX: Tensor = self.behavior(behavior_BLF, registered_BL)
+            return view_BX
+        other_B = torch.ones(len(behavior_BLF), dtype=torch.bool)
+        other_B[1:] = (behavior_BLF[1:] != behavior_BLF[:-1]).flatten(1).any(1)
+        other_B[1:] |= (registered_BL[1:] != registered_BL[:-1]).any(1)
+        view_BX = self.behavior(behavior_BLF[other_B], registered_BL[other_B])
+        return view_BX[other_B.cumsum(0) - 1]
 
     def loss(self, batch: Batch, target_BM: Tensor) -> Tensor:
         """Mean over rows of the weighted sum over tasks; ``target_BM`` in units of the tasks' scales."""
