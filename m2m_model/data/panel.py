@@ -138,7 +138,8 @@ class Panel:
         shared: DayRows | None = None,
     ) -> Panel:
         """From the rows of performance and of behavior; days outside the panel are left out, save that the first row
-        registers a series that was not registered before. ``shared`` rows of behavior are added to those of ``acted``.
+        registers a series that was not registered before. ``shared`` rows of behavior are added to those of ``acted``;
+        a null adds nothing.
 
         Args:
             keys: advertiser_id, scenario_id, registered_on and the attributes of the N series.
@@ -163,14 +164,15 @@ class Panel:
         acted = acted or replace(achieved, columns=[])
         behavior_XF = scattered(acted, acted.columns, to_grid, absent)
         if shared is not None:
-            own_X = np.full(len(behavior_XF), -1, np.int32)
-            own_X[_places(acted, days, spec)] = np.arange(len(acted.day_R))
+            row_X = np.full(len(behavior_XF), -1, np.int32)
+            row_X[_places(acted, days, spec)] = np.arange(len(acted.day_R))
             at_R = _places(shared, days, spec)
-            own_R = own_X[at_R]
+            own_R = row_X[at_R]
             both_R = (own_R >= 0) & (at_R > 0)
             for column_X, value_R, of_own_R in zip(behavior_XF.T, shared.columns, acted.columns, strict=True):
                 total_R = value_R.astype(np.float64)
-                total_R[both_R] += of_own_R[own_R[both_R]]
+                more_x, own_x = total_R[both_R], of_own_R[own_R[both_R]]
+                total_R[both_R] = np.where(np.isnan(own_x), more_x, own_x + np.nan_to_num(more_x))
                 column_X[at_R] = to_grid(total_R)
             behavior_XF[0] = absent
         names = ["advertiser_id", "scenario_id", *spec.advertiser_attributes, *spec.scenario_attributes]

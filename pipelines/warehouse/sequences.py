@@ -167,7 +167,9 @@ def put_together(
         acted = pl.concat([acted, everywhere.select(acted.columns).explode("behavior_day", *behaviors)])
         # One key of both: days of all series, one series after the other.
         key = (pl.col("_place").cast(pl.Int64) * 2**32 + pl.col("behavior_day")).alias("_key")
-        acted = acted.select(key, *behaviors).group_by("_key").sum().sort("_key")
+        # Nothing but nulls is no 0.
+        totals = [pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()) for name in behaviors]
+        acted = acted.select(key, *behaviors).group_by("_key").agg(totals).sort("_key")
         place, day = (pl.col("_key") // 2**32).cast(pl.UInt32), (pl.col("_key") % 2**32).cast(pl.Int32)
         acted = acted.select(place.alias("_place"), day.alias("behavior_day"), *behaviors)
     found = places.select("_place")

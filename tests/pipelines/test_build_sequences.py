@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from deployment import FIRST_DAY, Deployment, rows_of_day
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from m2m_model.config import Task
@@ -32,7 +32,8 @@ LISTS = {"day": pl.List(pl.Int32), "behavior_day": pl.List(pl.Int32), "logins": 
 _ids, _scenarios = st.sampled_from(["a", "b", "ç|1"]), st.sampled_from(["search", "feed"])
 _days = st.integers(0, 20).map(lambda n: FIRST_DAY + timedelta(days=n))
 _performance = st.dictionaries(st.tuples(_ids, _scenarios, _days), st.sampled_from([0.0, 1.0, 2.5]), max_size=40)
-_behavior = st.dictionaries(st.tuples(_ids, st.none() | _scenarios, _days), st.sampled_from([1.0, 3.0]), max_size=25)
+_counts = st.sampled_from([1.0, 3.0, None])  # null where [checks] severity lets it pass
+_behavior = st.dictionaries(st.tuples(_ids, st.none() | _scenarios, _days), _counts, max_size=25)
 _profiles = st.dictionaries(_ids, st.none() | _days, max_size=3)
 
 
@@ -54,10 +55,11 @@ def brute_force(performance: dict, behavior: dict, profiles: dict) -> list[dict]
     sequences = []
     for advertiser, scenario in sorted({(a, s) for a, s, _ in performance}):
         days = sorted(d for a, s, d in performance if (a, s) == (advertiser, scenario))
-        totals: dict[date, float] = {}
+        totals: dict[date, float | None] = {}
         for (a, s, d), value in behavior.items():
             if a == advertiser and s in (None, scenario):
-                totals[d] = totals.get(d, 0) + value
+                known = [count for count in (totals.get(d), value) if count is not None]
+                totals[d] = sum(known) if known else None
         registered = profiles.get(advertiser)
         sequences.append(
             {
@@ -102,6 +104,7 @@ def test_weeks_put_together_are_the_definition(
 
 @settings(max_examples=150, deadline=None)
 @given(_performance, _behavior, _profiles, st.integers(0, 10), st.integers(1, 30))
+@example({("a", "feed", LAST_DAY): 1.0}, {("a", None, LAST_DAY): None, ("a", "feed", LAST_DAY): 3.0}, {}, 0, 7)
 def test_weeks_scattered_into_a_panel_are_those_put_together(
     performance: dict, behavior: dict, profiles: dict, later: int, span: int
 ) -> None:
