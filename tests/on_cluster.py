@@ -30,6 +30,7 @@ CHAIN: dict[str, tuple[object, ...]] = {
     "score": ("--date", AS_OF),
     "monitor": ("--date", day(59)),
 }
+SHORT_LIVED = {"SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1"}  # no driver here is worth Java's second compiler
 _RANKS = """
 [distributor]
 processes = 2
@@ -52,8 +53,8 @@ def deployed(folder: Path) -> Deployment:
     deployment = Deployment(folder / "tiny", lambda: "")
     deployment.folder.mkdir()
     text = TOML.replace("[backtest]", f"{_RANKS}\n[backtest]").replace("max_windows = 400", "max_windows = 40000")
-    text = text.replace("min_steps = 4", "min_steps = 600\npatience = 1000\ncheckpoint_every_steps = 20")
-    deployment.toml.write_text(text.replace("epochs = 2", "epochs = 6"))
+    text = text.replace("min_steps = 4", "min_steps = 400\npatience = 1000\ncheckpoint_every_steps = 20")
+    deployment.toml.write_text(text.replace("epochs = 2", "epochs = 4"))
     (deployment.folder / "performance_daily.sql").write_text(SQL)
     deployment.write_days(FIRST_DAY, 60)
     return deployment
@@ -114,7 +115,13 @@ class OnCluster:
 
     def python(self, *command: object, **env: str) -> Process:
         kept = {key: os.environ[key] for key in ("PATH", "JAVA_HOME", "LANG") if key in os.environ}
-        own = {"M2M_HOME": str(self.home), "M2M_MASTER": self.master, "SPARK_LOCAL_IP": "127.0.0.1", **env}
+        own = {
+            "M2M_HOME": str(self.home),
+            "M2M_MASTER": self.master,
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            **SHORT_LIVED,
+            **env,
+        }
         process = subprocess.Popen(
             [sys.executable, "-u", *map(str, command)],
             cwd=self.deployment.folder.parent,
@@ -214,7 +221,7 @@ class Disturbed:
             how()
             heard, line = run.says(rf"attempt {attempt} of 6 failed", 60)
             assert re.search(expected, line), line
-            again, _ = run.says(r"resuming at step \d+/600", 120, after=heard)
+            again, _ = run.says(r"resuming at step \d+/400", 120, after=heard)
             record(f"{what}: told by the driver", heard - at)
             record(f"{what}: trains again", again - at)
 

@@ -12,16 +12,20 @@ from pathlib import Path
 
 import pytest
 from deployment import FIRST_DAY, SQL, TOML, Deployment, day
-from local_deployment import environment, prepare_airflow
 from pyspark.sql import SparkSession
-from ui import MARK, start, stop, wait_for
+from ui import AIRFLOW, MARK, start, stop, wait_for
 
 LIMIT_S = 600
 MISSING = [day(7), day(8)]
 
 
 def test_missed_days_are_filled_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int], spark: SparkSession
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free_port: Callable[[], int],
+    spark: SparkSession,
+    begun: Callable[..., dict[str, str]],
+    airflow: Callable[..., None],
 ) -> None:
     folder = tmp_path / "tiny"
     folder.mkdir()
@@ -34,25 +38,21 @@ def test_missed_days_are_filled_in_order(
     assert deployment.run("build_sequences", "--date", day(6))[0] == 0
     assert deployment.run("status", "--date", day(8))[0] == 4
 
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "M2M_"))}
-    given = {"M2M_HOME": str(tmp_path / "home"), "M2M_CONFIG": str(deployment.toml), "AIRFLOW_PORT": str(free_port())}
-    env = environment(clean | given) | {MARK: str(os.getpid())}
-    log = tmp_path / "airflow.log"
-    prepare_airflow(env, log)
-
-    def airflow(*arguments: str) -> None:
-        with log.open("ab") as out:
-            subprocess.run(["airflow", *arguments], env=env, stdout=out, stderr=out, check=True)
-
+    own = {"M2M_CONFIG": str(deployment.toml), "AIRFLOW_PORT": str(free_port()), MARK: str(os.getpid())}
+    env, log = begun(tmp_path / "home", **own), tmp_path / "airflow.log"
     with log.open("ab") as out:
-        servers = {"airflow": start(["airflow", "standalone"], env, out)}
+        servers = {name: start(command, env, out) for name, command in AIRFLOW.items()}
     try:
         health = f"http://localhost:{env['AIRFLOW_PORT']}/api/v2/monitor/health"
-        wait_for(servers, {"airflow": health}, tmp_path)
-        airflow("dags", "reserialize")
-        airflow("dags", "unpause", "--yes", "advertiser_sequences")
+        wait_for(servers, {"airflow-api-server": health}, tmp_path)
         dates = ["--from-date", str(MISSING[0]), "--to-date", str(day(9))]  # midnight: the day after the last one
-        airflow("backfill", "create", "--dag-id", "advertiser_sequences", *dates, "--max-active-runs", "1")
+        airflow(
+            env,
+            log,
+            ["dags", "reserialize"],
+            ["dags", "unpause", "--yes", "advertiser_sequences"],
+            ["backfill", "create", "--dag-id", "advertiser_sequences", *dates, "--max-active-runs", "1"],
+        )
         limit = time.monotonic() + LIMIT_S
         while day(8) not in deployment.warehouse.days("features.advertiser_sequence"):
             assert time.monotonic() < limit, log.read_text(encoding="utf-8", errors="replace")[-3000:]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ FIRST, AS_OF = "2020-04-01", "2020-06-29"
 NOTHING_SHARED = """
 [training]
 epochs = 2
+min_steps = 60
 boosted = false
 
 [spark.conf]  # nothing here runs long enough for Java's second compiler
@@ -77,7 +77,11 @@ def variables(home: Path, toml: Path, master: str, database: str, store: ObjectS
 
 
 def test_one_trigger_runs_the_chain_with_nothing_shared(
-    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
+    cluster: LocalCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free_port: Callable[[], int],
+    airflow: Callable[..., None],
 ) -> None:
     deployment = Deployment(tmp_path / "online_ads", lambda: "")
     shutil.copytree(REPOSITORY / "examples" / "online_ads", deployment.folder)
@@ -88,9 +92,6 @@ def test_one_trigger_runs_the_chain_with_nothing_shared(
         env = variables(tmp_path / "home", deployment.toml, cluster.master, database, store, free_port())
         tables = create_engine(f"{database}/airflow")
         prepare_airflow(env, log)
-
-        def airflow(*arguments: str) -> None:
-            subprocess.run(["airflow", *arguments], env=env, stdout=out, stderr=out, check=True)
 
         def said(task: str) -> str:
             return "".join(path.read_text() for path in sorted(tmp_path.glob(f"home/airflow/logs/**/task_id={task}/*")))
@@ -105,11 +106,15 @@ def test_one_trigger_runs_the_chain_with_nothing_shared(
         try:
             health = f"http://localhost:{env['AIRFLOW_PORT']}/api/v2/monitor/health"
             wait_for(servers, {"airflow-api-server": health}, tmp_path)
-            airflow("dags", "reserialize")
-            airflow("dags", "unpause", "--yes", "--treat-dag-id-as-regex", "^(advertiser_forecasts|m2m_training)$")
             conf = {"date": AS_OF, "from_date": FIRST}
-            airflow("dags", "trigger", "advertiser_sequences", "--conf", json.dumps(conf))
-            airflow("dags", "unpause", "--yes", "advertiser_sequences")
+            airflow(
+                env,
+                log,
+                ["dags", "reserialize"],
+                ["dags", "unpause", "--yes", "--treat-dag-id-as-regex", "^(advertiser_forecasts|m2m_training)$"],
+                ["dags", "trigger", "advertiser_sequences", "--conf", json.dumps(conf)],
+                ["dags", "unpause", "--yes", "advertiser_sequences"],
+            )
             limit = time.monotonic() + LIMIT_S
             while len(found := states()) < 2 or {*found.values()} & {"queued", "running"}:
                 assert time.monotonic() < limit, f"{found}\n{log.read_text(errors='replace')[-6000:]}"

@@ -15,10 +15,19 @@ import advertiser_sequences
 dag = advertiser_sequences.dag
 for task in dag.tasks:
     task.retries, task.retry_delay = 1, timedelta(seconds=1)
-run = dag.test(run_conf=%r)
-answer({i.task_id: [i.state, i.try_number] for i in run.get_task_instances()})
+def run(**conf):
+    done = dag.test(run_conf=conf)
+    return {i.task_id: [i.state, i.try_number] for i in done.get_task_instances()}
 """
-ON_A_DAY = RUN % ({"date": "2020-06-20"},)
+ON_A_DAY = RUN + 'answer(run(date="2020-06-20"))'
+UNDER_CONNECTIONS = """
+import os
+def under(connection):
+    os.environ.pop("AIRFLOW_CONN_SPARK_DEFAULT", None)
+    os.environ |= {"AIRFLOW_CONN_SPARK_DEFAULT": connection} if connection else {}
+    return run(date="2020-06-20")
+answer([under(connection) for connection in %r])
+"""
 
 CONFIG = """
 [dataset]
@@ -83,18 +92,17 @@ def test_anything_else_is_retried(ask: Ask, config: Path, tmp_path: Path) -> Non
 
 
 def test_run_without_a_date_is_refused(ask: Ask, config: Path) -> None:
-    states, printed = ask(RUN % ({},), M2M_CONFIG=str(config))
+    states, printed = ask(RUN + "answer(run())", M2M_CONFIG=str(config))
     assert states["stage_sources"] == ["failed", 1]
     assert "This run has no date" in printed
     assert "by hand" not in printed
 
 
-@pytest.mark.parametrize("connection", [None, "local", '{"conn_type": "spark", "host": ""}'])
-def test_spark_connection_that_would_become_yarn_is_refused(
-    ask: Ask, config: Path, tmp_path: Path, connection: str | None
-) -> None:
+def test_spark_connection_that_would_become_yarn_is_refused(ask: Ask, config: Path, tmp_path: Path) -> None:
+    connections = [None, "local", '{"conn_type": "spark", "host": ""}']
     states, printed = ask(
-        ON_A_DAY, M2M_CONFIG=str(config), M2M_HOME=str(tmp_path / "home"), AIRFLOW_CONN_SPARK_DEFAULT=connection
+        RUN + UNDER_CONNECTIONS % (connections,), M2M_CONFIG=str(config), M2M_HOME=str(tmp_path / "home")
     )
-    assert states["stage_sources"] == ["failed", 1]
-    assert "Expected a connection spark_default of type spark whose host is the master" in printed
+    assert [each["stage_sources"] for each in states] == [["failed", 1]] * len(connections)
+    expected = "  | Expected a connection spark_default of type spark whose host is the master"
+    assert printed.count(expected) == len(connections)

@@ -87,9 +87,9 @@ def test_a_full_disk_is_named_and_publishes_nothing(staged: Deployment, tmp_path
 
 
 def test_a_training_killed_between_checkpoints_goes_on_to_the_same_weights(deployment: Deployment) -> None:
-    deployment.edit("min_steps = 4", "min_steps = 900\ncheckpoint_every_steps = 5\npatience = 1000")
+    deployment.edit("min_steps = 4", "min_steps = 200\ncheckpoint_every_steps = 5\npatience = 1000")
     deployment.edit("max_windows = 400", "max_windows = 60000")
-    deployment.edit("epochs = 2", "epochs = 60")
+    deployment.edit("epochs = 2", "epochs = 4")
     deployment.edit("[backtest]", "[distributor]\nprocesses = 2\nthreads = 1\n\n[backtest]")
     last = deployment.write_days(FIRST_DAY, 60)
     deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)
@@ -99,7 +99,7 @@ def test_a_training_killed_between_checkpoints_goes_on_to_the_same_weights(deplo
         folder = deployment.config.home / "training"
         while not list(folder.glob("*/checkpoints/*.pt")):
             assert training.poll() is None, training.communicate()[0].decode()
-            time.sleep(0.05)
+            time.sleep(0.01)
         training.kill()
     status, said = deployment.run("train", "--date", last)
     assert status == 0, said
