@@ -139,11 +139,11 @@ class Shards:
         return [np.concatenate(parts)[position] for parts in zip(*said, strict=True)]
 
     def windows(self, index: WindowIndex) -> Batch:
-        """Cut the windows of an index, on the device; all of them are this rank's, and so below."""
+        """Cut the windows of an index in order of shards, all of them this rank's (as below), on the device."""
         return self._cut(index)[0]
 
     def examples(self, index: WindowIndex) -> tuple[Batch, Tensor]:
-        """Windows, and what came of them in units of the tasks' scales (B, M), on the device, in order of shards."""
+        """Windows, and what came of them in units of the tasks' scales (B, M), on the device."""
         batch, after = self._cut(index)
         totals = [days.totals_after(series_B, cutoff_B).to(self.cut.device) for days, series_B, cutoff_B in after]
         return batch, torch.cat([batch.level_BM[:0], *totals]) / self.cut.scale_M
