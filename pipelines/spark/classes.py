@@ -3,7 +3,7 @@
     python -m pipelines.spark.classes
 
 makes it, for an image or a machine without a home; else the first stage that finds none has it made after its end, in
-the background. It lies in ``$XDG_CACHE_HOME/m2m`` (``~/.cache/m2m``), some 150 MB for each Java and Spark, and may be
+the background. It lies in ``$XDG_CACHE_HOME/m2m`` (``~/.cache/m2m``), some 180 MB for each Java and Spark, and may be
 deleted at any time: Java starts without it as well, only slower. Java itself refuses an archive of another Java or of
 other jars; a damaged one would end it, so the file's name carries a digest.
 """
