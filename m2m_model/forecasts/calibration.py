@@ -168,7 +168,8 @@ class Table:
         low_x = np.clip((point_xJ <= number_x[..., None]).sum(-1) - 1, 0, point_xJ.shape[-1] - 2)
         from_x, to_x = (np.take_along_axis(point_xJ, j_x[..., None], -1)[..., 0] for j_x in (low_x, low_x + 1))
         width_x = to_x - from_x
-        share_x = np.divide(number_x - from_x, width_x, out=np.zeros_like(number_x), where=width_x > 0)
+        none_x = np.where(np.isnan(number_x), number_x, 0.0)  # NaN stays NaN, whatever the cell
+        share_x = np.divide(number_x - from_x, width_x, out=none_x, where=width_x > 0)
         share_x1 = np.clip(share_x, 0, 1)[..., None]
         return np.asarray((1 - share_x1) * self.value_CJV[cell_x, low_x] + share_x1 * self.value_CJV[cell_x, low_x + 1])
 

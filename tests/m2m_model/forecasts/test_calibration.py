@@ -6,7 +6,7 @@ from scipy import stats
 
 from m2m_model.config import Task
 from m2m_model.data.activity import EDGES, GROUPS
-from m2m_model.forecasts.calibration import LevelCalibration, ResidualQuantiles
+from m2m_model.forecasts.calibration import LevelCalibration, ResidualQuantiles, Table
 from m2m_model.forecasts.cells import GROUP_ROWS
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.metrics import share_between
@@ -203,3 +203,15 @@ def test_a_steady_series_is_not_told_that_it_may_do_nothing() -> None:
         rows = group_N == k
         if rows.sum() >= GROUP_ROWS:
             assert found.p_zero_NM[rows].mean() == pytest.approx((next_N[rows] == 0).mean(), abs=0.12)
+
+
+def test_a_table_interpolates_as_numpy_does_and_makes_no_figure_of_nan() -> None:
+    """Cells of one point and of equal ones too; a fault of a network must stay in sight."""
+    random = np.random.default_rng(0)
+    for points in ([1.0], [0.0, 0.0, 1.0], [0.0, 0.5, 0.5, 0.5, 1.0], [1.0, 1.0]):
+        values = random.random((3, len(points)))
+        table = Table.of([([0.0, 0.2, 0.9, 1.0, 1.0, 2.0], random.random((3, 6))), (points, values)])
+        number_X = np.array([-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 2.0])
+        expected = np.stack([np.interp(number_X, points, value_J) for value_J in values], -1)
+        np.testing.assert_allclose(table.at(np.ones(len(number_X), int), number_X), expected)
+        assert np.isnan(table.at(np.ones(1, int), np.array([np.nan]))).all()
