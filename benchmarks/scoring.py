@@ -1,6 +1,6 @@
 """What scoring costs beside the bare network: the stage, and each step before it, on the same cores and windows.
 
-    python -m benchmarks.scoring [--advertisers 50000] [--turns 3] [--out docs/scoring.md]
+    python -m benchmarks.scoring [--advertisers 100000] [--turns 3] [--out docs/scoring.md]
 
 Made-up advertisers, 4 scenarios, 90 days, a model trained at the defaults. The bare side is a forward pass over windows
 that lie ready in memory, in one process a core with one thread each, as Spark's workers have. The last line is JSON.
@@ -223,4 +223,4 @@ def rate_row(name: str, rates: list[float], bare: float) -> str:
 
 
 if __name__ == "__main__":
-    make_page(__doc__, 50_000, report)
+    make_page(__doc__, 100_000, report)
