@@ -88,7 +88,7 @@ class Inputs:
             ValueError: a metric has more bins than a byte can name.
         """
         if self.codes > 256:
-            raise ValueError(f"{self.codes} codes a metric: a code is one byte; lower bins to 252")
+            raise ValueError(f"{self.codes} codes a metric: a code is one byte; lower bins")
         least = from_grid(np.arange(NOTHING))
         books = [
             np.searchsorted(np.asarray(edges, np.float32), least, "right") + FIRST_BIN

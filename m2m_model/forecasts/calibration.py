@@ -84,7 +84,7 @@ class ResidualQuantiles:
         forecast_NM = np.maximum(forecast_NM.astype(np.float64), 0)
         if self.cells is None:
             return Distribution.point(forecast_NM)
-        _, cell_NM = self.cells.numbered(scenario_N, group_NM)
+        cell_NM = self.cells.number_of(scenario_N, group_NM)
         reach_NM = forecast_NM + np.asarray(self.floor_M)
         figure_NMV = self._table.at(cell_NM, np.log(reach_NM))
         mean_NM = figure_NMV[..., 0] * reach_NM * np.asarray(self.mean_scale_M)
@@ -98,8 +98,7 @@ class ResidualQuantiles:
     @cached_property
     def _table(self) -> Table:
         assert self.cells is not None
-        cells, _ = self.cells.numbered(np.zeros(0, object), np.zeros((0, len(self.tasks)), np.int64))
-        return Table.of([(c.log_level_J, [c.mean_ratio_J, c.zero_J, *c.ratio_GJ]) for c in cells])
+        return Table.of([(c.log_level_J, [c.mean_ratio_J, c.zero_J, *c.ratio_GJ]) for c in self.cells.listed])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -211,7 +210,7 @@ class LevelCalibration:
 
     def apply(self, forecast: Distribution, scenario_N: Strings, group_NM: Ints) -> Distribution:
         """The forecast with its levels moved, and the point that follows from them."""
-        _, cell_NM = self.cells.numbered(scenario_N, group_NM)
+        cell_NM = self.cells.number_of(scenario_N, group_NM)
         zeros, below_CG, share_CG = self._tables
         p_zero_NM = zeros.at(cell_NM, forecast.p_zero_NM)[..., 0]
         level_NMG = forecast.level_GNM.transpose(1, 2, 0)
@@ -226,8 +225,7 @@ class LevelCalibration:
     def _tables(self) -> tuple[Table, Ints, Floats]:
         """Of each cell: which zero mass is read for one, which level lies below each that is read, and how far above it
         that one is."""
-        cells, _ = self.cells.numbered(np.zeros(0, object), np.zeros((0, len(self.mean_ratio_M)), np.int64))
-        read_CG = np.asarray(cells)
+        read_CG = np.asarray(self.cells.listed)
         position_CG = np.interp(read_CG, LEVELS, np.arange(len(LEVELS)))
         below_CG = np.minimum(position_CG.astype(int), len(LEVELS) - 2)
         zeros = Table.of([([0, *read_G, 1], [[0, *LEVELS, 1]]) for read_G in read_CG])

@@ -50,11 +50,15 @@ class Cells(Generic[T]):
         }
         return cls(pooled_MK, {name: cells for name, cells in found.items() if any(map(any, cells))})
 
-    def numbered(self, scenario_N: Strings, group_NM: Ints) -> tuple[Sequence[T], Ints]:
-        """All cells, and which of them each row and task is in, (N, M)."""
-        cells, number_SMK = self._numbers
+    @property
+    def listed(self) -> Sequence[T]:
+        """All cells."""
+        return self._numbers[0]
+
+    def number_of(self, scenario_N: Strings, group_NM: Ints) -> Ints:
+        """Which of the ``listed`` cells each row and task is in, (N, M)."""
         scenario_N1 = codes_of(scenario_N, list(self.scenarios))[:, None]
-        return cells, number_SMK[scenario_N1, np.arange(group_NM.shape[1]), group_NM]
+        return np.asarray(self._numbers[1][scenario_N1, np.arange(group_NM.shape[1]), group_NM])
 
     @cached_property
     def _numbers(self) -> tuple[Sequence[T], Ints]:

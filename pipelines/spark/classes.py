@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -69,7 +70,7 @@ def make() -> None:
         if java_option():
             return
         # Of processes that were killed, whose Java may still be writing: each has a name of its own.
-        for left in (*place.parent.glob("*.part"), *_archives(place)):
+        for left in (*place.parent.glob("*.part"), *_archives(place), *_unused(place.parent)):
             left.unlink(missing_ok=True)
         part = place.with_suffix(f".{os.getpid()}.part")
         try:
@@ -99,6 +100,12 @@ def _digest(archive: Path) -> str:
 
 def _archives(place: Path) -> list[Path]:
     return sorted(place.parent.glob(f"{place.name}.*.jsa"))
+
+
+def _unused(folder: Path) -> list[Path]:
+    """Archives, of a Java, a Spark or a path that there may be no more, that nobody has opened for a month."""
+    month_ago = time.time() - 30 * 86_400
+    return [archive for archive in folder.glob("spark-*.jsa") if archive.stat().st_atime < month_ago]
 
 
 def _dump(archive: Path) -> None:

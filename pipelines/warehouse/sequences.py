@@ -118,10 +118,10 @@ def panel_of(
         return Panel.of_rows(spec, as_of, days, series.to_arrow(), achieved)
     acted, shared = rows("behavior_day", spec.behaviors), None
     if (alone := weeks["scenario_id"].is_null()).any():
-        # Behavior without a scenario is that of all series of its advertiser, which follow each other.
-        owners = series.group_by("advertiser_id", maintain_order=True).len()
-        everywhere = _of_series(acted.on(alone.to_numpy()[acted.series_R]), _places(weeks, owners, ["advertiser_id"]))
-        shared = _repeated(everywhere, owners["len"].to_numpy().astype(np.int64))
+        # Behavior without a scenario is that of all series of its advertiser.
+        owners = series.select("advertiser_id").unique(maintain_order=True)
+        by_owner, owner_N = (_places(rows, owners, ["advertiser_id"]) for rows in (weeks, series))
+        shared = _repeated(_of_series(acted.on(alone.to_numpy()[acted.series_R]), by_owner), owner_N)
     return Panel.of_rows(spec, as_of, days, series.to_arrow(), achieved, _of_series(acted, place), shared)
 
 
@@ -139,13 +139,14 @@ def _of_series(rows: DayRows, place: NDArray[np.int64]) -> DayRows:
     return found if known_R.all() else found.on(known_R)
 
 
-def _repeated(rows: DayRows, series_A: NDArray[np.int64]) -> DayRows:
+def _repeated(rows: DayRows, owner_N: NDArray[np.int64]) -> DayRows:
     """Rows of advertisers, once for each of their series."""
-    first_A = np.cumsum(series_A) - series_A
-    count_R = series_A[rows.series_R]
+    order_N, count_A = np.argsort(owner_N, kind="stable"), np.bincount(owner_N)
+    first_A, count_R = np.cumsum(count_A) - count_A, count_A[rows.series_R]
     again = np.repeat(np.arange(len(count_R)), count_R)
     nth = np.arange(len(again)) - np.repeat(np.cumsum(count_R) - count_R, count_R)
-    return DayRows(first_A[rows.series_R][again] + nth, rows.day_R[again], [column[again] for column in rows.columns])
+    series_R = order_N[first_A[rows.series_R][again] + nth]
+    return DayRows(series_R, rows.day_R[again], [column_R[again] for column_R in rows.columns])
 
 
 def put_together(

@@ -16,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from m2m_model.config import Task
+from m2m_model.data.grid import to_grid
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from pipelines.kernels.sequences import series_of, week_of
@@ -122,6 +123,15 @@ def test_weeks_scattered_into_a_panel_are_those_put_together(
     for name in ("performance_XP", "behavior_XF", "daily_XM", "registered_N"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
     assert found.keys.equals(expected.keys)
+
+
+def test_behavior_of_all_scenarios_reaches_series_that_do_not_stand_together() -> None:
+    performance = {(a, s, FIRST_DAY): 1.0 for a in ("a", "b") for s in ("feed", "search")}
+    behavior = {("a", None, FIRST_DAY): 3.0, ("b", None, FIRST_DAY): 1.0}
+    series, weeks = sequences(*_frames(performance, behavior, {}), FIRST_DAY, LAST_DAY)
+    apart = series.sort("scenario_id", "advertiser_id")
+    panel = panel_of(apart, weeks, SPEC, LAST_DAY, 21, FIRST_DAY)
+    assert panel.behavior_NTF[:, 0, 0].tolist() == to_grid(np.array([3.0, 1.0, 3.0, 1.0])).tolist()
 
 
 def rows_of(deployment: Deployment, as_of: date) -> pl.DataFrame:

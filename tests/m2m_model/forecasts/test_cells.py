@@ -38,14 +38,14 @@ def test_a_scenario_has_a_cell_of_its_own_where_it_has_rows_enough() -> None:
 
 def test_every_row_and_task_gets_its_cell() -> None:
     found = counted()
-    cells, cell_NM = found.numbered(SCENARIO_N, GROUP_NM)
+    cells, cell_NM = found.listed, found.number_of(SCENARIO_N, GROUP_NM)
     assert cell_NM.shape == GROUP_NM.shape
     for row, (name, group_M) in enumerate(zip(SCENARIO_N, GROUP_NM, strict=True)):
         own = found.scenarios.get(name, ((None,) * GROUPS,) * 2)
         for m, k in enumerate(group_M):
             assert cells[cell_NM[row, m]] == (own[m][k] or found.pooled_MK[m][k])
-    assert found.numbered(SCENARIO_N[:0], GROUP_NM[:0])[1].shape == (0, 2)
-    cells, cell_NM = found.numbered(np.array(["new"], object), np.array([[0, 0]]))
+    assert found.number_of(SCENARIO_N[:0], GROUP_NM[:0]).shape == (0, 2)
+    cell_NM = found.number_of(np.array(["new"], object), np.array([[0, 0]]))
     assert [cells[cell] for cell in cell_NM[0]] == [found.pooled_MK[0][0], found.pooled_MK[1][0]]
 
 

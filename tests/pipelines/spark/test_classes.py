@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyspark
@@ -53,6 +54,18 @@ def test_a_damaged_archive_is_not_given_to_java(place: Path) -> None:
     whole = place.with_suffix(f".{classes._digest(damaged)}.jsa")
     whole.write_bytes(ARCHIVE)
     assert str(whole) in classes.java_option()
+
+
+def test_archives_that_nobody_opened_for_a_month_go(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classes, "_dump", lambda archive: archive.write_bytes(ARCHIVE))
+    old, used = (place.parent / f"spark-{name}.0123456789abcdef0123.jsa" for name in ("old", "used"))
+    for archive in (old, used):
+        archive.write_bytes(ARCHIVE)
+    os.utime(old, (time.time() - 31 * 86_400,) * 2)
+    classes.make()
+    assert not old.exists()
+    assert used.exists()
+    assert classes.java_option()
 
 
 def test_what_failed_once_or_cannot_be_written_is_not_tried(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
