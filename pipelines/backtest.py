@@ -18,6 +18,9 @@ from pipelines.cli import exit_status, run_of, stage_parser
 
 def main(argv: list[str] | None = None) -> None:
     run = run_of("backtest", stage_parser(__doc__ or "").parse_args(argv))
+    from pipelines.spark.session import java_ahead
+
+    java_ahead(run.config, run.stage)
     from pipelines.stages.backtest import work
 
     work(run)

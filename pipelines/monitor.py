@@ -16,6 +16,9 @@ from pipelines.cli import exit_status, run_of, stage_parser
 
 def main(argv: list[str] | None = None) -> None:
     run = run_of("monitor", stage_parser(__doc__ or "").parse_args(argv))
+    from pipelines.spark.session import java_ahead
+
+    java_ahead(run.config, run.stage)
     from pipelines.stages.monitor import work
 
     work(run)

@@ -22,6 +22,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--to", dest="to_date", type=day, help="last day of a range")
     arguments = parser.parse_args(argv)
     run = run_of("stage_sources", arguments)
+    from pipelines.spark.session import java_ahead
+
+    java_ahead(run.config, run.stage)
     from pipelines.stages.stage_sources import work
 
     work(run, late=arguments.from_date is None)

@@ -26,6 +26,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     run = run_of("train", arguments)
+    from pipelines.spark.session import java_ahead
+
+    java_ahead(run.config, run.stage)
     from pipelines.stages.train import work
 
     work(run, arguments.from_scratch, arguments.snapshot)

@@ -8,8 +8,9 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import IllegalArgumentException
@@ -50,6 +51,20 @@ _SETTINGS = {
 }
 
 
+def java_ahead(config: Config, stage: str) -> None:
+    """Start Java in a thread, while this process imports what the stage needs; it takes as long. On a cluster the
+    session starts it. What goes wrong here goes wrong there again, and is told."""
+
+    def start() -> None:
+        with suppress(Exception):
+            master = master_of(config)
+            if runs_here(master):
+                _start_java(config, stage, {"spark.master": master, **_with_code(settings_of(config, stage, master))})
+
+    if "PYSPARK_GATEWAY_PORT" not in os.environ and SparkContext._gateway is None:
+        Thread(target=start).start()
+
+
 @contextmanager
 def spark_session(config: Config, app_name: str, stage: str = "") -> Iterator[SparkSession]:
     """A session with the settings that the pipeline relies on; one that is already running (tests) is kept running.
@@ -71,10 +86,7 @@ def spark_session(config: Config, app_name: str, stage: str = "") -> Iterator[Sp
         if not runs_here(master) and not running:
             refuse_silent_master(master)
             archive = write_archive(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="m2m-code-"))))
-        # What Spark ships lies in the folder that an executor works in.
-        code = archive.name if archive else str(Path(__file__).parents[2])
-        others = settings.get("spark.executorEnv.PYTHONPATH", "")
-        settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, [code, others]))
+        settings = _with_code(settings, archive)
         _start_java(config, stage, {"spark.master": master, **settings})
         for key, value in settings.items():
             builder = builder.config(key, value)
@@ -99,6 +111,13 @@ def spark_session(config: Config, app_name: str, stage: str = "") -> Iterator[Sp
         yield spark
     if not running and "PYSPARK_GATEWAY_PORT" not in os.environ:
         make_in_background()
+
+
+def _with_code(settings: dict[str, str], archive: Path | None = None) -> dict[str, str]:
+    """The settings with this project's code for executors; what Spark ships lies in the folder that one works in."""
+    code = archive.name if archive else str(Path(__file__).parents[2])
+    others = settings.get("spark.executorEnv.PYTHONPATH", "")
+    return settings | {"spark.executorEnv.PYTHONPATH": os.pathsep.join(filter(None, [code, others]))}
 
 
 def master_of(config: Config) -> str:
