@@ -12,22 +12,27 @@ import multiprocessing
 import os
 import statistics
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from benchmarks.measure import machine, make_page, run, simulated, watched
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import eligible
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forward import BATCH_SIZE, network_distribution, network_outputs
+from m2m_model.network import encoder
 from m2m_model.network.model import Batch
 from m2m_model.network.windows import Days
 from pipelines.chain import CHALLENGER
@@ -148,6 +153,65 @@ def in_processes(
     return windows, {name: (windows / of_side).tolist() for name, of_side in seconds.items()}
 
 
+def attend_plainly(query_BHCE: Tensor, key_BHCE: Tensor, value_BHCE: Tensor, present_BC: Tensor) -> Tensor:
+    """``encoder.attend`` with PyTorch's own softmax."""
+    absent_B11C = torch.zeros(present_BC.shape).masked_fill(~present_BC, -torch.inf)[:, None, None]
+    score_BHCC = query_BHCE * query_BHCE.shape[-1] ** -0.5 @ key_BHCE.transpose(2, 3) + absent_B11C
+    mixed: Tensor = score_BHCC.softmax(-1) @ value_BHCE
+    return mixed
+
+
+def forms(folder: Path, sequences: SequenceFiles, turns: int) -> list[str]:
+    """Other forms of the network, on one core and one bucket: how fast, and how many points they move."""
+    torch.set_num_threads(1)
+    forecaster = Forecaster.load(folder)
+    model, part = forecaster.model, Bucket.of(sequences, sequences.buckets[0])
+    days = Days.of(part.panel, forecaster.inputs.profile(part.panel), forecaster.device)
+    series_X, day = torch.from_numpy(part.series), part.panel.index_of(sequences.as_of)
+    batches = [
+        forecaster.windows.of(days.runs(some_B, torch.full_like(some_B, day)))
+        for some_B in torch.split(series_X, BATCH_SIZE)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        whole = quantize(model, {nn.Linear}, torch.qint8)
+    sides: dict[str, tuple[Any, Callable[[], AbstractContextManager[object]]]] = {
+        "as it is": (model, nullcontext),
+        "PyTorch's softmax": (model, lambda: patch.object(encoder, "attend", attend_plainly)),
+        "products in bfloat16": (model, lambda: torch.autocast("cpu", torch.bfloat16)),
+        "linear layers in int8": (whole, nullcontext),
+        "compiled": (torch.compile(model), nullcontext),
+    }
+    points, seconds = dict[str, Any](), defaultdict[str, list[float]](list)
+    for turn in range(turns + 1):
+        for name, (form, around) in sides.items():
+            with around(), torch.inference_mode():
+                if not turn:
+                    of_form = replace(forecaster, model=form)
+                    points[name] = of_form.predict(part.panel, sequences.as_of).distribution.point_NM
+                started = time.perf_counter()
+                for batch in batches:
+                    form(batch)
+                if turn:
+                    seconds[name].append(time.perf_counter() - started)
+    own_NM, own_s, lines = points["as it is"], statistics.median(seconds["as it is"]), []
+    for name, spent in seconds.items():
+        took, moved = statistics.median(spent), (np.abs(points[name] - own_NM) > 1e-3 * own_NM).mean()
+        lines.append(f"| {name} | {len(series_X) / took:,.0f} | {own_s / took:.2f} | {moved:.1%} |")
+    return [
+        "## Other forms of the network",
+        "",
+        f"One core, {len(series_X):,} windows of one bucket, median of {turns} turns. A form may serve where hardly a",
+        "point moves by more than 0.1 %; a compiled one needs a C++ compiler wherever forecasts are made.",
+        "",
+        "| the network | windows/s | times as it is | points moved by more than 0.1 % |",
+        "| --- | ---: | ---: | ---: |",
+        *lines,
+        "",
+    ]
+
+
 def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[str, float]]:
     """Prepare, measure, and put the page together."""
     load, config = os.getloadavg()[0], simulated(advertisers, DAYS, folder)
@@ -200,6 +264,7 @@ def report(advertisers: int, turns: int, folder: Path) -> tuple[list[str], dict[
         + ", ".join(f"`{name}` {statistics.median(seconds):.1f} s" for name, seconds in around.items())
         + ".",
         "",
+        *forms(version.folder, sequences, turns),
         "## Windows a batch",
         "",
         "Windows a second, one turn.",
