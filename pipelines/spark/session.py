@@ -53,7 +53,8 @@ _SETTINGS = {
 
 def java_ahead(config: Config, stage: str) -> None:
     """Start Java in a thread, while this process imports what the stage needs; it takes as long. On a cluster the
-    session starts it. What goes wrong here goes wrong there again, and is told."""
+    session starts it, and where there is no home yet the stage may have nothing to start it for. What goes wrong here
+    goes wrong there again, and is told."""
 
     def start() -> None:
         with suppress(Exception):
@@ -61,7 +62,7 @@ def java_ahead(config: Config, stage: str) -> None:
             if runs_here(master):
                 _start_java(config, stage, {"spark.master": master, **_with_code(settings_of(config, stage, master))})
 
-    if "PYSPARK_GATEWAY_PORT" not in os.environ and SparkContext._gateway is None:
+    if "PYSPARK_GATEWAY_PORT" not in os.environ and SparkContext._gateway is None and config.home.is_dir():
         Thread(target=start).start()
 
 
