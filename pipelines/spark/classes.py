@@ -63,7 +63,13 @@ def make_in_background() -> None:
 
 
 def make() -> None:
-    """Make the archive, unless another process is at it. That none came out of it is remembered too."""
+    """Make the archive, unless another process is at it. That none came out of it is remembered too.
+
+    Raises:
+        RuntimeError: Java runs already in this process; what others do with it would end.
+    """
+    if SparkContext._gateway is not None:
+        raise RuntimeError("the archive is made by a process of its own: python -m pipelines.spark.classes")
     if (place := _place()) is None:
         return
     with contextlib.suppress(BusyError, OSError), locked(place.with_suffix(".lock"), busy=str(place)):
@@ -85,9 +91,12 @@ def _place() -> Path | None:
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(f"{home}/bin/java" if home else "java")
     folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "m2m")
+    jars = Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent, "jars")
     if not java or not folder.is_absolute() or any(character in str(folder) for character in ':"\\'):
         return None
-    jars = Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent, "jars")
+    # In a path with a blank and an accent Java made an archive, and took no class of Spark's from it.
+    if not str(jars).isascii() or " " in str(jars):
+        return None
     # Java compares the jars' paths as text, and times in seconds, which is what a layer of an image keeps of them.
     of = (f"{path} {int(path.stat().st_mtime)}" for path in (Path(java).resolve(), jars) if path.exists())
     return folder / f"spark-{fingerprint(pyspark.__version__, *of)}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyspark
 import pytest
+from pyspark import SparkContext
 
 from pipelines.spark import classes
 
@@ -21,6 +22,8 @@ ARCHIVE = b"not what its name says"
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The archive's path without digest, in an empty folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of mine"))
+    (tmp_path / "spark").symlink_to(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent)
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path / "spark"))  # wherever this checkout lies
     place = classes._place()
     assert place is not None
     place.parent.mkdir(parents=True)
@@ -37,7 +40,7 @@ def test_java_takes_the_archive_and_says_nothing_of_it(place: Path) -> None:
     assert not left.exists()
     assert not place.with_suffix(".refused").exists()
     assert classes.java_option().endswith(f'"-XX:SharedArchiveFile={archive}"')
-    spark_submit = Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent, "bin", "spark-submit")
+    spark_submit = Path(os.environ["SPARK_HOME"], "bin", "spark-submit")
     loads = os.environ | {"SPARK_SUBMIT_OPTS": f"{classes.java_option()} -Xlog:class+load"}
     done = subprocess.run([spark_submit, "--version"], env=loads, capture_output=True, text=True, check=True)
     line = next(line for line in done.stdout.splitlines() if "org.apache.spark.deploy.SparkSubmit source" in line)
@@ -62,6 +65,7 @@ def test_archives_that_nobody_opened_for_a_month_go(place: Path, monkeypatch: py
     for archive in (old, used):
         archive.write_bytes(ARCHIVE)
     os.utime(old, (time.time() - 31 * 86_400,) * 2)
+    monkeypatch.setattr(SparkContext, "_gateway", None)
     classes.make()
     assert not old.exists()
     assert used.exists()
@@ -84,6 +88,18 @@ def test_what_failed_once_or_cannot_be_written_is_not_tried(place: Path, monkeyp
     assert len(started) == 1
 
 
+def test_java_of_others_is_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SparkContext, "_gateway", object())
+    with pytest.raises(RuntimeError, match="a process of its own"):
+        classes.make()
+
+
+def test_jars_below_a_blank_or_an_accent_have_no_archive(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("été", "a b"):
+        monkeypatch.setenv("SPARK_HOME", f"/opt/{folder}/spark")
+        assert classes._place() is None
+
+
 def test_another_java_has_another_archive(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
@@ -95,7 +111,7 @@ def test_another_java_has_another_archive(place: Path, tmp_path: Path, monkeypat
     assert other is not None
     assert other.parent == place.parent
     # A Java that cannot do it is remembered, and Spark starts as ever.
-    classes.make()
+    subprocess.run([sys.executable, "-m", "pipelines.spark.classes"], check=True)
     assert place.parent.joinpath(f"{other.name}.refused").is_file()
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "none"))
     assert classes.java_option() == ""
