@@ -31,7 +31,7 @@ from benchmarks.measure import machine, make_page, run, simulated, watched
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import eligible
 from m2m_model.forecasts.forecaster import Forecaster
-from m2m_model.forecasts.forward import BATCH_SIZE, network_distribution, network_outputs
+from m2m_model.forecasts.forward import BATCH_SIZE, network_outputs, to_distribution
 from m2m_model.network import encoder
 from m2m_model.network.model import Batch
 from m2m_model.network.windows import Days
@@ -97,8 +97,8 @@ def sides_of(
 
     def laws() -> None:
         for part in parts:
-            outputs = network_outputs(model, cutter(part), len(part.series), batch_size)
-            network_distribution(model, inputs, outputs)
+            for _, batch, said in network_outputs(model, cutter(part), len(part.series), batch_size):
+                to_distribution(model, inputs, batch, said)
 
     def predict(panels: Iterable[Panel]) -> None:
         for panel in panels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ def choose_device() -> torch.device:
 
 
 def quick(device: torch.device) -> torch.autocast:
-    """The precision of training: bfloat16 in a GPU's products, which costs no accuracy (docs/gpu.md)."""
+    """The precision of training: bfloat16 in a GPU's products, whose held-out loss is within 0.2 % of
+    float32's (docs/gpu.md)."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
@@ -37,12 +38,6 @@ def network_outputs(
         rows = slice(start, min(start + batch_size, windows))
         batch = cut(rows)
         yield rows, batch, model(batch)
-
-
-def network_distribution(model: M2M, inputs: Inputs, outputs: Iterable[tuple[slice, Batch, Tensor]]) -> Distribution:
-    """What the network itself says of all the windows of ``network_outputs``."""
-    each = (to_distribution(model, inputs, batch, said) for _, batch, said in outputs)
-    return Distribution.concatenate([nothing(inputs.spec), *each])
 
 
 def nothing(spec: SequenceSpec) -> Distribution:
