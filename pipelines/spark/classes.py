@@ -94,8 +94,9 @@ def _place() -> Path | None:
     jars = Path(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent, "jars")
     if not java or not folder.is_absolute() or any(character in str(folder) for character in ':"\\'):
         return None
-    # In a path with a blank and an accent Java made an archive, and took no class of Spark's from it.
-    if not str(jars).isascii() or " " in str(jars):
+    # Below a blank and an accent Java made an archive, and took no class of Spark's from it; it looks through links.
+    real = str(jars.resolve())
+    if not real.isascii() or " " in real:
         return None
     # Java compares the jars' paths as text, and times in seconds, which is what a layer of an image keeps of them.
     of = (f"{path} {int(path.stat().st_mtime)}" for path in (Path(java).resolve(), jars) if path.exists())

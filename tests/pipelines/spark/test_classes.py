@@ -22,8 +22,8 @@ ARCHIVE = b"not what its name says"
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The archive's path without digest, in an empty folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of mine"))
-    (tmp_path / "spark").symlink_to(os.environ.get("SPARK_HOME") or Path(pyspark.__file__).parent)
     monkeypatch.setenv("SPARK_HOME", str(tmp_path / "spark"))  # wherever this checkout lies
+    (tmp_path / "spark" / "jars").mkdir(parents=True)
     place = classes._place()
     assert place is not None
     place.parent.mkdir(parents=True)
@@ -31,7 +31,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.spark
-def test_java_takes_the_archive_and_says_nothing_of_it(place: Path) -> None:
+def test_java_takes_the_archive_and_says_nothing_of_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARK_HOME", str(Path(pyspark.__file__).parent))
+    if (real := classes._place()) is None:
+        pytest.skip("this checkout lies below a blank or an accent, where there is no archive")
+    place = real
     left = place.with_suffix(".1.part")
     left.write_bytes(b"of a process that was killed")
     made = [subprocess.Popen([sys.executable, "-m", "pipelines.spark.classes"]) for _ in range(2)]
