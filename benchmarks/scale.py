@@ -128,8 +128,9 @@ def tables(kept: dict[str, Any]) -> str:
         "",
         "Made by `make bench-scale` on simulated data: 4 scenarios, 90 days, a process a stage, JVM start included.",
         "Spark runs as a cluster of two executors of one core each on the same machine, so that the driver's memory is",
-        "its own. Memory is the peak of each part in MiB; *training* is what the training process holds itself, and",
-        "with the files that it maps. Sizes may have been measured on different days; each says when.",
+        "its own. Memory is the peak of each part in MiB; for the training process and its driver, who fits LightGBM,",
+        "what they hold themselves, and with the files that they map. Sizes may have been measured on different days;",
+        "each says when.",
         "",
     ]
     for size in sorted(kept, key=int):
@@ -199,11 +200,15 @@ def plan(smaller: tuple[int, dict[str, Any]], larger: tuple[int, dict[str, Any]]
 
 def row(stage: dict[str, Any]) -> str:
     ran = stage["ran"]
-    own, mapped = ran["anonymous_mib"]["training"], ran["peak_mib"]["training"]
-    training = f"{own:,.0f} ({mapped:,.0f})" if stage["name"] == "train" else ""
-    memory = " | ".join(f"{ran['peak_mib'][part]:,.0f}" for part in PARTS[:-1])
+
+    def peak(part: str) -> str:
+        own, mapped = ran["anonymous_mib"][part], ran["peak_mib"][part]
+        if stage["name"] == "train" and part in ("driver", "training"):
+            return f"{own:,.0f} ({mapped:,.0f})"
+        return "" if part == "training" else f"{mapped:,.0f}"
+
     figures = f"{stage['rows']:,} | {ran['wall_s']:.0f} | {stage['wrote_mib']:,.0f}"
-    return f"| {stage['name']} | {figures} | {memory} | {training} |"
+    return f"| {stage['name']} | {figures} | {' | '.join(map(peak, PARTS))} |"
 
 
 def built_and_scored(found: dict[str, Any]) -> float:
@@ -213,15 +218,15 @@ def built_and_scored(found: dict[str, Any]) -> float:
 
 
 def ratios(kept: dict[str, Any]) -> dict[str, float]:
-    """The dearest step per ten times the advertisers, and the largest size's driver (Python and JVM) over the
-    smallest's; none of a single size."""
+    """The dearest step per ten times the advertisers, and what the largest size's driver (Python and JVM) holds over
+    the smallest's; none of a single size."""
     sizes = sorted(map(int, kept))
     seconds = {size: built_and_scored(kept[str(size)]) for size in sizes}
     if len(sizes) == 1:
         return {}
 
     def driver(size: int) -> float:
-        peaks = [stage["ran"]["peak_mib"] for stage in kept[str(size)]["stages"]]
+        peaks = [stage["ran"]["anonymous_mib"] for stage in kept[str(size)]["stages"]]
         return max(float(peak["driver"] + peak["driver JVM"]) for peak in peaks)
 
     dearest = max(seconds[b] / seconds[a] * 10 * a / b for a, b in pairwise(sizes))
