@@ -124,7 +124,7 @@ def made_days(series: int, days: int, device: torch.device) -> Days:
     daily_NTM = daily_XM[ahead:].view(series, days, -1)
     total_YM[ahead:].view(advertisers, days, -1).index_add_(0, advertiser_N, daily_NTM)
     return Days(
-        (SPEC.lookback_days, SPEC.window_days, SPEC.horizon_days),
+        SPEC,
         days,
         (LAST_DAY - timedelta(days=days - 1)).weekday(),
         performance_XP,

@@ -150,22 +150,23 @@ class Panel:
         registered_N = np.minimum(_registered(keys, days_of(last_day) - days + 1), first_row_N)
 
         def scattered(
-            rows: DayRows, columns: Sequence[Floats], point: Callable[[Floats], Numbers], nothing: Any
+            at_R: Ints, columns: Sequence[Floats], point: Callable[[Floats], Numbers], nothing: Any
         ) -> NDArray[Any]:
-            row_Xc, at_R = _nothing(series, days, len(columns), spec, nothing), _places(rows, days, spec)
+            row_Xc = _nothing(series, days, len(columns), spec, nothing)
             for column_X, value_R in zip(row_Xc.T, columns, strict=True):
                 column_X[at_R] = point(value_R)
             row_Xc[0] = nothing
             return row_Xc
 
-        absent = np.int16(NOTHING)
-        performance_XP = scattered(achieved, achieved.columns, to_grid, absent)
-        daily_XM = scattered(achieved, daily_columns(achieved.columns, spec), _finite, np.float32(0))
+        absent, at_R = np.int16(NOTHING), _places(achieved, days, spec)
+        performance_XP = scattered(at_R, achieved.columns, to_grid, absent)
+        daily_XM = scattered(at_R, daily_columns(achieved.columns, spec), _finite, np.float32(0))
         acted = acted or replace(achieved, columns=[])
-        behavior_XF = scattered(acted, acted.columns, to_grid, absent)
+        acted_at_R = _places(acted, days, spec)
+        behavior_XF = scattered(acted_at_R, acted.columns, to_grid, absent)
         if shared is not None:
             row_X = np.full(len(behavior_XF), -1, np.int32)
-            row_X[_places(acted, days, spec)] = np.arange(len(acted.day_R))
+            row_X[acted_at_R] = np.arange(len(acted_at_R))
             at_R = _places(shared, days, spec)
             own_R = row_X[at_R]
             both_R = (own_R >= 0) & (at_R > 0)
@@ -263,15 +264,15 @@ def days_of(day: date) -> int:
     return (day - _EPOCH).days
 
 
-def listed_rows(table: pa.Table, day: str, values: Sequence[str], first: int, series: Ints | None = None) -> DayRows:
-    """The days that a table's rows list, ``first`` being day 0; ``series`` says which series each of its rows is of.
+def listed_rows(table: pa.Table, day: str, values: Sequence[str], first: int) -> DayRows:
+    """The days that a table's rows list, a series each, ``first`` being day 0.
 
     Raises:
         ValueError: a list of values is not as long as that of the days.
     """
     lists = _list_column(table, day)
     length_N = np.asarray(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False), np.int64)
-    series_R = np.repeat(np.arange(len(length_N)) if series is None else series, length_N)
+    series_R = np.repeat(np.arange(len(length_N)), length_N)
     day_R = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64) - first
     columns = [_list_column(table, name).flatten().to_numpy(zero_copy_only=False) for name in values]
     for name, column_R in zip(values, columns, strict=True):

@@ -127,7 +127,8 @@ def pool(parts: Sequence[Distribution], weight_PNM: Floats) -> Distribution:
 
 
 def uncrossed(level_GNM: Floats) -> Floats:
-    """The same where no level is below the one before it. Few rows have one, and looking is cheaper than mending."""
+    """The same, in place, where no level is below the one before it. Few rows have one, and looking is cheaper than
+    mending."""
     crossed_NM = (level_GNM[1:] < level_GNM[:-1]).any(0)
     if crossed_NM.any():
         level_GNM[:, crossed_NM] = np.maximum.accumulate(level_GNM[:, crossed_NM], 0)

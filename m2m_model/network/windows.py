@@ -31,7 +31,7 @@ from m2m_model.data.features import (
 )
 from m2m_model.data.grid import NOTHING
 from m2m_model.data.panel import Panel
-from m2m_model.data.spec import LEVEL_DAYS, WEEKS
+from m2m_model.data.spec import LEVEL_DAYS, WEEKS, SequenceSpec
 from m2m_model.network.model import Batch
 
 SUMMED_DAYS = 7 * WEEKS  # all rates are of these
@@ -75,7 +75,7 @@ class Days:
     Indices are not checked, that would wait for the device: cutoffs lie in 0 .. T-1, and h days earlier for totals.
     """
 
-    spec_days: tuple[int, int, int]  # look back, window and horizon
+    spec: SequenceSpec
     days: int
     first_weekday: int
     performance_XP: Tensor
@@ -99,13 +99,12 @@ class Days:
             panel.advertiser_index_N.astype(np.int64),
             *vars(profile).values(),
         )
-        spec = panel.spec
-        lengths = (spec.lookback_days, spec.window_days, spec.horizon_days)
-        return cls(lengths, panel.days, panel.first_day.weekday(), *(_shared(array).to(device) for array in arrays))
+        tensors = (_shared(array).to(device) for array in arrays)
+        return cls(panel.spec, panel.days, panel.first_day.weekday(), *tensors)
 
     def runs(self, series_B: Tensor, cutoff_B: Tensor) -> Runs:
         """What lies before each (series, cutoff). Reads nothing after a cutoff."""
-        look, window, _ = self.spec_days
+        look, window = self.spec.lookback_days, self.spec.window_days
         end_B = look + cutoff_B  # with the lead, one day after the cutoff
         at_B, advertiser_at_B = end_B + series_B * self.days, end_B + self.advertiser_N[series_B] * self.days
         registered_B = self.registered_N[series_B]
@@ -125,7 +124,7 @@ class Days:
 
     def totals_after(self, series_B: Tensor, cutoff_B: Tensor) -> Tensor:
         """Task totals of the days cutoff+1 .. cutoff+h, (B, M)."""
-        look, _, horizon = self.spec_days
+        look, horizon = self.spec.lookback_days, self.spec.horizon_days
         return _run(self.daily_XM, look + cutoff_B + series_B * self.days + horizon, horizon).sum(1)
 
 
@@ -142,9 +141,8 @@ class Windows:
         book_CG = torch.from_numpy(inputs.code_books()).to(device)
         parts = book_CG[: len(spec.metrics)], book_CG[len(spec.metrics) :]
         self._books = [book.flatten() for book in parts]
-        self._before = [NOTHING * torch.arange(len(book), device=device, dtype=torch.int32) for book in parts]
-        for before in self._before:
-            before += torch.arange(len(before), device=device, dtype=torch.int32)
+        points = book_CG.shape[1]
+        self._before = [points * torch.arange(len(book), device=device, dtype=torch.int32) for book in parts]
         back = np.arange(spec.lookback_days - 1, -1, -1)  # days before the cutoff
         self._back_K = torch.from_numpy(back).to(device)
         scale_M = np.asarray(inputs.task_scales)

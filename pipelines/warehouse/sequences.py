@@ -83,7 +83,7 @@ class SequenceFiles:
 
     def _begun(self, weeks: pl.DataFrame) -> pl.DataFrame:
         """Without the days before the history: its first week may begin before it, and would make a series older."""
-        oldest, start = pl.col("ds") < self.first + timedelta(days=7), (self.first - date(1970, 1, 1)).days
+        oldest, start = pl.col("ds") < self.first + timedelta(days=7), days_of(self.first)
         early = weeks.filter(oldest)
         for day, values in (("day", self.spec.metrics), ("behavior_day", self.spec.behaviors)):
             before = pl.col(day).list.eval(pl.element() < start).list.sum()
@@ -108,7 +108,7 @@ def panel_of(
     place, lists = _places(weeks, series, SERIES), weeks.to_arrow()
 
     def rows(day: str, values: tuple[str, ...]) -> DayRows:
-        found = listed_rows(lists, day, values, days_of(since), np.arange(weeks.height))
+        found = listed_rows(lists, day, values, days_of(since))
         # The first week of the history may begin before it, and would make a series older.
         early = found.day_R < (first - since).days
         return found.on(~early) if early.any() else found
