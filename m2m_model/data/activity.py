@@ -12,24 +12,23 @@ from m2m_model.data.served_by import COLD_START_DAYS, history_days
 ACTIVITY_DAYS = 28
 HABIT_DAYS = 14  # a younger series counts as this old: one active day out of one is no habit
 EDGES = (0.1, 0.25, 0.5, 0.75)  # of the share of active days; the last group is active nearly every day
-GROUPS = len(EDGES) + 1
+GROUPS = len(EDGES) + 2  # the first is of those too young to have a habit
 SIZE_EDGES = (0.1, 1.0)  # of the recent level over the mean series of training: small, middle, large
 
 
 def activity_NM(panel: Panel, day: int, series: Ints) -> Ints:
-    """The group of each series and task, 0 = hardly ever active .. ``GROUPS`` - 1, by its share of days above 0 among
-    the last ``ACTIVITY_DAYS`` registered ones. Reads nothing after ``day`` (an index in T)."""
+    """The group of each series and task: 0 = under COLD_START_DAYS of history, 1 = hardly ever active .. ``GROUPS`` - 1
+    = nearly every day, by its share of days above 0 among the last ``ACTIVITY_DAYS`` registered ones. Reads nothing
+    after ``day`` (an index in T)."""
     return _activity_NM(_recent_NTM(panel, day, series), history_days(panel, day)[series])
 
 
 def stratum_NM(panel: Panel, day: int, series: Ints, scale_M: Floats) -> Ints:
-    """A code of activity and size: 10 x activity (1 = hardly ever .. ``GROUPS``; 0 = under COLD_START_DAYS of history)
-    + size (1 = small .. 3 = large). ``scale_M`` is the mean series' total over a horizon, as in ``Inputs.task_scales``.
-    """
+    """A code of activity and size: 10 x the activity group + size (1 = small .. 3 = large). ``scale_M`` is the mean
+    series' total over a horizon, as in ``Inputs.task_scales``."""
     recent_NTM, age_N = _recent_NTM(panel, day, series), history_days(panel, day)[series]
     level_NM = recent_NTM.sum(1) / np.clip(age_N[:, None], 1, ACTIVITY_DAYS) * panel.spec.horizon_days
-    active_NM = np.where(age_N[:, None] < COLD_START_DAYS, 0, 1 + _activity_NM(recent_NTM, age_N))
-    return np.asarray(10 * active_NM + 1 + np.digitize(level_NM / scale_M, SIZE_EDGES))
+    return np.asarray(10 * _activity_NM(recent_NTM, age_N) + 1 + np.digitize(level_NM / scale_M, SIZE_EDGES))
 
 
 def stratum_name(code: int) -> str:
@@ -45,5 +44,6 @@ def _recent_NTM(panel: Panel, day: int, series: Ints) -> Floats:
 
 
 def _activity_NM(recent_NTM: Floats, age_N: Ints) -> Ints:
-    age_N1 = np.clip(age_N[:, None], HABIT_DAYS, ACTIVITY_DAYS)
-    return np.asarray(np.digitize((recent_NTM > 0).sum(1) / age_N1, EDGES))
+    age_N1 = age_N[:, None]
+    share_NM = (recent_NTM > 0).sum(1) / np.clip(age_N1, HABIT_DAYS, ACTIVITY_DAYS)
+    return np.where(age_N1 < COLD_START_DAYS, 0, 1 + np.digitize(share_NM, EDGES))

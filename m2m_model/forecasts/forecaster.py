@@ -33,7 +33,7 @@ from m2m_model.forecasts.methods import M2M as M2M_METHOD
 from m2m_model.network.model import M2M, Batch
 from m2m_model.network.windows import Days, Windows
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,17 @@ _JUDGED = pl.Schema(SUMS | _EXTRA)
 _KEYS = [*KEYS, "figure", "bin", "example"]
 _GROUP, _BROKEN = "group", "broken"
 _SPREAD = ("pinball", "coverage_50", "coverage_90", "level_50", "level_90")  # what points alone do not have
-_GROUP_FIGURES = ("nmae", "bias", "zero_points", "zeros", "p_zero", "level_50", "level_90")
+_GROUP_FIGURES = (
+    "nmae",
+    "bias",
+    "zero_points",
+    "zeros",
+    "p_zero",
+    "level_50",
+    "level_90",
+    "coverage_50",
+    "coverage_90",
+)
 # What finishes value, its column of parts, and what marts.backtest_value calls its figures.
 _VALUE_FIGURES: tuple[tuple[Callable[[pa.Table, Sequence[str]], pa.Table], str | None, dict[str, str]], ...] = (
     (ranking, None, {name: name for name in ("gini", "top_decile_capture", "perfect_capture")}),
@@ -255,7 +265,7 @@ def group_figures(groups: pl.DataFrame) -> pl.DataFrame:
     as ``value_figures`` gives them; ``part`` is ``data.activity``'s code of m2m_model."""
     found = _frame(finish(groups.to_arrow(), ("forecaster", "task", "group"))).rename({"group": "part"})
     points_alone = pl.col("forecaster").is_in(list(RIVALS))
-    found = found.with_columns(pl.when(~points_alone).then(pl.col("p_zero", "level_50", "level_90")).name.keep())
+    found = found.with_columns(pl.when(~points_alone).then(pl.col("p_zero", *_SPREAD[1:])).name.keep())
     found = found.select("forecaster", "task", "part", pl.col("n").cast(pl.Float64), *_GROUP_FIGURES)
     found = found.rename({name: f"group_{name}" for name in _GROUP_FIGURES})
     index = ["forecaster", "scenario_id", "task", "part", "n"]

@@ -342,7 +342,8 @@ def backtest_value(config: Config) -> Table:
                 "churn_observed (share that left). No churn_* where only points are forecast (LightGBM). By activity "
                 "and size of the series, all scenarios together: group_nmae, group_bias, group_zero_points (share that "
                 "is 0) of the point, group_zeros (share of actuals that are 0), group_p_zero (mean probability of "
-                "it), group_level_50 and group_level_90 (0.5 and 0.9 are right)",
+                "it), group_level_50 and group_level_90 (0.5 and 0.9 are right), group_coverage_50 and "
+                "group_coverage_90",
             ),
             Column(
                 "part",

@@ -111,6 +111,8 @@ def test_a_data_set_that_counts_no_active_days_has_no_figures_of_leaving(deploym
         "group_p_zero",
         "group_level_50",
         "group_level_90",
+        "group_coverage_50",
+        "group_coverage_90",
     }
 
 

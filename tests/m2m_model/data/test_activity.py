@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from m2m_model.config import Task
-from m2m_model.data.activity import EDGES, activity_NM, stratum_name, stratum_NM
+from m2m_model.data.activity import GROUPS, activity_NM, stratum_name, stratum_NM
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 
@@ -39,18 +39,19 @@ def test_groups_by_the_share_of_days_above_zero() -> None:
     panel = panel_of(habits, [-10] * len(habits))
     found_NM = activity_NM(panel, day, np.arange(len(habits)))
     # 0, 2, 4, 14, 20 and 28 of 28 days; and a day that lies 29 days back.
-    assert found_NM[:, 0].tolist() == [0, 0, 1, 3, 3, 4, 0]
-    assert (found_NM[:, 1] == len(EDGES)).all()  # shown every day: each task by its own metric
+    assert found_NM[:, 0].tolist() == [1, 1, 2, 4, 4, 5, 1]
+    assert (found_NM[:, 1] == GROUPS - 1).all()  # shown every day: each task by its own metric
 
 
 def test_one_day_is_no_habit_and_two_weeks_are() -> None:
-    panel = panel_of([[49], [47, 48, 49], list(range(36, 50))], [49, 47, 36])
-    assert activity_NM(panel, 49, np.arange(3))[:, 0].tolist() == [0, 1, 4]
+    panel = panel_of([[49], [43], [47, 48, 49], list(range(36, 50))], [49, 44, 43, 36])
+    # Under a week old, twice; three of seven days, counted as of fourteen; every day.
+    assert activity_NM(panel, 49, np.arange(4))[:, 0].tolist() == [0, 0, 2, 5]
 
 
 def test_nothing_after_the_day_is_read() -> None:
     panel = panel_of([[30, 55], [30]], [-1, -1])
-    assert activity_NM(panel, 49, np.arange(2))[:, 0].tolist() == [0, 0]
+    assert activity_NM(panel, 49, np.arange(2))[:, 0].tolist() == [1, 1]
     assert activity_NM(panel, 3, np.arange(2)).shape == (2, 2)
     assert activity_NM(panel, 49, np.zeros(0, np.int64)).shape == (0, 2)
 

@@ -167,7 +167,7 @@ def test_a_model_folder_of_another_version_is_refused(forecaster: Forecaster, tm
     folder = forecaster.save(tmp_path / "model")
     stored = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(stored | {"format_version": 99}))
-    with pytest.raises(ValueError, match="format_version 99; this code reads 4"):
+    with pytest.raises(ValueError, match="format_version 99; this code reads 5"):
         Forecaster.load(folder)
     smaller = stored["model_config"] | {"width": 8}
     (folder / "config.json").write_text(json.dumps(stored | {"model_config": smaller}))
