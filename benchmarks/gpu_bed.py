@@ -131,6 +131,7 @@ def made_days(series: int, days: int, device: torch.device) -> Days:
         behavior_XF,
         daily_XM,
         total_YM,
+        nothing(series, 0, NOTHING, torch.int16),
         registered_N,
         advertiser_N,
         1 + number_N % SCENARIOS,

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 Aggregate = Literal["sum", "days"]
+Kind = Literal["count", "money", "ratio"]
 Architecture = Literal["m2m", "mmoe", "shared_bottom"]
 
 ACTIVE = "active"  # reserved metric: any performance metric above zero that day
@@ -108,6 +109,32 @@ class Task:
     def __post_init__(self) -> None:
         if self.metric == ACTIVE and self.aggregate != "days":
             raise ValueError(f'task {self.name}: metric "{ACTIVE}" has no sum; use aggregate = "days"')
+
+
+@settings
+class KnownFuture:
+    """What is known of days to come: a plan (a budget, a price), or the public holidays of a country.
+
+    A day's plans are totals over the days after it, or the mean of a ``ratio``. ``of`` is the metric in whose unit the
+    plan is. ``country`` (ISO 3166: GB, DE-BY), or the attribute that holds it, makes it that country's holidays.
+    """
+
+    name: Name
+    kind: Kind = "count"
+    of: Name | None = None
+    country: Annotated[str, Matching(r"|[A-Z]{2}(-[A-Z0-9]{1,3})?", "a code of ISO 3166, such as GB or DE-BY")] = ""
+    country_attribute: Name | None = None
+
+    def __post_init__(self) -> None:
+        if self.country and self.country_attribute:
+            raise ValueError("country and country_attribute both say whose holidays are meant; give one of them")
+        if self.is_holidays and (self.of or self.kind != "count"):
+            raise ValueError("holidays are counted: leave kind and of out")
+
+    @property
+    def is_holidays(self) -> bool:
+        """Whether it comes from the calendar, and not from the data set's own plans."""
+        return bool(self.country or self.country_attribute)
 
 
 @settings

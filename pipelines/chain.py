@@ -78,7 +78,7 @@ CHAIN = (
         "stage_sources",
         "raw sources, through the data set's own SQL and its checks, to the staged tables",
         writes=("staged.scenario", "staged.advertiser"),
-        daily=("staged.behavior_daily", "staged.performance_daily"),
+        daily=("staged.known_future", "staged.behavior_daily", "staged.performance_daily"),
         settings="[[source]], [staging], [checks], [dataset] late_days",
         dag="advertiser_sequences",
     ),
@@ -88,6 +88,7 @@ CHAIN = (
         reads={
             "staged.performance_daily": HISTORY,
             "staged.behavior_daily": HISTORY,
+            "staged.known_future": HISTORY,
             "staged.advertiser": NEWEST,
             "staged.scenario": NEWEST,
             "features.sequence_week": HISTORY,

@@ -17,7 +17,19 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from m2m_model.config import ACTIVE, Days, Matching, ModelConfig, Name, Task, TrainConfig, Within, settings
+from m2m_model.config import (
+    ACTIVE,
+    Days,
+    Kind,
+    KnownFuture,
+    Matching,
+    ModelConfig,
+    Name,
+    Task,
+    TrainConfig,
+    Within,
+    settings,
+)
 from pipelines import catalog, source_config
 from pipelines.errors import ConfigError
 from pipelines.paths import check_location, sqlite_uri
@@ -26,16 +38,17 @@ from pipelines.toml_tables import Entries, Keys, Text, build
 if TYPE_CHECKING:
     from m2m_model.data.spec import SequenceSpec
 
-Kind = Literal["count", "money", "ratio"]
 Severity = Literal["critical", "warning"]
 
 # Columns of our own tables that stand beside those of a data set, and what its SQL says of a row.
-RESERVED = frozenset("ds bucket advertiser_id scenario_id registered_on day behavior_day source_rows dirt".split())
+RESERVED = frozenset(
+    "ds bucket advertiser_id scenario_id registered_on day behavior_day plan_day for_day source_rows dirt".split()
+)
 # Every check whose severity [checks] severity may set.
 CHECKS = (
     "other_day null_id empty_id padded_id number_id long_id control_characters lost_characters not_ascii"
-    " unknown_scenario duplicate_key null nan infinite absurd negative not_above long_attribute empty_day volume"
-    " changed_ids new_advertisers freshness day_completeness attributes_known"
+    " unknown_scenario plan_of_the_past duplicate_key null nan infinite absurd negative not_above long_attribute"
+    " empty_day volume changed_ids new_advertisers freshness day_completeness attributes_known"
 ).split()
 ALL_SCENARIOS = "*"  # scenario_id of a row that sums over scenarios
 
@@ -95,6 +108,7 @@ class Staging:
 
     performance_daily: SqlFile
     behavior_daily: SqlFile | None = None
+    known_future: SqlFile | None = None
     advertiser: SqlFile | None = None
     scenario: SqlFile | None = None
 
@@ -260,6 +274,7 @@ class Config:
     performance: Annotated[tuple[Performance, ...], Entries(1, 200)]
     task: Annotated[tuple[Task, ...], Entries(1, 50)]
     behavior: Annotated[tuple[Behavior, ...], Entries(0, 200)] = ()
+    known_future: Annotated[tuple[KnownFuture, ...], Entries(0, 50)] = ()
     attributes: Attributes = Attributes()
     history: History = History()
     checks: Checks = Checks()
@@ -292,7 +307,8 @@ class Config:
     def training_hash(self) -> str:
         """Short hash of what a training learns by: a checkpoint of it is gone on from, whatever else is changed."""
         learnt = (self.dataset, self.performance, self.task, self.behavior, self.attributes, self.history, self.model)
-        return hashlib.sha256(repr((learnt, self.training, self.backtest)).encode()).hexdigest()[:12]
+        future = self.known_future or ()
+        return hashlib.sha256(repr((learnt, self.training, self.backtest, future)).encode()).hexdigest()[:12]
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -301,6 +317,11 @@ class Config:
     @property
     def behavior_names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.behavior)
+
+    @property
+    def planned(self) -> tuple[KnownFuture, ...]:
+        """What known_future.sql returns; holidays are the calendar's."""
+        return tuple(covariate for covariate in self.known_future if not covariate.is_holidays)
 
     @property
     def money_task(self) -> str | None:
@@ -322,6 +343,7 @@ class Config:
             horizon_days=self.dataset.horizon_days,
             window_days=self.history.window_days,
             eligible_days=self.dataset.eligible_days,
+            known_future=self.known_future,
             not_above=self.checks.not_above,
         )
 
@@ -423,6 +445,8 @@ def _check_names(config: Config) -> None:
     columns = [
         *(("[[performance]]", name) for name in config.metric_names),
         *(("[[behavior]]", name) for name in config.behavior_names),
+        *(("[[known_future]]", covariate.name) for covariate in config.known_future),
+        *(("[[known_future]]", plan.column) for plan in (config.sequence_spec.plans if config.known_future else ())),
         *(("[attributes] advertiser", name) for name in config.attributes.advertiser),
         *(("[attributes] scenario", name) for name in config.attributes.scenario),
     ]
@@ -466,9 +490,34 @@ def _check_references(config: Config) -> None:
         raise ValueError("[[behavior]] needs [staging] behavior_daily")
     if staging.behavior_daily and not config.behavior:
         raise ValueError("[staging] behavior_daily needs at least one [[behavior]]")
+    _check_known_future(config, kinds)
     for table, file in dataclasses.asdict(staging).items():
         if file is not None and not os.path.isfile(config.path.parent / file):
             raise ValueError(f"[staging] {table}: {file}: no such file beside pipeline.toml")
+
+
+def _check_known_future(config: Config, kinds: dict[str, Kind]) -> None:
+    """What is known of days to come is of a metric, of the plans, or of a country."""
+    for covariate in config.known_future:
+        at = f"[[known_future]] {covariate.name}"
+        if covariate.of and kinds.get(covariate.of, "ratio") == "ratio":
+            totals = ", ".join(name for name, kind in kinds.items() if kind != "ratio")
+            raise ValueError(f'{at}: of = "{covariate.of}" is not one of {totals}')
+        if covariate.country:
+            from m2m_model.data.holidays import holidays_of  # of data sets with holidays alone
+
+            try:
+                holidays_of(covariate.country, config.dataset.first_day.year, config.dataset.first_day.year)
+            except ValueError as error:
+                raise ValueError(f"{at}: {error}") from None
+        attributes = (*config.attributes.advertiser, *config.attributes.scenario)
+        if covariate.country_attribute and covariate.country_attribute not in attributes:
+            raise ValueError(f'{at}: country_attribute = "{covariate.country_attribute}" is not one of [attributes]')
+    if config.planned and not config.staging.known_future:
+        at = f"[[known_future]] {config.planned[0].name}"
+        raise ValueError(f"{at} needs [staging] known_future, or a country, whose holidays it is")
+    if config.staging.known_future and not config.planned:
+        raise ValueError("[staging] known_future needs at least one [[known_future]] that is no country's holidays")
 
 
 def _check_lengths(config: Config) -> None:

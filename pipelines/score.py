@@ -6,6 +6,10 @@ other tasks than pipeline.toml declares, or when a forecast of it breaks a rule 
 crossing quantiles, ...: a warning says which), the best baseline of the held-out cutoffs serves, and the column
 `method` says so. Then writes marts.churn_risk from those forecasts: who may leave, and with how much; empty where no
 task counts active days.
+With --what-if FILE it publishes nothing, starts no Spark, and prints in seconds what the champion would forecast as of
+--date if the plans of some advertisers were others: FILE (CSV or Parquet) has advertiser_id, a column for each plan
+that is changed ([[known_future]]), and if wanted scenario_id (else each scenario) and for_day (else each day of the
+horizon). Plans that it does not name stay. --out keeps the table as CSV or Parquet.
 Fails (3) when there are no sequences, when the champion's files were changed, or when a forecast of the baseline
 breaks a rule.
 """
@@ -13,12 +17,25 @@ breaks a rule.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from pipelines.cli import exit_status, run_of, stage_parser
+from pipelines.errors import ConfigError
 
 
 def main(argv: list[str] | None = None) -> None:
-    run = run_of("score", stage_parser(__doc__ or "").parse_args(argv))
+    parser = stage_parser(__doc__ or "")
+    parser.add_argument("--what-if", type=Path, metavar="FILE", help="forecast with these plans, and publish nothing")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="with --what-if: a .csv or .parquet file to keep")
+    arguments = parser.parse_args(argv)
+    if arguments.out and (not arguments.what_if or arguments.out.suffix not in (".csv", ".parquet")):
+        raise ConfigError("--out: goes with --what-if, and names a file that ends in .csv or .parquet")
+    run = run_of("score", arguments)
+    if arguments.what_if:
+        from pipelines.stages import what_if
+
+        what_if.work(run, arguments.what_if, arguments.out)
+        return
     from pipelines.spark.session import java_ahead
 
     java_ahead(run.config, run.stage)

@@ -17,7 +17,7 @@ from m2m_model.arrays import Ints
 from m2m_model.data.grid import NOTHING, from_grid
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import LEVEL_DAYS, WEEKS, SequenceSpec
-from m2m_model.data.statistics import PanelStatistics, bin_edges, vocabulary
+from m2m_model.data.statistics import PanelStatistics, bin_edges, mean_value, vocabulary
 
 # A day of a sequence is one of these, or FIRST_BIN + its value's bin. Days that are not registered are padding.
 NOT_REGISTERED, MISSING, ZERO, FIRST_BIN = 0, 1, 2, 3
@@ -25,6 +25,7 @@ NOT_REGISTERED, MISSING, ZERO, FIRST_BIN = 0, 1, 2, 3
 RECENT_DAYS = (1, 2, 3, 5, 56)  # further rates among the dense features
 DAYS_SEEN = 7  # single days among the dense features
 ADVERTISER_DAYS = (7, 28, 56)  # rates of the advertiser over all its scenarios
+PLAN_FEATURES = 4  # of each plan: beside earlier ones, beside what was achieved, whether there is one, and was one
 LEVEL_FLOOR = 0.02  # added to the level (in units of the task's scale): a series that sold nothing is not hopeless
 
 
@@ -34,7 +35,7 @@ class Inputs:
 
     Edges are values on the grid, ascending, per metric and behavior: the least of every bin but the first.
     Vocabularies are sorted by frequency; code 0 is "unknown". ``task_scales`` is each task's mean total per eligible
-    series: what makes tasks comparable in the loss.
+    series: what makes tasks comparable in the loss; ``plan_scales`` is each plan's mean.
     """
 
     spec: SequenceSpec
@@ -43,6 +44,7 @@ class Inputs:
     scenarios: tuple[str, ...]
     attributes: dict[str, tuple[str, ...]]
     task_scales: tuple[float, ...]
+    plan_scales: tuple[float, ...] = ()
 
     @property
     def codes(self) -> int:
@@ -51,9 +53,10 @@ class Inputs:
 
     @property
     def dense_features(self) -> int:
-        """D: weeks, rates, single days, advertiser's rates, level and active share per task; age, silence, weekday."""
+        """D: weeks, rates, single days, advertiser's rates, level and active share per task; age, silence, weekday;
+        plans."""
         per_task = WEEKS + len(LEVEL_DAYS) + len(RECENT_DAYS) + DAYS_SEEN + len(ADVERTISER_DAYS) + 1 + 2
-        return len(self.spec.tasks) * per_task + 2 + 7
+        return len(self.spec.tasks) * per_task + 2 + 7 + PLAN_FEATURES * len(self.spec.plans)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,6 +70,7 @@ class Inputs:
             tuple(values["scenarios"]),
             {name: tuple(known) for name, known in values["attributes"].items()},
             tuple(values["task_scales"]),
+            tuple(values.get("plan_scales", ())),
         )
 
     def profile(self, panel: Panel) -> Profile:
@@ -110,8 +114,8 @@ class Profile:
 
 def fit_inputs(statistics: PanelStatistics, bins: int = 32) -> Inputs:
     """Learn bin edges, vocabularies and task scales. Works on empty statistics (one bin, no vocabulary, scale 1)."""
-    spec = statistics.spec
-    edges = [bin_edges(counts, bins) for counts in statistics.value_counts]
+    spec, values = statistics.spec, len(statistics.spec.metrics) + len(statistics.spec.behaviors)
+    edges = [bin_edges(counts, bins) for counts in statistics.value_counts[:values]]
     mean_M = statistics.target_sum_M / max(statistics.target_count, 1)
     return Inputs(
         spec,
@@ -120,6 +124,7 @@ def fit_inputs(statistics: PanelStatistics, bins: int = 32) -> Inputs:
         vocabulary(statistics.scenario_counts),
         {name: vocabulary(counts) for name, counts in statistics.attribute_counts.items()},
         tuple(float(mean) if mean > 0 else 1.0 for mean in mean_M),
+        tuple(map(mean_value, statistics.value_counts[values:])),
     )
 
 

@@ -1,8 +1,8 @@
 """Sequence rows as dense blocks of series and days, and the files that map them into memory.
 
-N series (advertiser x scenario), T days, P performance metrics, F behavior columns, A advertisers, M tasks. X = lead +
-N x T: the days of all series in one row, after ``lead`` days of nothing, so that a window of any series may begin
-before its first day and is still a run of this row. Y = lead + A x T, the same of advertisers.
+N series (advertiser x scenario), T days, P performance metrics, F behavior columns, C plans, A advertisers, M tasks.
+X = lead + N x T: the days of all series in one row, after ``lead`` days of nothing, so that a window of any series may
+begin before its first day and is still a run of this row. Y = lead + A x T, the same of advertisers.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from m2m_model.arrays import Bools, Floats, Ints, Numbers, Strings
 from m2m_model.data.grid import LARGEST, NOTHING, to_grid
+from m2m_model.data.holidays import holidays_ahead
 from m2m_model.data.spec import SequenceSpec, daily_columns, daily_totals
 from m2m_model.files import replaced_folder
 
@@ -33,7 +34,7 @@ _EPOCH = date(1970, 1, 1)
 @dataclass(frozen=True)
 class DayRows:
     """R rows of series on days, each once: the index in N, the index in T (which may lie outside), a column of values
-    a metric or behavior."""
+    a metric, behavior or plan."""
 
     series_R: Ints
     day_R: Ints
@@ -49,9 +50,10 @@ class Panel:
     """N series over T days that end at ``last_day``.
 
     ``performance_XP`` and ``behavior_XF`` are points of the grid (``data.grid``), ``NOTHING`` where there is no row;
-    ``daily_XM`` is what each day adds to each task, float32. ``registered_N`` is the index of each series' first
-    possible day (below 0: before the panel). ``keys`` holds advertiser_id, scenario_id and the attributes, one row per
-    series.
+    ``daily_XM`` is what each day adds to each task, float32. ``future_XC`` is, in points of the grid, what was known at
+    the end of each day of the days after it (``spec.plans``), ``NOTHING`` where nothing was. ``registered_N`` is the
+    index of each series' first possible day (below 0: before the panel). ``keys`` holds advertiser_id, scenario_id and
+    the attributes, one row per series.
     """
 
     spec: SequenceSpec
@@ -60,6 +62,7 @@ class Panel:
     performance_XP: Ints
     behavior_XF: Ints
     daily_XM: Floats
+    future_XC: Ints
     registered_N: Ints
     keys: pa.Table
 
@@ -77,6 +80,10 @@ class Panel:
     @property
     def daily_NTM(self) -> Floats:
         return self._of_series(self.daily_XM)
+
+    @property
+    def future_NTC(self) -> Ints:
+        return self._of_series(self.future_XC)
 
     def _of_series(self, row_Xc: NDArray[Any]) -> NDArray[Any]:
         return row_Xc[lead(self.spec) :].reshape(len(self), self.days, row_Xc.shape[1])
@@ -136,10 +143,11 @@ class Panel:
         achieved: DayRows,
         acted: DayRows | None = None,
         shared: DayRows | None = None,
+        planned: Sequence[DayRows] = (),
     ) -> Panel:
-        """From the rows of performance and of behavior; days outside the panel are left out, save that the first row
-        registers a series that was not registered before. ``shared`` rows of behavior are added to those of ``acted``;
-        a null adds nothing.
+        """From the rows of performance, of behavior and of plans; days outside the panel are left out, save that the
+        first row of performance registers a series that was not registered before. ``shared`` rows of behavior are
+        added to those of ``acted``; a null adds nothing. Of a plan in several of ``planned`` the last counts.
 
         Args:
             keys: advertiser_id, scenario_id, registered_on and the attributes of the N series.
@@ -178,8 +186,20 @@ class Panel:
             behavior_XF[0] = absent
         names = ["advertiser_id", "scenario_id", *spec.advertiser_attributes, *spec.scenario_attributes]
         known = pa.table({name: keys[name].cast(pa.string()) for name in dict.fromkeys(names)})
+        future_XC = _nothing(series, days, len(spec.plans), spec, absent)
+        listed = [k for k, plan in enumerate(spec.plans) if not plan.covariate.is_holidays]
+        for rows in planned:
+            at_R = _places(rows, days, spec)
+            for k, value_R in zip(listed, rows.columns, strict=True):
+                point_R = to_grid(value_R)
+                future_XC[at_R, k] = np.where(point_R == NOTHING, future_XC[at_R, k], point_R)
+        future_XC[0] = absent
         registered_N = np.clip(registered_N, limit.min, limit.max).astype(np.int32)
-        return cls(spec, last_day, days, performance_XP, behavior_XF, daily_XM, registered_N, known)
+        panel = cls(spec, last_day, days, performance_XP, behavior_XF, daily_XM, future_XC, registered_N, known)
+        for k, plan in enumerate(spec.plans):
+            if plan.covariate.is_holidays:
+                panel.future_NTC[:, :, k] = holidays_ahead(plan, known, panel.first_day, days)
+        return panel
 
     @classmethod
     def of_values(
@@ -190,8 +210,9 @@ class Panel:
         behavior_NTF: Floats,
         registered_N: Ints,
         keys: pa.Table,
+        future_NTC: Floats | None = None,
     ) -> Panel:
-        """From dense blocks of values, NaN where there is no row."""
+        """From dense blocks of values, NaN where there is no row; without ``future_NTC`` no plan is known."""
         series, days = performance_NTP.shape[:2]
 
         def row(block_NTc: Numbers, nothing: Any) -> NDArray[Any]:
@@ -202,7 +223,10 @@ class Panel:
         performance_XP = row(to_grid(performance_NTP), np.int16(NOTHING))
         behavior_XF = row(to_grid(behavior_NTF), np.int16(NOTHING))
         daily_XM = row(_finite(daily_totals(performance_NTP, spec)), np.float32(0))
-        return cls(spec, last_day, days, performance_XP, behavior_XF, daily_XM, registered_N, keys)
+        if future_NTC is None:
+            future_NTC = np.full((series, days, len(spec.plans)), np.nan)
+        future_XC = row(to_grid(future_NTC), np.int16(NOTHING))
+        return cls(spec, last_day, days, performance_XP, behavior_XF, daily_XM, future_XC, registered_N, keys)
 
     @classmethod
     def from_sequences(cls, table: pa.Table, spec: SequenceSpec, last_day: date, days: int) -> Panel:
@@ -214,7 +238,8 @@ class Panel:
         first = days_of(last_day) - days + 1
         achieved = listed_rows(table, "day", spec.metrics, first)
         acted = listed_rows(table, "behavior_day", spec.behaviors, first) if spec.behaviors else None
-        return cls.of_rows(spec, last_day, days, table, achieved, acted)
+        planned = [listed_rows(table, "plan_day", spec.plan_columns, first)] if spec.plan_columns else []
+        return cls.of_rows(spec, last_day, days, table, achieved, acted, planned=planned)
 
     def save(self, folder: Path | str) -> Path:
         """Write the panel as .npy files that ``open`` maps into memory; the folder appears whole or not at all."""
@@ -223,6 +248,7 @@ class Panel:
             np.save(partial / "performance.npy", self.performance_XP)
             np.save(partial / "behavior.npy", self.behavior_XF)
             np.save(partial / "daily.npy", self.daily_XM)
+            np.save(partial / "future.npy", self.future_XC)
             np.save(partial / "registered.npy", self.registered_N)
             np.save(partial / "advertiser_total.npy", self.advertiser_total_YM)
             keys = self.keys
@@ -246,6 +272,7 @@ class Panel:
             _mapped(folder / "performance.npy"),
             _mapped(folder / "behavior.npy"),
             _mapped(folder / "daily.npy"),
+            _mapped(folder / "future.npy"),
             _mapped(folder / "registered.npy"),
             keys,
         )

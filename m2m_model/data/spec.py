@@ -10,10 +10,28 @@ from typing import Any
 import numpy as np
 
 from m2m_model.arrays import Floats
-from m2m_model.config import ACTIVE, Task
+from m2m_model.config import ACTIVE, KnownFuture, Task
 
 LEVEL_DAYS = (7, 14, 28)  # the recent level is the mean of these daily rates
 WEEKS = 8  # weekly totals among the dense features
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a covariate says, at the end of a day, of the next ``days`` days: a column of panels, and of sequences where
+    it is no calendar's."""
+
+    covariate: KnownFuture
+    days: int
+
+    @property
+    def column(self) -> str:
+        return f"{self.covariate.name}_next_{self.days}"
+
+    @property
+    def past_days(self) -> range:
+        """Days before a cutoff whose plans are over at it: of four weeks, one after the other, or of one such time."""
+        return range(self.days, max(max(LEVEL_DAYS), self.days) + 1, self.days)
 
 
 @dataclass(frozen=True)
@@ -32,12 +50,16 @@ class SequenceSpec:
     horizon_days: int
     window_days: int
     eligible_days: int = 28
+    known_future: tuple[KnownFuture, ...] = ()
     not_above: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for task in self.tasks:
             if task.metric != ACTIVE and task.metric not in self.metrics:
                 raise ValueError(f'task {task.name}: metric "{task.metric}" is not one of {", ".join(self.metrics)}')
+        for covariate in self.known_future:
+            if covariate.of and covariate.of not in self.metrics:
+                raise ValueError(f'known_future {covariate.name}: "{covariate.of}" is not one of {self.metrics}')
         for name in {name for pair in self.not_above for name in pair}:
             if name not in self.metrics:
                 raise ValueError(f'not_above: "{name}" is not one of {", ".join(self.metrics)}')
@@ -48,7 +70,22 @@ class SequenceSpec:
     @property
     def lookback_days(self) -> int:
         """Days before a cutoff that a forecast reads: panels for scoring need no more."""
-        return max(self.window_days, self.eligible_days, max(LEVEL_DAYS), 7 * WEEKS)
+        plans = max((plan.days + 1 for plan in self.plans), default=0)  # the newest of a time that is over
+        return max(self.window_days, self.eligible_days, max(LEVEL_DAYS), 7 * WEEKS, plans)
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The columns of what is known of days to come, a horizon each."""
+        return tuple(Plan(covariate, self.horizon_days) for covariate in self.known_future)
+
+    @property
+    def listed_plans(self) -> tuple[Plan, ...]:
+        """Those that sequences list: a calendar is asked when a panel is made."""
+        return tuple(plan for plan in self.plans if not plan.covariate.is_holidays)
+
+    @property
+    def plan_columns(self) -> tuple[str, ...]:
+        return tuple(plan.column for plan in self.listed_plans)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,7 +95,8 @@ class SequenceSpec:
         tasks = tuple(Task(**task) for task in values["tasks"])
         names = {key: tuple(value) for key, value in values.items() if isinstance(value, list | tuple)}
         pairs = tuple((small, large) for small, large in values.get("not_above", ()))
-        return cls(**{**values, **names, "tasks": tasks, "not_above": pairs})
+        known = tuple(KnownFuture(**covariate) for covariate in values.get("known_future", ()))
+        return cls(**{**values, **names, "tasks": tasks, "known_future": known, "not_above": pairs})
 
 
 def daily_totals(performance_xP: Floats, spec: SequenceSpec) -> Floats:

@@ -27,7 +27,7 @@ class PanelStatistics:
     """What bin edges, vocabularies and scales are made from. Bounded in size; add them up over panels."""
 
     spec: SequenceSpec
-    value_counts: Ints  # (P + F, points) positive values per metric, then per behavior
+    value_counts: Ints  # (P + F + C, points) positive values per metric, then per behavior, then per plan
     scenario_counts: Counter[str] = field(default_factory=Counter)
     attribute_counts: dict[str, Counter[str]] = field(default_factory=dict)
     target_sum_M: Floats = field(default_factory=lambda: np.zeros(0))
@@ -38,15 +38,16 @@ class PanelStatistics:
         """Statistics of the rows up to ``train_end``, which may lie after the panel's last day."""
         spec, horizon = panel.spec, panel.spec.horizon_days
         end = min((train_end - panel.first_day).days, panel.days - 1) + 1
-        columns = len(spec.metrics) + len(spec.behaviors)
+        columns = len(spec.metrics) + len(spec.behaviors) + len(spec.plans)
         counts = np.zeros((columns, NOTHING + 1), np.int64)
         total_M, rows = np.zeros(len(spec.tasks)), 0
         known_N = panel.registered_N < end
         cutoffs = range(end - 1 - horizon, -1, -7) if end > 0 else range(0)
         for start in range(0, len(panel) if end > 0 else 0, CHUNK):
             part = slice(start, start + CHUNK)
-            points = [np.moveaxis(block[part, :end], -1, 0) for block in (panel.performance_NTP, panel.behavior_NTF)]
-            for column, point_NT in enumerate([*points[0], *points[1]]):
+            blocks = (panel.performance_NTP, panel.behavior_NTF, panel.future_NTC)
+            points = [point_NT for block in blocks for point_NT in np.moveaxis(block[part, :end], -1, 0)]
+            for column, point_NT in enumerate(points):
                 counts[column] += np.bincount(point_NT.ravel(), minlength=NOTHING + 1)
             running_NTM = np.cumsum(panel.daily_NTM[part, :end], 1, dtype=np.float64)
             eligible_NC = is_eligible(served_on(panel, np.array(cutoffs, np.int64), part))
@@ -88,6 +89,13 @@ def bin_edges(counts: Ints, bins: int) -> tuple[float, ...]:
     wanted = np.arange(1, bins) / bins * total
     point = np.unique(np.searchsorted(np.cumsum(counts), wanted))
     return tuple(from_grid(_LEAST + 1 + point).tolist())
+
+
+def mean_value(counts: Ints) -> float:
+    """Of the positive values seen; 1 where none was."""
+    total = int(counts.sum())
+    value = from_grid(_LEAST + np.arange(len(counts))).astype(np.float64)
+    return float(counts @ value / total) if total else 1.0
 
 
 def vocabulary(counts: Counter[str]) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from m2m_model.data.grid import NOTHING
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import LEVEL_DAYS, WEEKS, SequenceSpec
 from m2m_model.network.model import Batch
+from m2m_model.network.plans import plan_columns
 
 SUMMED_DAYS = 7 * WEEKS  # all rates are of these
 ACTIVE_DAYS = 28  # the active share among the dense features is of these
@@ -50,6 +51,7 @@ class Runs:
     behavior_BLF: Tensor
     daily_BSM: Tensor  # S = SUMMED_DAYS
     advertiser_BSM: Tensor  # of the advertiser over all its scenarios
+    future_BKC: Tensor  # what was known at the end of each day of the days after it, C plans
     known_B: Tensor
     past_B: Tensor
     age_B: Tensor  # registered days up to and with the cutoff, before the panel too
@@ -82,6 +84,7 @@ class Days:
     behavior_XF: Tensor
     daily_XM: Tensor
     advertiser_total_YM: Tensor
+    future_XC: Tensor
     registered_N: Tensor
     advertiser_N: Tensor
     scenario_N: Tensor
@@ -95,6 +98,7 @@ class Days:
             panel.behavior_XF,
             panel.daily_XM,
             panel.advertiser_total_YM,
+            panel.future_XC,
             panel.registered_N.astype(np.int64),
             panel.advertiser_index_N.astype(np.int64),
             *vars(profile).values(),
@@ -113,6 +117,7 @@ class Days:
             _run(self.behavior_XF, at_B, window),
             _run(self.daily_XM, at_B, SUMMED_DAYS),
             _run(self.advertiser_total_YM, advertiser_at_B, SUMMED_DAYS),
+            _run(self.future_XC, at_B, look),
             cutoff_B + 1 - registered_B.clamp_min(0),
             cutoff_B + 1,
             cutoff_B + 1 - registered_B,
@@ -187,7 +192,8 @@ class Windows:
 
     def _dense(self, runs: Runs, known_BK: Tensor) -> tuple[Tensor, Tensor]:
         """The recent level in units of the task's scale, and features that are relative to it."""
-        unit_M, tasks = self._horizon_M, len(self.spec.tasks)
+        spec, scales = self.spec, self.inputs.plan_scales
+        unit_M, tasks = self._horizon_M, len(spec.tasks)
         daily_BSM = runs.daily_BSM.masked_fill(~known_BK[:, -SUMMED_DAYS:].unsqueeze(2), 0.0)
         past_BS = self._back_K[-SUMMED_DAYS:] < runs.past_B.unsqueeze(1)
         advertiser_BSM = runs.advertiser_BSM.masked_fill(~past_BS.unsqueeze(2), 0.0)
@@ -230,6 +236,7 @@ class Windows:
             torch.log(age_B1.clamp_max(self.spec.lookback_days).float()) / 4,
             self._silence(runs.performance_BKP, known_BK) / 28,
             (runs.weekday_B.unsqueeze(1) == self._weekday_7).float(),
+            *plan_columns(spec, scales, runs.performance_BKP, runs.future_BKC, known_BK, runs.age_B),
         ]
         return level_BM, torch.cat(columns, 1)
 

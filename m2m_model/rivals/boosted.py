@@ -21,6 +21,7 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import eligible, history_days
 from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import recent
+from m2m_model.network.plans import planned
 from m2m_model.rivals import MODULES
 
 L1 = {"objective": "l1"}
@@ -117,7 +118,7 @@ def training_cutoffs(panel: Panel, last_label: int) -> list[int]:
 
 
 def features(panel: Panel, cutoff: int, series: Ints, scenarios: tuple[str, ...]) -> Floats:
-    """(N, X): window sums and single days of every task, days since activity, age, scenario, weekday."""
+    """(N, X): plans, window sums and single days of every task, days since activity, age, scenario, weekday."""
     look = panel.spec.lookback_days
     newest_NDM = recent(panel, cutoff, series, look)[:, ::-1]
     running_NDM = np.cumsum(newest_NDM, 1)
@@ -130,4 +131,5 @@ def features(panel: Panel, cutoff: int, series: Ints, scenarios: tuple[str, ...]
     code_N = np.array([code.get(str(name), -1) for name in names])[inverse]
     weekday_N = np.full(len(series), (cutoff + panel.first_day.weekday()) % 7)
     days = [newest_NDM[:, day] for day in range(SINGLE_DAYS)]
-    return np.column_stack([*sums, *days, silence_N, age_N, code_N, weekday_N]).astype(np.float32)
+    plans_NX = planned(panel, cutoff, series)
+    return np.column_stack([plans_NX, *sums, *days, silence_N, age_N, code_N, weekday_N]).astype(np.float32)

@@ -203,7 +203,8 @@ def _fit(panels: Iterable[Panel], device: torch.device) -> bool:
     batch."""
     if device.type != "cuda":
         return True
-    needed = sum(a.nbytes for p in panels for a in (p.performance_XP, p.behavior_XF, p.daily_XM, p.advertiser_total_YM))
+    of_days = ("performance_XP", "behavior_XF", "daily_XM", "future_XC", "advertiser_total_YM")
+    needed: int = sum(getattr(panel, name).nbytes for panel in panels for name in of_days)
     return needed < RESIDENT * torch.cuda.mem_get_info(device)[0]
 
 

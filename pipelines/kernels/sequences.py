@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 import polars as pl
 import pyarrow as pa
 
+from m2m_model.data.spec import Plan
 from pipelines.kernels.target import Target
 from pipelines.spark import buckets
 from pipelines.warehouse.files import DataFile, fingerprint, read_files
@@ -44,6 +46,7 @@ class Build:
     scenarios: pl.DataFrame
     metrics: tuple[str, ...]
     behaviors: tuple[str, ...]
+    plans: tuple[Plan, ...]
     schemas: dict[str, pa.Schema]
     week: Target
     series: Target
@@ -59,7 +62,8 @@ def build_bucket(job: Build, bucket: int) -> pl.DataFrame:
             continue
         staged = {name: read_files(files, schemas[name]) for name, files in week.inputs.items()}
         performance, behavior = staged["staged.performance_daily"], staged.get("staged.behavior_daily")
-        rows = week_of(performance, behavior, job.metrics, job.behaviors)
+        planned = staged.get("staged.known_future")
+        rows = week_of(performance, behavior, job.metrics, job.behaviors, planned, job.plans)
         rows = rows.with_columns(ds=pl.lit(week.end), bucket=pl.lit(bucket, pl.Int32))
         counted = [job.week.count(bucket, rows), job.week.write(bucket, rows, week.end, week.made_from)]
         reports += [buckets.prefixed(WEEK, part) for part in counted]
@@ -85,16 +89,21 @@ def build_bucket(job: Build, bucket: int) -> pl.DataFrame:
 
 
 def week_of(
-    performance: pl.DataFrame, behavior: pl.DataFrame | None, metrics: tuple[str, ...], behaviors: tuple[str, ...]
+    performance: pl.DataFrame,
+    behavior: pl.DataFrame | None,
+    metrics: tuple[str, ...],
+    behaviors: tuple[str, ...],
+    planned: pl.DataFrame | None = None,
+    plans: Sequence[Plan] = (),
 ) -> pl.DataFrame:
     """Staged rows of some days -> one row per (advertiser, scenario), in that order, with its days as parallel lists.
 
-    Behavior without a scenario stays a row without one: which scenarios it counts in is known when the history is put
-    together.
+    Behavior and plans without a scenario stay a row without one: which scenarios they count in is known when the
+    history is put together.
     """
     day = pl.col("ds").cast(pl.Int32)
 
-    def listed(rows: pl.DataFrame, name: str, values: tuple[str, ...]) -> pl.DataFrame:
+    def listed(rows: pl.DataFrame, name: str, values: Sequence[str]) -> pl.DataFrame:
         rows = rows.sort(*SERIES, "ds")
         return rows.group_by(SERIES, maintain_order=True).agg(day.alias(name), *values)
 
@@ -106,8 +115,27 @@ def week_of(
     if behavior is not None and behavior.height:
         acted = listed(behavior, "behavior_day", behaviors)
     rows = listed(performance, "day", metrics).join(acted, on=SERIES, how="full", coalesce=True, nulls_equal=True)
-    lists = pl.col("day", *metrics, "behavior_day", *behaviors)
+    names = ["day", *metrics, "behavior_day", *behaviors]
+    if planned is not None:
+        columns = [plan.column for plan in plans]
+        ahead = listed(known_ahead(planned, plans), "plan_day", columns)
+        rows = rows.join(ahead, on=SERIES, how="full", coalesce=True, nulls_equal=True)
+        names += ["plan_day", *columns]
+    lists = pl.col(names)
     return rows.with_columns(lists.fill_null([])).sort(SERIES, nulls_last=True)
+
+
+def known_ahead(planned: pl.DataFrame, plans: Sequence[Plan]) -> pl.DataFrame:
+    """Rows of staged.known_future -> what each series' plans, as known at the end of a day, say of the days after it: a
+    column a plan, NaN where it says nothing; a row a day on which any says something."""
+    ahead, columns = (pl.col("for_day") - pl.col("ds")).dt.total_days(), []
+    for plan in plans:
+        value = pl.col(plan.covariate.name).filter(ahead <= plan.days)
+        amount = value.mean() if plan.covariate.kind == "ratio" else value.sum()
+        columns.append(pl.when(value.count() > 0).then(amount).otherwise(float("nan")).alias(plan.column))
+    # Sums of doubles hang on their order.
+    found = planned.sort(*SERIES, "ds", "for_day").group_by(*SERIES, "ds", maintain_order=True).agg(columns)
+    return found.filter(pl.any_horizontal(pl.col(plan.column).is_not_nan() for plan in plans))
 
 
 def series_of(days: pl.DataFrame, first: date, advertiser: pl.DataFrame | None, scenario: pl.DataFrame) -> pl.DataFrame:

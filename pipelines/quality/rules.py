@@ -144,10 +144,15 @@ def row_rules(
     if scenarios is not None and "scenario_id" in key:
         known = pl.col("scenario_id").is_in(sorted(scenarios)) | pl.col("scenario_id").is_null()
         rule("unknown_scenario", "scenario_id", "one of scenario.sql's", ~known)
+    planned = "for_day" in key
+    if planned:
+        past = pl.col("for_day").is_null() | (pl.col("for_day") <= pl.col("ds"))
+        rule("plan_of_the_past", "for_day", "for_day after ds: a plan is of days to come", past)
     rule("duplicate_key", None, f"one row per ({', '.join(key)})", repeated(key))
     for column, kind in amounts.items():
         value = pl.col(column)
-        rule("null", column, "no null: a day without a row is missing, a row has all its values", value.is_null())
+        if not planned:  # of one plan nothing may be known where another is
+            rule("null", column, "no null: a day without a row is missing, a row has all its values", value.is_null())
         rule("nan", column, "no NaN", value.is_nan())
         rule("infinite", column, "finite", value.is_infinite())
         rule("absurd", column, f"at most {ABSURD:.0e}", value.abs().is_between(ABSURD, float("inf"), closed="none"))

@@ -21,6 +21,7 @@ def rules_of_week(config: Config) -> list[Rule]:
     """What must hold for every part of a week, whatever it was built from."""
     days, last = pl.col("day"), pl.col("ds").cast(pl.Int32)
     monday = last - (last + 3) % 7  # 1970-01-01 was a Thursday
+    plans = config.sequence_spec.plan_columns
     # Day by day: differences of whole lists take six times as long.
     pairs = [(days.list.get(n, null_on_oob=True), days.list.get(n + 1, null_on_oob=True)) for n in range(6)]
     not_ascending = (days.list.len() > 7) | pl.any_horizontal(after <= before for before, after in pairs)
@@ -33,6 +34,7 @@ def rules_of_week(config: Config) -> list[Rule]:
             | pl.any_horizontal(
                 pl.lit(False),
                 *(pl.col(name).list.len() != pl.col("behavior_day").list.len() for name in config.behavior_names),
+                *(pl.col(name).list.len() != pl.col("plan_day").list.len() for name in plans),
             ),
         ),
         "duplicate_key": ("one row per (advertiser_id, scenario_id)", repeated(SERIES)),

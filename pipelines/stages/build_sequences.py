@@ -50,6 +50,7 @@ def build_sequences(run: Run, spark: SparkSession, warehouse: Warehouse) -> None
         scenarios=_scenarios(config, reads, ds),
         metrics=config.metric_names,
         behaviors=config.behavior_names,
+        plans=config.sequence_spec.listed_plans,
         schemas={name: reads.pin(name).schema for name in reads.tables},
         week=Target.of(run, warehouse, WEEK_TABLE, week_rules),
         series=Target.of(run, warehouse, TABLE, rules),
@@ -115,7 +116,8 @@ def _changed(ends: list[date], weeks: dict[int, list[Week]], stored: list[DataFi
 
 def _daily(config: Config) -> list[str]:
     """The staged tables whose days make up the history."""
-    return ["staged.performance_daily", *(["staged.behavior_daily"] if config.staging.behavior_daily else [])]
+    further = ("staged.behavior_daily", "staged.known_future")
+    return ["staged.performance_daily", *(name for name in further if chain.has(config, name))]
 
 
 def _profiles(config: Config, reads: Reads, ds: date) -> dict[int, DataFile]:

@@ -55,6 +55,9 @@ def stage_sources(run: Run, spark: SparkSession, warehouse: Warehouse, daily: bo
         if query := queries.get("staged.behavior_daily"):
             amounts = dict.fromkeys(config.behavior_names, "count")
             drafts.append(_stage(run, spark, warehouse, "staged.behavior_daily", query, views, amounts, scenarios))
+        if query := queries.get("staged.known_future"):
+            amounts = {covariate.name: str(covariate.kind) for covariate in config.planned}
+            drafts.append(_stage(run, spark, warehouse, "staged.known_future", query, views, amounts, scenarios))
         amounts = {metric.name: str(metric.kind) for metric in config.performance}
         query = queries["staged.performance_daily"]
         performance = _stage(run, spark, warehouse, "staged.performance_daily", query, views, amounts, scenarios)
@@ -187,7 +190,7 @@ def _stage(
         amounts,
         scenarios,
         not_above=config.checks.not_above if short == "performance_daily" else (),
-        null_scenario=short == "behavior_daily",
+        null_scenario=short in ("behavior_daily", "known_future"),
         attributes={"advertiser": config.attributes.advertiser, "scenario": config.attributes.scenario}.get(short, ()),
     )
     target = Target.of(run, warehouse, name, rules)

@@ -8,6 +8,7 @@ made again alone (docs/architecture.md has what was measured).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -79,24 +80,34 @@ class SequenceFiles:
         weeks = read_files((file for file in self.weeks.get(bucket, ()) if file.ds >= since), self.week_schema)
         weeks = self._begun(weeks)
         series = read_files(self.files[bucket], self.schema).drop("ds", "bucket")
-        return put_together(series, weeks, self.spec.metrics, self.spec.behaviors)
+        return put_together(series, weeks, self.spec.metrics, self.spec.behaviors, self.spec.plan_columns)
 
     def _begun(self, weeks: pl.DataFrame) -> pl.DataFrame:
         """Without the days before the history: its first week may begin before it, and would make a series older."""
         oldest, start = pl.col("ds") < self.first + timedelta(days=7), days_of(self.first)
         early = weeks.filter(oldest)
-        for day, values in (("day", self.spec.metrics), ("behavior_day", self.spec.behaviors)):
+        lists = [
+            ("day", self.spec.metrics),
+            ("behavior_day", self.spec.behaviors),
+            ("plan_day", self.spec.plan_columns),
+        ]
+        for day, values in lists if self.spec.plan_columns else lists[:2]:
             before = pl.col(day).list.eval(pl.element() < start).list.sum()
             early = early.with_columns(pl.col(day, *values).list.slice(before))
         return pl.concat([early, weeks.filter(~oldest)])
 
-    def panel(self, bucket: int, days: int | None = None) -> Panel:
-        """The bucket's series over the last ``days`` days (default: the history), in key order."""
+    def panel(self, bucket: int, days: int | None = None, advertisers: Collection[str] | None = None) -> Panel:
+        """The bucket's series over the last ``days`` days (default: the history), in key order; of some ``advertisers``
+        alone, if they are named."""
         days, spec = days or self.days, self.spec
         since = self.as_of - timedelta(days=days - 1)
         columns = [*SERIES, "day", *spec.metrics, "behavior_day", *spec.behaviors]
+        columns += ["plan_day", *spec.plan_columns] if spec.plan_columns else []
         weeks = read_files((file for file in self.weeks.get(bucket, ()) if file.ds >= since), self.week_schema, columns)
-        return panel_of(read_files(self.files[bucket], self.schema), weeks, spec, self.as_of, days, self.first)
+        series = read_files(self.files[bucket], self.schema)
+        if advertisers is not None:
+            weeks, series = (rows.filter(pl.col("advertiser_id").is_in(advertisers)) for rows in (weeks, series))
+        return panel_of(series, weeks, spec, self.as_of, days, self.first)
 
 
 def panel_of(
@@ -114,15 +125,25 @@ def panel_of(
         return found.on(~early) if early.any() else found
 
     achieved = _of_series(rows("day", spec.metrics), place)
-    if not spec.behaviors:
+    if not (spec.behaviors or spec.plan_columns):
         return Panel.of_rows(spec, as_of, days, series.to_arrow(), achieved)
-    acted, shared = rows("behavior_day", spec.behaviors), None
-    if (alone := weeks["scenario_id"].is_null()).any():
-        # Behavior without a scenario is that of all series of its advertiser.
-        owners = series.select("advertiser_id").unique(maintain_order=True)
-        by_owner, owner_N = (_places(rows, owners, ["advertiser_id"]) for rows in (weeks, series))
-        shared = _repeated(_of_series(acted.on(alone.to_numpy()[acted.series_R]), by_owner), owner_N)
-    return Panel.of_rows(spec, as_of, days, series.to_arrow(), achieved, _of_series(acted, place), shared)
+    alone = weeks["scenario_id"].is_null().to_numpy()
+    owners = series.select("advertiser_id").unique(maintain_order=True)
+    by_owner, owner_N = (
+        (_places(rows, owners, ["advertiser_id"]) for rows in (weeks, series)) if alone.any() else (place, place)
+    )
+
+    def own_and_shared(found: DayRows) -> tuple[DayRows, DayRows | None]:
+        """Those of series, and those without a scenario: of all series of their advertiser."""
+        if not alone.any():
+            return _of_series(found, place), None
+        return _of_series(found, place), _repeated(_of_series(found.on(alone[found.series_R]), by_owner), owner_N)
+
+    acted, shared = own_and_shared(rows("behavior_day", spec.behaviors)) if spec.behaviors else (None, None)
+    planned, for_all = own_and_shared(rows("plan_day", spec.plan_columns)) if spec.plan_columns else (None, None)
+    # A plan of the series' own counts before one for all scenarios.
+    plans = [of for of in (for_all, planned) if of]
+    return Panel.of_rows(spec, as_of, days, series.to_arrow(), achieved, acted, shared, plans)
 
 
 def _places(rows: pl.DataFrame, among: pl.DataFrame, key: list[str]) -> NDArray[np.int64]:
@@ -150,11 +171,15 @@ def _repeated(rows: DayRows, owner_N: NDArray[np.int64]) -> DayRows:
 
 
 def put_together(
-    series: pl.DataFrame, weeks: pl.DataFrame, metrics: tuple[str, ...], behaviors: tuple[str, ...]
+    series: pl.DataFrame,
+    weeks: pl.DataFrame,
+    metrics: tuple[str, ...],
+    behaviors: tuple[str, ...],
+    plans: tuple[str, ...] = (),
 ) -> pl.DataFrame:
     """Each series with its history as parallel lists; ``weeks`` are rows of features.sequence_week, oldest first.
 
-    A behavior without a scenario counts for every scenario of its advertiser.
+    A behavior without a scenario counts for every scenario of its advertiser, a plan for those without their own.
     """
     # Ids are looked up once, and lists are moved as little as can be: that is what takes the time here.
     places = series.select(*SERIES).with_row_index("_place")
@@ -177,10 +202,27 @@ def put_together(
     achieved = _lists(placed.select("_place", "day", *metrics), "_place", "day")
     for lists in (achieved, acted.group_by("_place").agg("behavior_day", *behaviors)):
         found = found.join(lists, on="_place", how="left", maintain_order="left")
-    found = found.with_columns(pl.col("day", *metrics, "behavior_day", *behaviors).fill_null([]))
+    names = ["day", *metrics, "behavior_day", *behaviors]
+    if plans:
+        found = found.join(_planned(weeks, placed, places, plans), on="_place", how="left", maintain_order="left")
+        names += ["plan_day", *plans]
+    found = found.with_columns(pl.col(names).fill_null([]))
     keys, attributes = [*SERIES, "registered_on"], [name for name in series.columns if name not in SERIES]
     attributes.remove("registered_on")
     return pl.concat([series.select(keys), found.drop("_place"), series.select(attributes)], how="horizontal")
+
+
+def _planned(weeks: pl.DataFrame, placed: pl.DataFrame, places: pl.DataFrame, plans: tuple[str, ...]) -> pl.DataFrame:
+    """The plans of each series, of its own and, where it has none, those for all scenarios of its advertiser."""
+    own = placed.select("_place", "plan_day", *plans).explode("plan_day", *plans).drop_nulls()
+    shared = weeks.filter(pl.col("scenario_id").is_null()).select("advertiser_id", "plan_day", *plans)
+    shared = places.select("advertiser_id", "_place").join(
+        shared.explode("plan_day", *plans).drop_nulls(), "advertiser_id"
+    )
+    both = pl.concat([own, shared.select(own.columns)]).with_columns(pl.col(plans).fill_nan(None))
+    both = both.group_by("_place", "plan_day", maintain_order=True).agg(pl.col(plans).drop_nulls().first())
+    both = both.with_columns(pl.col(plans).fill_null(float("nan"))).sort("_place", "plan_day")
+    return both.group_by("_place", maintain_order=True).agg("plan_day", *plans)
 
 
 def _lists(weeks: pl.DataFrame, by: str, day: str) -> pl.DataFrame:

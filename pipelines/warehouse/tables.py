@@ -130,6 +130,24 @@ def behavior_daily(config: Config) -> Table:
     )
 
 
+def known_future(config: Config) -> Table:
+    return Table(
+        "staged.known_future",
+        "What was known at the end of each day of the days after it: a day's plans as they stood then, all of them. A "
+        "plan that is changed is another row of a later day. Empty where the data set declares no plans.",
+        ("ds", "advertiser_id", "scenario_id", "for_day"),
+        _DAILY_PARTITION,
+        (
+            Column("ds", "date", "Day at whose end the plan was known, UTC"),
+            _BUCKET,
+            _ADVERTISER,
+            Column("scenario_id", "string", _SCENARIO.doc, null="every scenario that has no plan of its own"),
+            Column("for_day", "date", "Day that the plan is for, after ds"),
+            *(Column(c.name, "double", f"What is planned ({c.kind})", null="nothing known") for c in config.planned),
+        ),
+    )
+
+
 def advertiser(config: Config) -> Table:
     return Table(
         "staged.advertiser",
@@ -175,11 +193,25 @@ def advertiser_sequence(config: Config) -> Table:
 
 def day_lists(config: Config) -> tuple[Column, ...]:
     """The columns that hold a series' days, in features.sequence_week and in what readers put together."""
+    known = config.sequence_spec.listed_plans
+    plans = [
+        Column("plan_day", "list<int>", "Days at whose end a plan was known, as days since 1970-01-01, ascending"),
+        *(
+            Column(
+                plan.column,
+                "list<double>",
+                f"{'Mean' if plan.covariate.kind == 'ratio' else 'Total'} planned for the {plan.days} days after each "
+                "day of `plan_day`, as known at its end; NaN: no plan",
+            )
+            for plan in known
+        ),
+    ]
     return (
         Column("day", "list<int>", "Days with a performance row, as days since 1970-01-01, ascending"),
         *(Column(m.name, "list<double>", f"{m.unit or m.kind} on each day of `day`") for m in config.performance),
         Column("behavior_day", "list<int>", "Days with a behavior row, as days since 1970-01-01, ascending"),
         *(Column(b.name, "list<double>", "Events on each day of `behavior_day`") for b in config.behavior),
+        *(plans if known else ()),
     )
 
 
@@ -430,6 +462,7 @@ def promotion(config: Config) -> Table:
 DECLARATIONS: dict[str, Callable[[Config], Table]] = {
     "staged.performance_daily": performance_daily,
     "staged.behavior_daily": behavior_daily,
+    "staged.known_future": known_future,
     "staged.advertiser": advertiser,
     "staged.scenario": scenario,
     "features.sequence_week": sequence_week,

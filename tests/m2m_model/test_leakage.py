@@ -4,6 +4,7 @@ Each leak that is planted here must break the proof.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2m_model.config import ModelConfig, TrainConfig
+from m2m_model.config import KnownFuture, ModelConfig, TrainConfig
 from m2m_model.data.features import fit_inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.statistics import PanelStatistics
@@ -51,6 +52,27 @@ def absurd_after(panel: Panel, changed: Callable[..., Panel]) -> Absurd:
             performance_NTP[:, known:], behavior_NTF[:, known:] = 1e9, 1e6
 
         return changed(enormous)
+
+    return build
+
+
+@pytest.fixture
+def planned(panel: Panel, values: tuple[np.ndarray, np.ndarray]) -> Callable[[date | None], Panel]:
+    """The panel with budgets that are known a week ahead, about what will be spent; with a day given, what is achieved
+    after it and what is planned later on is absurd."""
+    horizon, (performance_NTP, behavior_NTF) = panel.spec.horizon_days, values
+    spec = replace(panel.spec, known_future=(KnownFuture("budget", "money", of="spend"),))
+    padded_NT = np.pad(np.nan_to_num(performance_NTP[:, :, 1]), ((0, 0), (0, horizon)))
+    running_NT = np.pad(np.cumsum(padded_NT, 1), ((0, 0), (1, 0)))
+    total_NT = running_NT[:, 1 + horizon :] - running_NT[:, 1:-horizon]
+    total_NT[::5] = np.nan
+
+    def build(day: date | None) -> Panel:
+        blocks = [performance_NTP.copy(), behavior_NTF.copy(), total_NT[:, :, None].copy()]
+        for block_NTc, absurd in zip(blocks, (1e9, 1e6, 1e8), strict=True):
+            block_NTc[:, panel.index_of(day) + 1 if day else panel.days :] = absurd
+        achieved, acted, future = blocks
+        return Panel.of_values(spec, panel.last_day, achieved, acted, panel.registered_N, panel.keys, future)
 
     return build
 
@@ -102,6 +124,13 @@ def prove(panel: Panel, absurd_after: Absurd, held_out_from: date, folder: Path)
 
 def test_nothing_shows_through(panel: Panel, absurd_after: Absurd, held_out_from: date, tmp_path: Path) -> None:
     prove(panel, absurd_after, held_out_from, tmp_path)
+
+
+def test_plans_that_become_known_later_do_not_show_through(
+    planned: Callable[[date | None], Panel], held_out_from: date, tmp_path: Path
+) -> None:
+    """Today's plans say a lot of the days to come, and are read; tomorrow's are not."""
+    prove(planned(None), planned, held_out_from, tmp_path)
 
 
 def tomorrow_in_the_features(patch: pytest.MonkeyPatch) -> None:

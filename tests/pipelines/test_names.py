@@ -26,7 +26,7 @@ from pipelines.stages.restatements import Version, restated_in
 from pipelines.warehouse.files import write_file
 from pipelines.warehouse.sequences import SERIES, put_together
 from pipelines.warehouse.store import Folder
-from pipelines.warehouse.tables import performance_daily, sequence_columns, sequence_week
+from pipelines.warehouse.tables import known_future, performance_daily, sequence_columns, sequence_week
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = date(2024, 1, 1)
@@ -162,7 +162,7 @@ def test_any_name_gives_what_plain_names_give(config: Config, tmp_path: Path) ->
 
 def test_reserved_are_the_columns_that_stand_beside_a_data_sets_own(config: Config) -> None:
     ours: set[str] = set()
-    for declare in (performance_daily, sequence_week):
+    for declare in (performance_daily, known_future, sequence_week):
         ours |= {column.name for column in declare(config).columns} - set(config.metric_names)
     ours |= {column.name for column in sequence_columns(config)} - set(config.metric_names)
-    assert ours | {"dirt", "source_rows"} == RESERVED
+    assert ours | {"dirt", "source_rows", "plan_day"} == RESERVED
