@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
         raise ConfigError("--out: goes with --what-if, and names a file that ends in .csv or .parquet")
     run = run_of("score", arguments)
     if arguments.what_if:
-        from pipelines.stages import what_if
+        from pipelines import what_if
 
         what_if.work(run, arguments.what_if, arguments.out)
         return

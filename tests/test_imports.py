@@ -127,7 +127,7 @@ LOADED: dict[str, tuple[tuple[str, ...], int, set[str]]] = {
     "a look": (("pipelines.stages.show", "pipelines.stages.status"), 1400, SPARK | MODEL | JUDGING),
     "house-keeping of catalogs": (("pipelines.stages.move_catalog",), 1400, SPARK | MODEL | JUDGING),
     "stages without a model": ((*DAILY_STAGES, "pipelines.stages.restatements"), 1550, MODEL | JUDGING),
-    "scoring": (("pipelines.stages.score", "pipelines.stages.what_if"), 3700, JUDGING),
+    "scoring": (("pipelines.stages.score", "pipelines.what_if"), 3700, JUDGING),
     "workers that stage and build": (
         ("pipelines.kernels.staged", "pipelines.kernels.sequences"),
         800,

@@ -50,8 +50,8 @@ class SequenceSpec:
     horizon_days: int
     window_days: int
     eligible_days: int = 28
-    known_future: tuple[KnownFuture, ...] = ()
     not_above: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    known_future: tuple[KnownFuture, ...] = ()
 
     def __post_init__(self) -> None:
         for task in self.tasks:
