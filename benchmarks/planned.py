@@ -3,9 +3,9 @@
     python -m benchmarks.planned [--seeds 3]
 
 `benchmarks.recovery` puts its section into docs/recovery.md. Each series has a budget for each week, announced ten days
-ahead; three weeks in ten it is changed, and a fifth of the changes are made or taken back late, up to three days into
-the week. Clicks of a week answer to the change of its own week, in each kind of scenario in another measure. The oracle
-knows the process, its state, the measures, and of the plans what was announced by the cutoff.
+ahead; three weeks in ten it is not the usual one, and a fifth of the announcements are changed late, from three days
+before the week to two days into it. A day's clicks answer to its own budget, in each kind of scenario in another
+measure. The oracle knows the process, its state, the measures, and of the budgets what was announced by the cutoff.
 
 N series, W weeks, T days, C plans.
 """
@@ -65,19 +65,23 @@ def world(seed: int) -> tuple[Panel, Floats]:
     log_NW = np.zeros(shape)
     for week in range(1, WEEKS):
         log_NW[:, week] = 0.8 * log_NW[:, week - 1] + random.normal(0, 0.15, len(scenario_N))
-    rate_NW = size_N1 * np.exp(np.clip(log_NW, -3, 3) + effect_N1 * final_NW) / 7
-    clicks_NT = random.poisson(np.repeat(rate_NW, 7, axis=1)).astype(np.float32)
+    days = 7 * WEEKS
+    day_T = np.arange(days)
+
+    def known_NT(ahead: int) -> Floats:
+        """The log of the budget of each day so many days later, as known at the end of each day."""
+        week_T = np.minimum((day_T + ahead) // 7, WEEKS - 1)
+        is_final_NT = settled_NW[:, week_T] <= day_T - 7 * week_T
+        return np.where(is_final_NT, final_NW[:, week_T], first_NW[:, week_T])
+
+    # What was known the evening before is what a day is run with.
+    budget_NT = np.pad(known_NT(1)[:, :-1], ((0, 0), (1, 0)))
+    rate_NT = size_N1 * np.exp(np.repeat(np.clip(log_NW, -3, 3), 7, axis=1) + effect_N1 * budget_NT) / 7
+    clicks_NT = random.poisson(rate_NT).astype(np.float32)
     performance_NTP = np.stack([clicks_NT, clicks_NT * CLICK_PRICE], 2)
     performance_NTP[clicks_NT == 0] = np.nan
 
-    days = 7 * WEEKS
-    known_NT = np.zeros((len(scenario_N), days))
-    for ahead in range(1, HORIZON + 1):
-        day_T = np.arange(days)
-        week_T = np.minimum((day_T + ahead) // 7, WEEKS - 1)
-        is_final_NT = settled_NW[:, week_T] <= day_T - 7 * week_T
-        known_NT += np.exp(np.where(is_final_NT, final_NW[:, week_T], first_NW[:, week_T]))
-    known_NT *= size_N1 * CLICK_PRICE / 7
+    planned_NT = sum(np.exp(known_NT(ahead)) for ahead in range(1, HORIZON + 1)) * size_N1 * CLICK_PRICE / 7
     as_known_NW = np.where(settled_NW < 0, final_NW, first_NW)
     before_NW = np.pad(0.8 * log_NW[:, :-1], ((0, 0), (1, 0)))
     oracle_NW = size_N1 * np.exp(np.clip(before_NW, -3, 3) + effect_N1 * as_known_NW)
@@ -85,8 +89,8 @@ def world(seed: int) -> tuple[Panel, Floats]:
     names = [SCENARIOS[k] for k in scenario_N]
     keys = pa.table({"advertiser_id": [f"a{n // len(SCENARIOS):04d}" for n in range(len(names))], "scenario_id": names})
     registered_N, no_behavior = np.zeros(len(names), np.int32), np.zeros((*clicks_NT.shape, 0))
-    future_NTC = known_NT[:, :, None]
-    return Panel.of_values(SPEC, LAST_DAY, performance_NTP, no_behavior, registered_N, keys, future_NTC), oracle_NW
+    blocks = performance_NTP, no_behavior, registered_N, keys, planned_NT[:, :, None]
+    return Panel.of_values(SPEC, LAST_DAY, *blocks), oracle_NW
 
 
 def without_plans(panel: Panel) -> Panel:

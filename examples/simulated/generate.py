@@ -2,9 +2,10 @@
 
     python examples/simulated/generate.py --advertisers 1000000 --days 90 --seed 1 --out FOLDER
 
-FOLDER then holds performance/DAY/ and behavior/DAY/ (so that a day is read without a look at the others),
-advertiser/, scenario/ and simulation.json, which says what was simulated. If FOLDER holds exactly this simulation,
-nothing is done; another simulation is replaced. The rows do not depend on the number of workers.
+FOLDER then holds performance/DAY/ and behavior/DAY/ (so that a day is read without a look at the others), with
+--planned-share also plans/DAY/, advertiser/, scenario/ and simulation.json, which says what was simulated. If FOLDER
+holds exactly this simulation, nothing is done; another simulation is replaced. The rows do not depend on the number of
+workers.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 GROUP = 5  # blocks of one task and of one file a day, at most; a task holds them in memory, about 1.2 GiB
 MARK = "simulation.json"
 CHOICES = {"advertisers": int, "days": int, "seed": int, "dirt_rate": float, "late_rate": float, "restated_rate": float}
+CHOICES |= {"planned_share": float, "plan_effect": float}
 
 
 def main() -> int:
@@ -84,7 +86,7 @@ def generate(settings: Simulation, folder: Path) -> int | None:
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     for day in range(settings.days):
-        for kind in ("performance", "behavior"):
+        for kind in ("performance", "behavior", *(["plans"] if settings.planned_share else [])):
             (part / kind / str(day_of(settings, day))).mkdir(parents=True)
     (part / "advertiser").mkdir()
     (part / "scenario").mkdir()
@@ -137,6 +139,9 @@ def write_group(settings: Simulation, number: int, group: int, folder: Path) -> 
         behavior = joined([block.behavior[day] for block in blocks])
         table = daily_table(settings, day, behavior, first, names)
         pq.write_table(table, folder / "behavior" / ds / f"{number:05d}.parquet")
+        if settings.planned_share:
+            table = daily_table(settings, day, joined([block.plans[day] for block in blocks]), first, names)
+            pq.write_table(table, folder / "plans" / ds / f"{number:05d}.parquet")
     return written
 
 
@@ -149,9 +154,10 @@ def daily_table(settings: Simulation, day: int, rows: Rows, first: int, names: p
         "advertiser_id": _ids(rows["advertiser"] - first, rows["advertiser"] < 0, names),
         "scenario_id": _ids(rows["scenario"], rows["scenario"] < 0, scenarios),
     }
-    columns |= {
-        name: pa.array(column) for name, column in rows.items() if name not in ("advertiser", "scenario", "delay_days")
-    }
+    others = ("advertiser", "scenario", "delay_days", "for_day")
+    columns |= {name: pa.array(column) for name, column in rows.items() if name not in others}
+    if "for_day" in rows:
+        columns["for_day"] = pa.array(np.datetime64(settings.first_day) + rows["for_day"])
     if "delay_days" in rows:
         columns["delivered_on"] = pa.array(np.datetime64(day_of(settings, day)) + rows["delay_days"])
     return pa.table(columns)

@@ -20,6 +20,8 @@ Rows = dict[str, Array]  # columns of equal length
 
 BLOCK = 10_000  # advertisers drawn together; another number makes other data
 
+AHEAD = 10  # days that a planned budget is known before its own
+
 NEVER = 1 << 30
 TIERS = ("small", "medium", "large")
 INDUSTRIES = ("apps", "education", "fashion", "finance", "food", "games", "retail", "travel")
@@ -75,7 +77,8 @@ class Simulation:
 
     ``identical_scenarios``: every scenario runs the first one's process, and only names and attributes differ. The
     rates are shares of the performance rows: ``dirt_rate`` is made wrong, ``late_rate`` arrives 1 to 3 days late,
-    ``restated_rate`` arrives with too low figures and is corrected 1 to 3 days later.
+    ``restated_rate`` arrives with too low figures and is corrected 1 to 3 days later. ``planned_share`` of the
+    advertisers plan budgets, and the log of impressions follows that of a budget by ``plan_effect``.
     """
 
     advertisers: int = 20_000
@@ -87,6 +90,8 @@ class Simulation:
     dirt_rate: float = 0.0
     late_rate: float = 0.0
     restated_rate: float = 0.0
+    planned_share: float = 0.0
+    plan_effect: float = 0.8
 
     @property
     def blocks(self) -> int:
@@ -107,21 +112,23 @@ class Block:
 
     ``profiles`` has a row per advertiser: advertiser, registered (day; below 0: before the first), industry and tier
     (codes), churned (the day after which nothing happens, or NEVER: the truth, not part of the data). ``performance``
-    and ``behavior`` have the rows of each day; scenario -1 is all scenarios.
+    and ``behavior`` have the rows of each day, ``plans`` what was known at its end; scenario -1 is all scenarios.
     """
 
     profiles: Rows
     performance: list[Rows]
     behavior: list[Rows]
+    plans: list[Rows]
 
 
 @dataclass(frozen=True)
 class World:
-    """All blocks; ``performance`` and ``behavior`` have the rows of all days, with their ``day``."""
+    """All blocks; ``performance``, ``behavior`` and ``plans`` have the rows of all days, with their ``day``."""
 
     profiles: Rows
     performance: Rows
     behavior: Rows
+    plans: Rows
 
 
 def simulate(settings: Simulation) -> World:
@@ -135,6 +142,7 @@ def simulate(settings: Simulation) -> World:
         joined([block.profiles for block in blocks]),
         joined([rows for block in blocks for rows in with_day(block.performance)]),
         joined([rows for block in blocks for rows in with_day(block.behavior)]),
+        joined([rows for block in blocks for rows in with_day(block.plans)]),
     )
 
 
@@ -181,7 +189,9 @@ def simulate_block(settings: Simulation, number: int) -> Block:
     back_N = np.full(n, -1)  # day of return while churned; -1: not churned
     churned_N = np.full(n, NEVER)
     logged_in_N = np.zeros(n, bool)
-    performance, behavior = [], []
+    performance, behavior, plans = [], [], []
+    # Drawn apart: without plans everything else is what it always was.
+    budgets = Budgets.drawn(settings, number, level_NS + np.log(click_rate_NS * price_NS))
 
     for day in range(days):
         weekday = (settings.first_day.toordinal() + day - 1) % 7  # Monday = 0
@@ -195,6 +205,8 @@ def simulate_block(settings: Simulation, number: int) -> Block:
         cell_A = np.flatnonzero((created_NS < day) & (here_N & (balance_N > 0))[:, None])
         advertiser_A, scenario_A = np.divmod(cell_A, count)
         log_A = level_NS.ravel()[cell_A] + state_NS.ravel()[cell_A] + random.normal(0, 0.3, len(cell_A))
+        if settings.planned_share:
+            log_A += settings.plan_effect * budgets.change(cell_A, day, known=day - 1)
         shown_A = random.poisson(np.minimum(np.exp(log_A) * week_S[scenario_A], 1e7))
         clicks_A = random.binomial(shown_A, np.minimum(click_rate_NS.ravel()[cell_A], 0.5))
         bought_A = random.binomial(clicks_A, buys_N[advertiser_A])
@@ -238,6 +250,8 @@ def simulate_block(settings: Simulation, number: int) -> Block:
         acted_N = topped_N | new_NS.any(1) | acts_NSB.any((1, 2))
         login_N = np.maximum(login_N, acted_N)
         behavior.append(_behavior(first, shown, login_N, topped_N, new_NS, acts_NSB))
+        runs_NS = (created_NS <= day) & here_N[:, None] & budgets.planning_N[:, None]
+        plans.append(budgets.known(first, np.flatnonzero(runs_NS[:shown]), day))
         logged_in_N = login_N > 0
 
         # What becomes of it tomorrow.
@@ -265,7 +279,60 @@ def simulate_block(settings: Simulation, number: int) -> Block:
         "tier": tier_N,
         "churned": churned_N,
     }
-    return Block({name: column[:shown] for name, column in profiles.items()}, performance, behavior)
+    return Block({name: column[:shown] for name, column in profiles.items()}, performance, behavior, plans)
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The planned budgets of a block, week by week of each advertiser's own calendar (W weeks): the log of each over
+    the usual one, as announced and as it is in the end, and from which of its days (below 0: before it) that is known.
+    """
+
+    planning_N: Array
+    phase_N: Array  # the day of the week that an advertiser's weeks begin on
+    first_NSW: Array
+    final_NSW: Array
+    settled_NSW: Array
+    usual_NS: Array  # log of a day's usual spend
+
+    @classmethod
+    def drawn(cls, settings: Simulation, number: int, usual_NS: Array) -> Budgets:
+        random = np.random.default_rng([settings.seed, number, 0, 1])
+        planning_N = random.random(len(usual_NS)) < settings.planned_share
+        phase_N = random.integers(0, 7, len(usual_NS))
+        shape = (*usual_NS.shape, (settings.days + AHEAD) // 7 + 2 if settings.planned_share else 0)
+
+        def changes_NSW() -> Array:
+            return np.where(random.random(shape) < 0.3, random.normal(0, 0.7, shape), 0.0)
+
+        final_NSW, other_NSW, is_late_NSW = changes_NSW(), changes_NSW(), random.random(shape) < 0.2
+        settled_NSW = np.where(is_late_NSW, random.integers(-3, 3, shape), -NEVER)
+        return cls(planning_N, phase_N, np.where(is_late_NSW, other_NSW, final_NSW), final_NSW, settled_NSW, usual_NS)
+
+    def change(self, cell_A: Array, day: int, known: int) -> Array:
+        """The log of a day's budget over the usual one, as known at the end of the day ``known``, for some cells
+        (advertiser x scenario); 0 where nobody plans."""
+        advertiser_A = cell_A // self.usual_NS.shape[1]
+        week_A, day_of_week_A = np.divmod(day + self.phase_N[advertiser_A], 7)
+        first_A, final_A, settled_A = (
+            of_NSW.reshape(self.usual_NS.size, -1)[cell_A, week_A]
+            for of_NSW in (self.first_NSW, self.final_NSW, self.settled_NSW)
+        )
+        is_final_A = day_of_week_A - (day - known) >= settled_A
+        changed_A: Array = np.where(is_final_A, final_A, first_A) * self.planning_N[advertiser_A]
+        return changed_A
+
+    def known(self, first: int, cell_A: Array, day: int) -> Rows:
+        """The rows of what is planned for the next days, as known at the end of a day."""
+        ahead_D = np.arange(1, AHEAD + 1) if len(cell_A) else np.zeros(0, int)
+        usual_A, (advertiser_A, scenario_A) = self.usual_NS.ravel()[cell_A], np.divmod(cell_A, self.usual_NS.shape[1])
+        log_DA = [usual_A + self.change(cell_A, day + int(ahead), day) for ahead in ahead_D]
+        return {
+            "advertiser": np.tile(first + advertiser_A, len(ahead_D)).astype(np.int32),
+            "scenario": np.tile(scenario_A, len(ahead_D)).astype(np.int8),
+            "for_day": np.repeat(day + ahead_D, len(cell_A)).astype(np.int32),
+            "planned_budget": np.round(np.exp(np.concatenate([np.zeros(0), *log_DA])), 2),
+        }
 
 
 def _behavior(first: int, shown: int, login_N: Array, topped_N: Array, new_NS: Array, acts_NSB: Array) -> Rows:

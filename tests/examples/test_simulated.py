@@ -74,6 +74,37 @@ def test_same_seed_same_rows_and_another_seed_others(world: World) -> None:
     assert not np.array_equal(again.performance[40]["impressions"], other.performance[40]["impressions"])
 
 
+def test_plans_work_on_the_days_that_they_are_for_as_known_the_evening_before() -> None:
+    planned = replace(SETTINGS, planned_share=0.5, days=60)
+    world = simulate(planned)
+    rows = world.plans
+    ahead = rows["for_day"] - rows["day"]
+    assert (ahead.min(), ahead.max()) == (1, simulation.AHEAD)
+    # What was known the evening before, beside what was known nine days earlier: a fifth of the weeks is changed late.
+    made = np.zeros((2, planned.advertisers, len(SCENARIOS), planned.days + simulation.AHEAD + 1))
+    for n, when in enumerate((1, simulation.AHEAD)):
+        of = ahead == when
+        made[n, rows["advertiser"][of], rows["scenario"][of], rows["for_day"][of]] = rows["planned_budget"][of]
+    last_NST, first_NST = made[:, :, :, 20:60]
+    both = (last_NST > 0) & (first_NST > 0)
+    assert 0.05 < (last_NST != first_NST)[both].mean() < 0.2
+    # Impressions of days that are planned higher or lower, beside the usual budget of the same series.
+    shown_NST = np.zeros((planned.advertisers, len(SCENARIOS), planned.days))
+    shown_NST[world.performance["advertiser"], world.performance["scenario"], world.performance["day"]] = (
+        world.performance["impressions"]
+    )
+    usual_NS1 = np.median(np.where(last_NST > 0, last_NST, np.nan), axis=2, keepdims=True)
+    change_NST = np.log(np.maximum(last_NST, 1e-9)) - np.log(usual_NS1)
+    log_NST = np.log(np.maximum(shown_NST[:, :, 20:60], 1e-9))
+    busy_NS1 = (both & (shown_NST[:, :, 20:60] > 20)).all(2, keepdims=True)
+    x, y = ((of - of.mean(2, keepdims=True))[np.broadcast_to(busy_NS1, both.shape)] for of in (change_NST, log_NST))
+    assert (x @ y) / (x @ x) == pytest.approx(planned.plan_effect, abs=0.1)
+
+
+def test_nothing_is_planned_unless_asked_for(world: World) -> None:
+    assert len(world.plans["day"]) == 0
+
+
 def test_an_advertiser_stays_the_same_when_others_are_added() -> None:
     few = replace(SETTINGS, advertisers=BLOCK + 100, days=10)
     many = replace(few, advertisers=2 * BLOCK)
