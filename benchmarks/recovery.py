@@ -25,6 +25,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from benchmarks import planned
 from benchmarks.measure import machine
 from benchmarks.results import judged, train
 from m2m_model.config import ACTIVE, Task
@@ -154,6 +155,7 @@ def main() -> None:
         f"| --- |{' ---: |' * len(SCENARIOS)}",
         *(f"| {name} | {' | '.join(f'{d:.2f}' for d in mean_SS[s])} |" for s, name in enumerate(SCENARIOS)),
         "",
+        *planned.lines(arguments.seeds),
     ]
     head = [
         "# Recovery: does the meta part find what is there?",

@@ -446,7 +446,6 @@ def _check_names(config: Config) -> None:
         *(("[[performance]]", name) for name in config.metric_names),
         *(("[[behavior]]", name) for name in config.behavior_names),
         *(("[[known_future]]", covariate.name) for covariate in config.known_future),
-        *(("[[known_future]]", plan.column) for plan in (config.sequence_spec.plans if config.known_future else ())),
         *(("[attributes] advertiser", name) for name in config.attributes.advertiser),
         *(("[attributes] scenario", name) for name in config.attributes.scenario),
     ]
@@ -518,6 +517,13 @@ def _check_known_future(config: Config, kinds: dict[str, Kind]) -> None:
         raise ValueError(f"{at} needs [staging] known_future, or a country, whose holidays it is")
     if config.staging.known_future and not config.planned:
         raise ValueError("[staging] known_future needs at least one [[known_future]] that is no country's holidays")
+    listed = {name.lower() for name in (*config.metric_names, *config.behavior_names)}
+    for plan in config.sequence_spec.plans if config.known_future else ():
+        if plan.column.lower() in listed:
+            name = plan.covariate.name
+            raise ValueError(
+                f'[[known_future]] {name}: "{plan.column}" is its column in sequences, and declared already'
+            )
 
 
 def _check_lengths(config: Config) -> None:

@@ -116,7 +116,7 @@ def replan(panel: Panel, staged: pl.DataFrame, changes: pl.DataFrame) -> Panel:
     return panel
 
 
-def compared(run: Run, warehouse: Warehouse, registry: Registry, file: Path) -> pl.DataFrame:
+def compared(run: Run, file: Path) -> pl.DataFrame:
     """A row for each series and task of the file's advertisers: what is forecast with the plans as they are, and with
     the file's.
 
@@ -126,9 +126,9 @@ def compared(run: Run, warehouse: Warehouse, registry: Registry, file: Path) -> 
     config, ds = run.config, run.ds
     if not config.planned:
         raise ConfigError("--what-if: pipeline.toml declares no plans to change; see [[known_future]]")
-    changes = read_changes(file, config.sequence_spec, ds)
+    changes, warehouse = read_changes(file, config.sequence_spec, ds), Warehouse.existing(config, ds)
     sequences = open_sequences(config, warehouse, ds)
-    champion = usable_champion(run, registry, sequences)
+    champion = usable_champion(run, Registry(config), sequences)
     if champion is None:
         raise ConfigError(
             "--what-if: no champion serves, and a baseline reads no plans; train and promote a model first"
@@ -174,7 +174,7 @@ def _refuse_unknown(file: Path, changes: pl.DataFrame, known: pl.DataFrame, ds: 
 
 def work(run: Run, file: Path, out: Path | None) -> None:
     """Print what would change, and keep all of it in ``out``."""
-    found = compared(run, Warehouse.existing(run.config, run.ds), Registry(run.config), file)
+    found = compared(run, file)
     if out:
         part = out.with_name(f"{out.name}.part")
         found.write_parquet(part) if out.suffix == ".parquet" else found.write_csv(part)

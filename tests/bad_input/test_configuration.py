@@ -20,6 +20,13 @@ def _set(table: str, line: str, *words: str, command: str = Case.command) -> Cas
     return Case(words or (line.split(" =")[0],), command, lines={table: line})
 
 
+PLAN_SQL = 'performance_daily = "performance_daily.sql"\nknown_future = "performance_daily.sql"'
+
+
+def _plan(lines: str, *words: str) -> Case:
+    return _edit("[history]", f"[[known_future]]\n{lines}\n[history]", *words)
+
+
 NAMES = {
     "unknown key": _edit("buckets = 2", "bucket = 2", '[dataset]: unknown key "bucket"; did you mean "buckets"?'),
     "unknown table": _edit("[history]", "[histroy]", 'unknown key "histroy"; did you mean "history"?'),
@@ -196,6 +203,28 @@ TOGETHER = {
     "a SQL file that is gone": _edit('"performance_daily.sql"', '"gone.sql"', "performance_daily: gone.sql: no such"),
     "a folder for a SQL file": _edit('"performance_daily.sql"', '"."', "[staging] performance_daily", "no such file"),
     "a null in a SQL file's name": _edit('"performance_daily.sql"', '"a\\u0000"', "[staging] performance_daily"),
+    "a plan without SQL": _plan(
+        'name = "budget"', "[[known_future]] budget needs [staging] known_future, or a country"
+    ),
+    "SQL without a plan": _set("staging", 'known_future = "performance_daily.sql"', "at least one [[known_future]]"),
+    "a plan of nothing": _plan('name = "budget"\nof = "cost"', '[[known_future]] budget: of = "cost"', "views, taps"),
+    "a plan that is a metric": _plan('name = "spend"', '[[known_future]] spend: "spend" is declared twice'),
+    "a plan whose column is a metric": Case(
+        ('[[known_future]] budget: "budget_next_7" is its column in sequences',),
+        edit=('"taps"\nkind', '"budget_next_7"\nkind = "count"\n[[performance]]\nname = "taps"\nkind'),
+        lines={"staging": f'{PLAN_SQL}\n[[known_future]]\nname = "budget"'},
+    ),
+    "a plan named as our column": _plan('name = "day"', '[[known_future]] day: "day" is a column of the system\'s own'),
+    "holidays of two": _plan(
+        'name = "h"\ncountry = "GB"\ncountry_attribute = "a"', "[[known_future]] h", "one of them"
+    ),
+    "holidays of a metric": _plan(
+        'name = "h"\ncountry = "GB"\nof = "views"', "[[known_future]] h: holidays are counted"
+    ),
+    "holidays of no code": _plan('name = "h"\ncountry = "England"', "country", "ISO 3166, such as GB or DE-BY"),
+    "holidays of no attribute": _plan(
+        'name = "h"\ncountry_attribute = "land"', 'country_attribute = "land" is not one of [attributes]'
+    ),
     "behavior without SQL": _edit("[history]", '[[behavior]]\nname = "logins"\n[history]', "needs [staging] behavior"),
     "SQL without behavior": _set("staging", 'behavior_daily = "performance_daily.sql"', "at least one [[behavior]]"),
     "attributes without SQL": _set("attributes", 'scenario = ["format"]', "[attributes] scenario needs [staging]"),
