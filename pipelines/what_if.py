@@ -21,7 +21,7 @@ from pipelines.stages.score import usable_champion
 from pipelines.toml_tables import nearest
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import read_files
-from pipelines.warehouse.sequences import SERIES, TABLE, SequenceFiles, open_sequences
+from pipelines.warehouse.sequences import SERIES, TABLE, SequenceFiles, open_sequences, plans_of
 
 STAGED = "staged.known_future"
 KEY = [*SERIES, "for_day"]
@@ -93,15 +93,12 @@ def replan(panel: Panel, staged: pl.DataFrame, changes: pl.DataFrame) -> Panel:
 
     def of_days(rows: pl.DataFrame, names: list[str]) -> pl.DataFrame:
         """(place, for_day, name, value, rank): a row for each series; lower ranks count before higher ones."""
-        own = places.join(rows, on=SERIES)
-        alone = rows.filter(pl.col("scenario_id").is_null()).drop("scenario_id")
-        of_all = places.join(alone, on="advertiser_id").with_columns(rank=pl.col("rank") + 1)
-        both = pl.concat([part.select("place", "for_day", "rank", *names) for part in (own, of_all)])
-        return both.unpivot(names, index=["place", "for_day", "rank"], variable_name="name").drop_nulls("value")
+        found = plans_of(places, rows.select(*KEY, "rank", *names)).with_columns(pl.col("rank") + pl.col("level"))
+        return found.unpivot(names, index=["place", "for_day", "rank"], variable_name="name").drop_nulls("value")
 
     names = [name for name in changes.columns if name not in (*KEY, "every")]
-    new = of_days(changes.with_columns(rank=pl.col("every").cast(pl.Int32) * 2), names)
-    old = of_days(staged.filter(pl.col("for_day") <= last).with_columns(rank=pl.lit(4, pl.Int32)), names)
+    new = of_days(changes.with_columns(rank=pl.col("every").cast(pl.Int32) * 10), names)
+    old = of_days(staged.filter(pl.col("for_day") <= last).with_columns(rank=pl.lit(20, pl.Int32)), names)
     old = old.filter(pl.col("rank") == pl.col("rank").min().over("place", "name"))
     old = old.join(new, on=["place", "name"], how="semi")
     planned = pl.concat([new, old]).sort("rank").unique(["place", "name", "for_day"], keep="first", maintain_order=True)
@@ -140,7 +137,7 @@ def compared(run: Run, file: Path) -> pl.DataFrame:
     for bucket, advertisers in known.group_by("bucket").agg("advertiser_id").iter_rows():
         panel = sequences.panel(bucket, sequences.spec.lookback_days, set(advertisers))
         files = [file for file in warehouse.files(STAGED, ds, ds) if file.bucket == bucket]
-        staged = read_files(files, warehouse.arrow_schema(STAGED)).filter(pl.col("advertiser_id").is_in(advertisers))
+        staged = read_files(files, warehouse.arrow_schema(STAGED))
         made = [forecaster.predict(p, ds, all_series=True) for p in (panel, replan(panel, staged, changes))]
         before, after = (pl.DataFrame(pl.from_arrow(forecasts.to_table(sequences.spec))) for forecasts in made)
         after = after.select(*key, *FIGURES)

@@ -34,8 +34,8 @@ def write_staged(target: Target, bucket: int, rows: pl.DataFrame, turnover: Turn
     kept = rows.filter(pl.col("dirt").is_null() | ~pl.col("dirt").str.starts_with("drop:")).sort(
         *target.key, nulls_last=True
     )
-    counted = target.count(bucket, kept)
-    reports = [count_dirt(bucket, rows, target.key), counted]
+    counted = target.count(bucket, _once(bucket, kept))
+    reports = [count_dirt(bucket, _once(bucket, rows), target.key), counted]
     if turnover:
         reports.append(turnover.count(bucket, kept))
     critical = [rule.check.counter for rule in target.rules if rule.check.severity == "critical"]
@@ -43,6 +43,11 @@ def write_staged(target: Target, bucket: int, rows: pl.DataFrame, turnover: Turn
         for (ds,), part in kept.group_by("ds", maintain_order=True):
             reports.append(target.write(bucket, part, ds))
     return buckets.concat(reports)
+
+
+def _once(bucket: int, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of no advertiser are in every bucket (staged.known_future), and counted in the first."""
+    return rows.filter(pl.col("advertiser_id").is_not_null()) if bucket and "advertiser_id" in rows.columns else rows
 
 
 def count_misuse(bucket: int, rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:

@@ -121,7 +121,7 @@ def row_rules(
     lost = "no U+FFFD, which stands for bytes that are not UTF-8; [[source]] options: encoding"
     for column in (name for name in ("advertiser_id", "scenario_id") if name in key):
         value = pl.col(column)
-        if not (null_scenario and column == "scenario_id"):
+        if not (null_scenario and column == "scenario_id") and "for_day" not in key:  # a plan may be for all
             rule("null_id", column, "no null", value.is_null())
         rule("empty_id", column, "no empty text", value.str.strip_chars() == "")
         # It would be another advertiser, without a history.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"
 SERIES = ["advertiser_id", "scenario_id"]
+PLANS_OF = [SERIES, ["advertiser_id"], ["scenario_id"], []]  # whom a plan may be for, the first before the others
 
 
 def week_ends(first: date, as_of: date) -> list[date]:
@@ -106,7 +107,8 @@ class SequenceFiles:
         weeks = read_files((file for file in self.weeks.get(bucket, ()) if file.ds >= since), self.week_schema, columns)
         series = read_files(self.files[bucket], self.schema)
         if advertisers is not None:
-            weeks, series = (rows.filter(pl.col("advertiser_id").is_in(advertisers)) for rows in (weeks, series))
+            asked = pl.col("advertiser_id").is_null() | pl.col("advertiser_id").is_in(advertisers)
+            weeks, series = weeks.filter(asked), series.filter(asked)
         return panel_of(series, weeks, spec, self.as_of, days, self.first)
 
 
@@ -127,23 +129,27 @@ def panel_of(
     achieved = _of_series(rows("day", spec.metrics), place)
     if not (spec.behaviors or spec.plan_columns):
         return Panel.of_rows(spec, as_of, days, series.to_arrow(), achieved)
-    alone = weeks["scenario_id"].is_null().to_numpy()
-    owners = series.select("advertiser_id").unique(maintain_order=True)
-    by_owner, owner_N = (
-        (_places(rows, owners, ["advertiser_id"]) for rows in (weeks, series)) if alone.any() else (place, place)
-    )
+    said_N = {name: weeks[name].is_not_null().to_numpy() for name in SERIES}
 
-    def own_and_shared(found: DayRows) -> tuple[DayRows, DayRows | None]:
-        """Those of series, and those without a scenario: of all series of their advertiser."""
-        if not alone.any():
-            return _of_series(found, place), None
-        return _of_series(found, place), _repeated(_of_series(found.on(alone[found.series_R]), by_owner), owner_N)
+    def of_all(found: DayRows, key: list[str]) -> DayRows | None:
+        """Rows of ``key`` alone, once for each of the series that have it; None where there is none."""
+        own_N = np.logical_and.reduce([said_N[name] == (name in key) for name in SERIES])
+        if not own_N.any():
+            return None
+        owners = series.select(pl.lit(0).alias("all"), *key).unique(maintain_order=True)
+        by_owner, owner_N = (
+            _places(rows.with_columns(all=pl.lit(0)), owners, ["all", *key]) for rows in (weeks, series)
+        )
+        return _repeated(_of_series(found.on(own_N[found.series_R]), by_owner), owner_N)
 
-    acted, shared = own_and_shared(rows("behavior_day", spec.behaviors)) if spec.behaviors else (None, None)
-    planned, for_all = own_and_shared(rows("plan_day", spec.plan_columns)) if spec.plan_columns else (None, None)
-    # A plan of the series' own counts before one for all scenarios.
-    plans = [of for of in (for_all, planned) if of]
-    return Panel.of_rows(spec, as_of, days, series.to_arrow(), achieved, acted, shared, plans)
+    acted = rows("behavior_day", spec.behaviors) if spec.behaviors else None
+    planned = rows("plan_day", spec.plan_columns) if spec.plan_columns else None
+    shared = of_all(acted, ["advertiser_id"]) if acted else None
+    # A series' own plan counts before that of its advertiser, and so on.
+    levels = [of_all(planned, key) for key in PLANS_OF[::-1] if key != SERIES] if planned else []
+    plans = [level for level in (*levels, planned and _of_series(planned, place)) if level]
+    own = acted and _of_series(acted, place)
+    return Panel.of_rows(spec, as_of, days, series.to_arrow(), achieved, own, shared, plans)
 
 
 def _places(rows: pl.DataFrame, among: pl.DataFrame, key: list[str]) -> NDArray[np.int64]:
@@ -179,7 +185,7 @@ def put_together(
 ) -> pl.DataFrame:
     """Each series with its history as parallel lists; ``weeks`` are rows of features.sequence_week, oldest first.
 
-    A behavior without a scenario counts for every scenario of its advertiser, a plan for those without their own.
+    A behavior without a scenario counts for every scenario of its advertiser; of plans see ``PLANS_OF``.
     """
     # Ids are looked up once, and lists are moved as little as can be: that is what takes the time here.
     places = series.select(*SERIES).with_row_index("_place")
@@ -204,7 +210,7 @@ def put_together(
         found = found.join(lists, on="_place", how="left", maintain_order="left")
     names = ["day", *metrics, "behavior_day", *behaviors]
     if plans:
-        found = found.join(_planned(weeks, placed, places, plans), on="_place", how="left", maintain_order="left")
+        found = found.join(_planned(weeks, places, plans), on="_place", how="left", maintain_order="left")
         names += ["plan_day", *plans]
     found = found.with_columns(pl.col(names).fill_null([]))
     keys, attributes = [*SERIES, "registered_on"], [name for name in series.columns if name not in SERIES]
@@ -212,17 +218,26 @@ def put_together(
     return pl.concat([series.select(keys), found.drop("_place"), series.select(attributes)], how="horizontal")
 
 
-def _planned(weeks: pl.DataFrame, placed: pl.DataFrame, places: pl.DataFrame, plans: tuple[str, ...]) -> pl.DataFrame:
-    """The plans of each series, of its own and, where it has none, those for all scenarios of its advertiser."""
-    own = placed.select("_place", "plan_day", *plans).explode("plan_day", *plans).drop_nulls()
-    shared = weeks.filter(pl.col("scenario_id").is_null()).select("advertiser_id", "plan_day", *plans)
-    shared = places.select("advertiser_id", "_place").join(
-        shared.explode("plan_day", *plans).drop_nulls(), "advertiser_id"
-    )
-    both = pl.concat([own, shared.select(own.columns)]).with_columns(pl.col(plans).fill_nan(None))
-    both = both.group_by("_place", "plan_day", maintain_order=True).agg(pl.col(plans).drop_nulls().first())
-    both = both.with_columns(pl.col(plans).fill_null(float("nan"))).sort("_place", "plan_day")
-    return both.group_by("_place", maintain_order=True).agg("plan_day", *plans)
+def plans_of(places: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of plans, once for each of the series (``places``) that they are for; ``level`` says how near they are to
+    it: the place of their key in ``PLANS_OF``."""
+    parts = []
+    for level, key in enumerate(PLANS_OF):
+        own = rows.filter(pl.col(name).is_not_null() if name in key else pl.col(name).is_null() for name in SERIES)
+        own = own.drop(name for name in SERIES if name not in key).with_columns(level=pl.lit(level))
+        found = places.join(own, on=key) if key else places.join(own, how="cross")
+        parts.append(found.select("place", "level", *(name for name in rows.columns if name not in SERIES)))
+    return pl.concat(parts)
+
+
+def _planned(weeks: pl.DataFrame, places: pl.DataFrame, plans: tuple[str, ...]) -> pl.DataFrame:
+    """The plans of each series: of those for it on a day the nearest."""
+    rows = weeks.select(*SERIES, "plan_day", *plans).explode("plan_day", *plans).drop_nulls("plan_day")
+    found = plans_of(places.rename({"_place": "place"}), rows).with_columns(pl.col(plans).fill_nan(None))
+    nearest = [pl.col(name).drop_nulls().first() for name in plans]
+    found = found.sort("level").group_by("place", "plan_day", maintain_order=True).agg(nearest)
+    found = found.with_columns(pl.col(plans).fill_null(float("nan"))).sort("place", "plan_day")
+    return found.rename({"place": "_place"}).group_by("_place", maintain_order=True).agg("plan_day", *plans)
 
 
 def _lists(weeks: pl.DataFrame, by: str, day: str) -> pl.DataFrame:

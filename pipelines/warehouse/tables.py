@@ -134,14 +134,15 @@ def known_future(config: Config) -> Table:
     return Table(
         "staged.known_future",
         "What was known at the end of each day of the days after it: a day's plans as they stood then, all of them. A "
-        "plan that is changed is another row of a later day. Empty where the data set declares no plans.",
+        "plan that is changed is another row of a later day. Of a series' plans its own counts, else its advertiser's, "
+        "else its scenario's, else the one for all. Empty where the data set declares no plans.",
         ("ds", "advertiser_id", "scenario_id", "for_day"),
         _DAILY_PARTITION,
         (
             Column("ds", "date", "Day at whose end the plan was known, UTC"),
             _BUCKET,
-            _ADVERTISER,
-            Column("scenario_id", "string", _SCENARIO.doc, null="every scenario that has no plan of its own"),
+            Column("advertiser_id", "string", _ADVERTISER.doc, null="every advertiser; the row is in all buckets"),
+            Column("scenario_id", "string", _SCENARIO.doc, null="every scenario"),
             Column("for_day", "date", "Day that the plan is for, after ds"),
             *(Column(c.name, "double", f"What is planned ({c.kind})", null="nothing known") for c in config.planned),
         ),
@@ -229,7 +230,9 @@ def sequence_week(config: Config) -> Table:
         "unlisted day since registered_on is missing.",
         Column("ds", "date", "Last day of the part of the week, UTC"),
         _BUCKET,
-        _ADVERTISER,
+        Column("advertiser_id", "string", _ADVERTISER.doc, null="plans of every advertiser")
+        if config.planned
+        else _ADVERTISER,
         Column("scenario_id", "string", _SCENARIO.doc, null="behavior in all scenarios of the advertiser"),
         *day_lists(config),
     )

@@ -27,14 +27,15 @@ KEY = {"advertiser_id": pl.String, "scenario_id": pl.String, "ds": pl.Date}
 _ids, _scenarios = st.sampled_from(["a", "b"]), st.sampled_from(["search", "feed"])
 _days = st.integers(0, 20).map(day)
 _amounts = st.tuples(st.sampled_from([0.0, 1.0, 6.0, None]), st.sampled_from([0.5, 2.0, None]))
-_plans = st.dictionaries(st.tuples(_ids, st.none() | _scenarios, _days, st.integers(1, 5)), _amounts, max_size=40)
+_for = st.tuples(st.none() | _ids, st.none() | _scenarios, _days, st.integers(1, 5))
+_plans = st.dictionaries(_for, _amounts, max_size=40)
 _performance = st.sets(st.tuples(_ids, _scenarios, _days), min_size=1, max_size=20)
 
 
 def expected_point(plans: dict, advertiser: str, scenario: str, known: date, column: int) -> int:
     """The definition, read aloud: of the plans known that evening those for the next days, the series' own first."""
-    for of in (scenario, None):
-        values = [plans[key][column] for n in range(1, HORIZON + 1) if (key := (advertiser, of, known, n)) in plans]
+    for of in ((advertiser, scenario), (advertiser, None), (None, scenario), (None, None)):
+        values = [plans[key][column] for n in range(1, HORIZON + 1) if (key := (*of, known, n)) in plans]
         told = [value for value in values if value is not None]
         if told:
             return int(to_grid(np.array(sum(told) if column == 0 else sum(told) / len(told))))
@@ -83,6 +84,10 @@ select
 from (select distinct day, who, place, cost, views from raw_day)
 lateral view explode(sequence(1, 4)) as n
 where views > 150 or place = 'feed'
+union all
+select distinct day, cast(null as string), cast(null as string), date_add(day, 2), cast(null as double), 2D,
+    'repair:price_of_all'
+from raw_day
 """
 
 
@@ -111,12 +116,14 @@ def test_plans_reach_the_forecasts_and_what_is_known_later_changes_no_earlier_da
     staged = deployment.rows("staged.known_future")
     assert staged.filter(advertiser_id="adv3").is_empty()
     assert (staged["for_day"] > staged["ds"]).all()
-    validation = deployment.rows("ops.validation").filter(check="dirt:drop:trial")
-    assert validation["found"].sum() > 0
+    validation = deployment.rows("ops.validation")
+    assert validation.filter(check="dirt:drop:trial")["found"].sum() > 0
+    assert set(validation.filter(check="dirt:repair:price_of_all")["found"]) == {1.0}  # once, though in both buckets
     files = open_sequences(deployment.config, deployment.warehouse, as_of)
-    panel = files.panel(0)
-    assert (panel.future_NTC[:, :, 0] != NOTHING).any()
-    assert (panel.future_NTC[:, :, 1] == NOTHING).all()
+    for bucket in (0, 1):
+        panel = files.panel(bucket)
+        assert (panel.future_NTC[:, :, 0] != NOTHING).any()
+        assert (panel.future_NTC[:, :, 1] == to_grid(np.array(2.0))).all()
     forecasts = deployment.rows("marts.forecast_daily")
     # A later evening knows other plans, and is staged; the day before it stays as it was, made anew.
     deployment.edit("buckets = 2", "buckets = 2\nlate_days = 3")
