@@ -3,6 +3,7 @@ in the rows."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from datetime import date
@@ -304,3 +305,22 @@ def test_the_data_sets_sql_reads_what_was_generated_and_counts_the_dirt(
 
     with pytest.raises(FileExistsError, match="expected nothing or an earlier simulation"):
         generate(settings, FOLDER)
+
+
+def test_planned_budgets_are_staged_as_the_readme_says(deployment: Deployment, spark: SparkSession) -> None:
+    snippet = (FOLDER / "README.md").read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    toml = (
+        (FOLDER / "pipeline.toml")
+        .read_text(encoding="utf-8")
+        .replace("[staging]\n", '[staging]\nknown_future = "sql/known_future.sql"\n')
+    )
+    deployment.toml.write_text(toml + "\n" + snippet)
+    shutil.copytree(FOLDER / "sql", deployment.folder / "sql")
+    settings = Simulation(advertisers=400, days=3, planned_share=0.5)
+    generate(settings, deployment.config.home / "raw")
+    status, said = deployment.run("stage_sources", "--from", date(2024, 1, 1), "--to", date(2024, 1, 3))
+    assert status == 0, said
+    truth = simulate(settings).plans
+    staged = deployment.rows("staged.known_future")
+    assert staged.height == len(truth["day"])
+    assert staged["planned_budget"].sum() == pytest.approx(truth["planned_budget"].sum())
