@@ -36,7 +36,7 @@ def read_changes(file: Path, spec: SequenceSpec, as_of: date) -> pl.DataFrame:
     Raises:
         ConfigError: the file cannot be read; a column is missing or unknown; a value or day is none that it may be.
     """
-    known = [plan.covariate.name for plan in spec.listed_plans]
+    known = list(dict.fromkeys(plan.covariate.name for plan in spec.listed_plans))
     try:
         rows = pl.read_parquet(file) if file.suffix == ".parquet" else pl.read_csv(file, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -176,13 +176,16 @@ def work(run: Run, file: Path, out: Path | None) -> None:
         part = out.with_name(f"{out.name}.part")
         found.write_parquet(part) if out.suffix == ".parquet" else found.write_csv(part)
         part.replace(out)
-    print(f"{'advertiser':20} {'scenario':16} {'task':16} {'as planned':>32}    what if")
+    print(f"{'advertiser':20} {'scenario':16} {'task':16} {'as planned (90 %)':>32}    what if")
     widths = {"advertiser_id": 20, "scenario_id": 16, "task": 16}
     for row in found.head(SHOWN).iter_rows(named=True):
         sides = [f"{row['point' + s]:,.4g} ({row['p05' + s]:,.4g} .. {row['p95' + s]:,.4g})" for s in ("", "_what_if")]
-        names = " ".join(f"{plain(str(row[name])):{width}}" for name, width in widths.items())
+        row["task"] = f"{row['task']} {row['horizon_days']}d"
+        names = " ".join(f"{plain(row[name]):{width}}" for name, width in widths.items())
         print(f"{names} {sides[0]:>32} -> {sides[1]}")
     if found.height > SHOWN:
         print(f"... and {found.height - SHOWN:,} rows more" + ("" if out else "; --out FILE keeps all"))
-    moved = found.filter(pl.any_horizontal(pl.col(f) != pl.col(f"{f}_what_if") for f in FIGURES)).height
-    run.say(f"{moved:,} of {found.height:,} forecasts move (90 % intervals in brackets); nothing was published")
+    moves = pl.any_horizontal(pl.col(figure) != pl.col(f"{figure}_what_if") for figure in FIGURES)
+    still = found.filter(~moves)
+    by = f"; {still.height:,} do not, by {', '.join(sorted(set(still['method'])))}" if still.height else ""
+    run.say(f"{found.height - still.height:,} of {found.height:,} forecasts move{by}; nothing was published")

@@ -135,6 +135,7 @@ def test_as_a_person_asks_it(deployment: Deployment) -> None:
     (deployment.folder / "known_future.sql").write_text(PLANNED)
     sql = 'performance_daily = "performance_daily.sql"'
     deployment.edit(sql, sql + DECLARED)
+    deployment.edit("epochs = 2", "epochs = 2\nblend = false")  # a blend may give the network no part
     did("stage_sources", "--from", FIRST_DAY, "--to", AS_OF)
     did("build_sequences", "--date", AS_OF)
     did("train", "--date", AS_OF)
