@@ -25,6 +25,7 @@ from benchmarks.results import train
 from m2m_model.arrays import Floats
 from m2m_model.config import ACTIVE, KnownFuture, Task
 from m2m_model.data.panel import Panel
+from m2m_model.data.served_by import eligible
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.data.targets import targets_Nm
 from m2m_model.rivals import boosted
@@ -34,7 +35,7 @@ EFFECTS = {"feed": 0.9, "search": 0.6, "display": 0.3}  # of the log of a budget
 ADVERTISERS, WEEKS, LAST_DAY = 250, 26, date(2024, 6, 30)
 AHEAD_DAYS, HORIZON = 10, 7
 CHANGED, LATE = 0.3, 0.2  # shares: weeks with another budget; announcements that are changed late
-CLICK_PRICE, CUTOFFS = 0.4, 3
+CLICK_PRICE, CUTOFFS, WINDOWS = 0.4, 3, 100_000
 SPEC = SequenceSpec(
     metrics=("clicks", "spend"),
     behaviors=(),
@@ -103,20 +104,24 @@ def lines(seeds: int) -> list[str]:
     for seed in range(1, seeds + 1):
         panel, oracle_NW = world(seed)
         cutoffs = [panel.last_day - timedelta(days=7 * (1 + k)) for k in range(CUTOFFS)]
-        said: dict[str, list[Floats]] = {}
-        said["the oracle"] = [oracle_NW[:, (panel.index_of(cutoff) + 1) // 7] for cutoff in cutoffs]
-        said["last week"] = [targets_Nm(panel, panel.index_of(cutoff) - HORIZON)[:, 0] for cutoff in cutoffs]
+        days = [panel.index_of(cutoff) for cutoff in cutoffs]
+        judged = [np.flatnonzero(eligible(panel, day)) for day in days]
+        said: dict[str, list[Floats]] = {
+            "the oracle": [oracle_NW[series, (day + 1) // 7] for day, series in zip(days, judged, strict=True)],
+            "last week": [
+                targets_Nm(panel, day - HORIZON, series)[:, 0] for day, series in zip(days, judged, strict=True)
+            ],
+        }
         for seen, plans in ((panel, "with plans"), (without_plans(panel), "without")):
             with tempfile.TemporaryDirectory() as folder:
-                settings = {"seed": seed, "boosted": False, "blend": False, "max_windows": 100_000}
+                settings = {"seed": seed, "boosted": False, "blend": False, "max_windows": WINDOWS}
                 forecaster, _ = train(seen, cutoffs[-1], Path(folder), {}, settings)
-            found = [forecaster.predict(seen, cutoff) for cutoff in cutoffs]
-            assert all(len(forecasts.series_N) == len(panel) for forecasts in found)
-            said[f"m2m, {plans}"] = [forecasts.distribution.point_NM[:, 0] for forecasts in found]
+            said[f"m2m, {plans}"] = [forecaster.predict(seen, c).distribution.point_NM[:, 0] for c in cutoffs]
             trees = boosted.fit([seen], forecaster.inputs, cutoffs[-1])["lightgbm_l1"]
-            series = np.arange(len(panel))
-            said[f"LightGBM L1, {plans}"] = [trees(seen, panel.index_of(c), series)[:, 0] for c in cutoffs]
-        actual = [targets_Nm(panel, panel.index_of(cutoff))[:, 0] for cutoff in cutoffs]
+            said[f"LightGBM L1, {plans}"] = [
+                trees(seen, day, series)[:, 0] for day, series in zip(days, judged, strict=True)
+            ]
+        actual = [targets_Nm(panel, day, series)[:, 0] for day, series in zip(days, judged, strict=True)]
         for name, points in said.items():
             off = sum(np.abs(y_N - f_N).sum() for y_N, f_N in zip(actual, points, strict=True))
             errors.setdefault(name, []).append(off / sum(y_N.sum() for y_N in actual))
