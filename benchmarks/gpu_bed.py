@@ -40,7 +40,7 @@ SPEC = SequenceSpec(
     advertiser_attributes=("industry", "tier"),
     scenario_attributes=("placement", "format"),
     tasks=(Task("spend", "spend", "sum"), Task("clicks", "clicks", "sum"), Task("active_days", "active", "days")),
-    horizon_days=7,
+    horizons_days=(7,),
     window_days=56,
 )
 
@@ -172,7 +172,7 @@ class Bed:
 
     def examples(self, series_B: Tensor, cutoff_B: Tensor) -> tuple[Batch, Tensor]:
         """Windows, and what came of them in units of the tasks' scales."""
-        return self.windows(series_B, cutoff_B), self.days.totals_after(series_B, cutoff_B) / self.cut.scale_M
+        return self.windows(series_B, cutoff_B), self.days.totals_after(series_B, cutoff_B) / self.cut.scale_X
 
     @classmethod
     def of(cls, inputs: Inputs, days: Days, config: ModelConfig) -> Bed:
@@ -192,7 +192,7 @@ class Bed:
         number_N = torch.arange(series, device=device)
         series_Y = number_N[eligible(number_N, torch.full_like(number_N, days.days - 1))]
         sample = series_X[:50_000], cutoff_X[:50_000]
-        batch, target_BM = cut.of(days.runs(*sample)), days.totals_after(*sample) / cut.scale_M
+        batch, target_BM = cut.of(days.runs(*sample)), days.totals_after(*sample) / cut.scale_X
         dense_XD, level_XM, target_XM = (part.cpu().numpy() for part in (batch.dense_BD, batch.level_BM, target_BM))
         learned = Learned.of(dense_XD, level_XM, target_XM, config.ratio_bins)
         return cls(inputs, days, cut, series_X, cutoff_X, series_Y, learned, config)

@@ -179,7 +179,7 @@ def made_panel(behaviors: int) -> Panel:
         advertiser_attributes=("price_band",),
         scenario_attributes=("trade",),
         tasks=tasks,
-        horizon_days=7,
+        horizons_days=(7,),
         window_days=56,
     )
     registered_N = random.integers(-50, 200, SERIES).astype(np.int32)

@@ -75,7 +75,7 @@ def world(alike: bool, seed: int) -> Panel:
         advertiser_attributes=(),
         scenario_attributes=(),
         tasks=(Task("clicks", "clicks", "sum"), Task("active_days", ACTIVE, "days")),
-        horizon_days=7,
+        horizons_days=(7,),
         window_days=56,
     )
     keys = pa.table({"advertiser_id": advertisers, "scenario_id": names})

@@ -165,11 +165,11 @@ def subset(rows: pa.Table, panel: Panel, kept_N: np.ndarray, tasks: tuple[Task, 
 
 def judged(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Table:
     """Error sums; series with under 7 days of history are judged apart too, as ``NAME, cold start``."""
-    tasks = [task.name for task in panel.spec.tasks]
+    targets = panel.spec.targets
     actual_NM = targets_Nm(panel, panel.index_of(cutoff), forecasts.series_N)
     young_N = served_by(panel, panel.index_of(cutoff))[forecasts.series_N] == COLD_START
     parts = [
-        cell_sums(forecasts.distribution[rows], actual_NM[rows], forecasts.scenario_N[rows], tasks, cutoff, label)
+        cell_sums(forecasts.distribution[rows], actual_NM[rows], forecasts.scenario_N[rows], targets, cutoff, label)
         for rows, label in ((np.ones(len(actual_NM), bool), name), (young_N, f"{name}, cold start"))
     ]
     return pa.concat_tables(parts)
@@ -225,7 +225,7 @@ def run_block(
     latest = as_of - timedelta(days=spec.horizon_days)
     cutoffs = [latest - timedelta(days=every * k) for k in range(CUTOFFS_A_BLOCK)]
     held_out_from, parts, values, groups = cutoffs[-1], [], [], []
-    tasks, scale_M = [task.name for task in spec.tasks], np.zeros(0)  # the scales of the first seed's inputs
+    scale_M = np.zeros(0)  # the scales of the first seed's inputs
 
     def keep(name: str, forecasts: Forecasts, worth: bool) -> None:
         parts.append(judged(forecasts, panel, forecasts.cutoff, name))
@@ -233,7 +233,9 @@ def run_block(
             values.append(valued(forecasts, panel, forecasts.cutoff, name))
             day, series = panel.index_of(forecasts.cutoff), forecasts.series_N
             group_NM = stratum_NM(panel, day, series, scale_M)
-            groups.append(group_sums(forecasts.distribution, targets_Nm(panel, day, series), group_NM, tasks, name))
+            groups.append(
+                group_sums(forecasts.distribution, targets_Nm(panel, day, series), group_NM, spec.targets, name)
+            )
 
     def judge(name: str, forecaster: Forecaster, worth: bool = False) -> None:
         for cutoff in cutoffs:
@@ -243,7 +245,7 @@ def run_block(
     for seed in SEEDS[:1] if quick else SEEDS:
         forecaster, seconds = train(panel, held_out_from, folder, {}, {"seed": seed})
         say(f"{data.name} {as_of} m2m, seed {seed}: {seconds:.0f} s")
-        scale_M = np.asarray(forecaster.inputs.task_scales)
+        scale_M = np.asarray(forecaster.inputs.target_scales)
         judge(f"m2m, seed {seed}", forecaster, worth=seed == SEEDS[0])
         trained.append(replace(forecaster, blend=None, young_blend=None))
         judge(f"{ALONE}, seed {seed}", trained[-1])
@@ -260,7 +262,7 @@ def run_block(
                 parts.append(oracle(panel, later, cutoffs, forecaster.inputs.scenarios))
     if quick or number:
         return parts, values, groups
-    judge("without level calibration", replace(trained[0], levels=LevelCalibration.identity(len(spec.tasks))))
+    judge("without level calibration", replace(trained[0], levels=LevelCalibration.identity(len(spec.targets))))
     for cutoff in cutoffs:
         each = [forecaster.predict(panel, cutoff) for forecaster in trained]
         spread = [forecasts.distribution for forecasts in each]

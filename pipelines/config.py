@@ -14,6 +14,7 @@ import re
 import tomllib
 from dataclasses import field
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -67,6 +68,7 @@ _OURS = (
 # Stages that start Spark.
 SPARK_STAGES = ("stage_sources", "build_sequences", "train", "backtest", "score", "monitor", "restatements")
 
+Horizon = Annotated[int, Within(1, 366, "a year")]
 Length = Annotated[int, Within(1, 1024, "characters")]
 Ratio = Annotated[float, Within(0.01, 100)]
 _PATH = source_config.PATH
@@ -78,6 +80,8 @@ _SparkConf = Annotated[dict[str, Text], Keys(prefixes=("spark.",), refused=_OURS
 class Dataset:
     """What is forecast. ``name`` also names the folder under M2M_HOME, the MLflow experiment and the model.
 
+    ``horizons_days`` instead of ``horizon_days``: totals over several horizons, of which the longest decides what
+    ``horizon_days`` alone would.
     ``late_days``: how many days before its own a daily run stages again, for rows that came late or were restated.
     ``mature_days``: how old a day must be before its rows count as final: no label of training, backtest or monitoring
     holds a younger one (`restatements` shows how much they still change).
@@ -86,7 +90,8 @@ class Dataset:
 
     name: Name
     first_day: Annotated[date, Within(date(1970, 1, 1), date(2199, 12, 31))]
-    horizon_days: Annotated[int, Within(1, 366, "a year")] = 7
+    horizon_days: Horizon = 7
+    horizons_days: Annotated[tuple[Horizon, ...], Entries(1, 12)] | None = None
     buckets: Annotated[int, Within(1, 4096, "each is a file and a Spark task a day")] = 4
     late_days: Annotated[int, Within(0, 366, "a year")] = 0
     mature_days: Annotated[int, Within(0, 366, "a year")] = 0
@@ -95,6 +100,17 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.name.lower() in _NEIGHBOURS:
             raise ValueError(f'name = "{self.name}": something else lies there in M2M_HOME; choose another name')
+        if self.horizons_days is not None:
+            for shorter, longer in pairwise(self.horizons_days):
+                if shorter >= longer:
+                    words = "expected each to be above the one before it"
+                    raise ValueError(f"horizons_days = {list(self.horizons_days)}: {longer} after {shorter}; {words}")
+            object.__setattr__(self, "horizon_days", self.horizons_days[-1])
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """All horizons, the longest last."""
+        return self.horizons_days or (self.horizon_days,)
 
     @property
     def label_days(self) -> int:
@@ -340,7 +356,7 @@ class Config:
             advertiser_attributes=self.attributes.advertiser,
             scenario_attributes=self.attributes.scenario,
             tasks=self.task,
-            horizon_days=self.dataset.horizon_days,
+            horizons_days=self.dataset.horizons,
             window_days=self.history.window_days,
             eligible_days=self.dataset.eligible_days,
             known_future=self.known_future,
@@ -415,7 +431,10 @@ def load_config(path: Path | str) -> Config:
     path = Path(path).absolute()
     try:
         raw = _read(path)
-        name = build(Dataset, raw["dataset"], "[dataset]").name if "dataset" in raw else ""
+        dataset = raw.get("dataset", {})
+        if isinstance(dataset, dict) and {"horizon_days", "horizons_days"} <= dataset.keys():
+            raise ConfigError("[dataset]: horizon_days and horizons_days; expected one of the two")
+        name = build(Dataset, dataset, "[dataset]").name if "dataset" in raw else ""
         config: Config = build(Config, raw, fixed={"path": path, "home": m2m_home() / name})
         return config
     except ConfigError as error:

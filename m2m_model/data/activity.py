@@ -1,5 +1,5 @@
 """How steadily a series is active, and how large it is: what its intervals are learned from and judged by. N series, M
-tasks."""
+targets."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ SIZE_EDGES = (0.1, 1.0)  # of the recent level over the mean series of training:
 
 
 def activity_NM(panel: Panel, day: int, series: Ints) -> Ints:
-    """The group of each series and task: 0 = under COLD_START_DAYS of history, 1 = hardly ever active .. ``GROUPS`` - 1
-    = nearly every day, by its share of days above 0 among the last ``ACTIVITY_DAYS`` registered ones. Reads nothing
+    """The group of each series and target: 0 = under COLD_START_DAYS of history, 1 = hardly ever active .. ``GROUPS`` -
+    1 = nearly every day, by its share of days above 0 among the last ``ACTIVITY_DAYS`` registered ones. Reads nothing
     after ``day`` (an index in T)."""
-    return _activity_NM(_recent_NTM(panel, day, series), history_days(panel, day)[series])
+    group_NM = _activity_NM(_recent_NTM(panel, day, series), history_days(panel, day)[series])
+    return panel.spec.by_horizon(lambda days: group_NM)
 
 
 def stratum_NM(panel: Panel, day: int, series: Ints, scale_M: Floats) -> Ints:
     """A code of activity and size: 10 x the activity group + size (1 = small .. 3 = large). ``scale_M`` is the mean
-    series' total over a horizon, as in ``Inputs.task_scales``."""
+    series' total over a horizon, as in ``Inputs.target_scales``."""
     recent_NTM, age_N = _recent_NTM(panel, day, series), history_days(panel, day)[series]
-    level_NM = recent_NTM.sum(1) / np.clip(age_N[:, None], 1, ACTIVITY_DAYS) * panel.spec.horizon_days
-    return np.asarray(10 * _activity_NM(recent_NTM, age_N) + 1 + np.digitize(level_NM / scale_M, SIZE_EDGES))
+    rate_NM, group_NM = recent_NTM.sum(1) / np.clip(age_N[:, None], 1, ACTIVITY_DAYS), _activity_NM(recent_NTM, age_N)
+    level_NM = panel.spec.by_horizon(lambda days: rate_NM * days)
+    active_NM = panel.spec.by_horizon(lambda days: group_NM)
+    return np.asarray(10 * active_NM + 1 + np.digitize(level_NM / scale_M, SIZE_EDGES))
 
 
 def stratum_name(code: int) -> str:

@@ -1,6 +1,6 @@
 """What the network reads of a panel, and what that is learned from; ``network.windows`` cuts it.
 
-N series, P performance metrics, F behavior columns, M tasks, D dense features.
+N series, P performance metrics, F behavior columns, M targets, D dense features.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Inputs:
     """How values become codes: learned once on the training window, saved with the weights.
 
     Edges are values on the grid, ascending, per metric and behavior: the least of every bin but the first.
-    Vocabularies are sorted by frequency; code 0 is "unknown". ``task_scales`` is each task's mean total per eligible
-    series: what makes tasks comparable in the loss; ``plan_scales`` is each plan's mean.
+    Vocabularies are sorted by frequency; code 0 is "unknown". ``target_scales`` is each target's mean total per
+    eligible series: what makes them comparable in the loss; ``plan_scales`` is each plan's mean.
     """
 
     spec: SequenceSpec
@@ -43,7 +43,7 @@ class Inputs:
     behavior_edges: tuple[tuple[float, ...], ...]
     scenarios: tuple[str, ...]
     attributes: dict[str, tuple[str, ...]]
-    task_scales: tuple[float, ...]
+    target_scales: tuple[float, ...]
     plan_scales: tuple[float, ...] = ()
 
     @property
@@ -69,7 +69,7 @@ class Inputs:
             tuple(map(tuple, values["behavior_edges"])),
             tuple(values["scenarios"]),
             {name: tuple(known) for name, known in values["attributes"].items()},
-            tuple(values["task_scales"]),
+            tuple(values["target_scales"]),
             tuple(values.get("plan_scales", ())),
         )
 
@@ -113,7 +113,7 @@ class Profile:
 
 
 def fit_inputs(statistics: PanelStatistics, bins: int = 32) -> Inputs:
-    """Learn bin edges, vocabularies and task scales. Works on empty statistics (one bin, no vocabulary, scale 1)."""
+    """Learn bin edges, vocabularies and scales. Works on empty statistics (one bin, no vocabulary, scale 1)."""
     spec, values = statistics.spec, len(statistics.spec.metrics) + len(statistics.spec.behaviors)
     edges = [bin_edges(counts, bins) for counts in statistics.value_counts[:values]]
     mean_M = statistics.target_sum_M / max(statistics.target_count, 1)

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import reduce
-from typing import Any
+from functools import cached_property, reduce
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m2m_model.arrays import Floats
-from m2m_model.config import ACTIVE, KnownFuture, Task
+from m2m_model.config import ACTIVE, Aggregate, KnownFuture, Task
+
+Number = TypeVar("Number", bound=np.generic)
 
 LEVEL_DAYS = (7, 14, 28)  # the recent level is the mean of these daily rates
 WEEKS = 8  # weekly totals among the dense features
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is forecast: a task's total over the ``horizon_days`` days after the cutoff."""
+
+    name: str
+    metric: str
+    aggregate: Aggregate
+    horizon_days: int
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,9 @@ class Plan:
 class SequenceSpec:
     """The names and lengths that a data set declares; ``eligible_days`` is how recent a row makes a series eligible.
 
+    A panel has a column a task. Forecasts, and what comes of them, have a column a target: (task, horizon) pairs, the
+    horizons of a task beside each other, the shortest first.
+
     ``not_above`` are pairs (small, large) of metrics: no day has more of the one than of the other. They bind what is
     published and nothing that is learned, so specs that differ in them alone are equal: the panel's, today's, count.
     """
@@ -47,7 +64,7 @@ class SequenceSpec:
     advertiser_attributes: tuple[str, ...]
     scenario_attributes: tuple[str, ...]
     tasks: tuple[Task, ...]
-    horizon_days: int
+    horizons_days: tuple[int, ...]  # ascending
     window_days: int
     eligible_days: int = 28
     not_above: tuple[tuple[str, str], ...] = field(default=(), compare=False)
@@ -63,9 +80,40 @@ class SequenceSpec:
         for name in {name for pair in self.not_above for name in pair}:
             if name not in self.metrics:
                 raise ValueError(f'not_above: "{name}" is not one of {", ".join(self.metrics)}')
-        for name in ("horizon_days", "window_days", "eligible_days"):
+        for name in ("window_days", "eligible_days"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be at least 1")
+        days = self.horizons_days
+        if not days or days[0] < 1 or any(day >= after for day, after in pairwise(days)):
+            raise ValueError(
+                f"horizons_days = {list(days)}: must be at least one number from 1 on, each above the last"
+            )
+
+    @property
+    def horizon_days(self) -> int:
+        """The longest horizon: it decides which cutoffs have labels, and where those of training end."""
+        return self.horizons_days[-1]
+
+    @cached_property
+    def targets(self) -> tuple[Target, ...]:
+        """What is forecast, in the order of columns."""
+        return targets_of(self.tasks, self.horizons_days)
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """A name for each target: the task's, and where it has several horizons its days."""
+        several = len(self.horizons_days) > 1
+        return tuple(f"{target.name} {target.horizon_days}d" if several else target.name for target in self.targets)
+
+    @property
+    def longest(self) -> slice:
+        """The columns of the longest horizon, one a task."""
+        return slice(len(self.horizons_days) - 1, None, len(self.horizons_days))
+
+    def by_horizon(self, of: Callable[[int], NDArray[Number]]) -> NDArray[Number]:
+        """(N, targets) of what a function says of each horizon, (N, tasks)."""
+        parts = [of(days) for days in self.horizons_days]
+        return parts[0] if len(parts) == 1 else np.stack(parts, 2).reshape(len(parts[0]), -1)
 
     @property
     def lookback_days(self) -> int:
@@ -97,6 +145,11 @@ class SequenceSpec:
         pairs = tuple((small, large) for small, large in values.get("not_above", ()))
         known = tuple(KnownFuture(**covariate) for covariate in values.get("known_future", ()))
         return cls(**{**values, **names, "tasks": tasks, "known_future": known, "not_above": pairs})
+
+
+def targets_of(tasks: Iterable[Task], horizons_days: Sequence[int]) -> tuple[Target, ...]:
+    """Each task over each horizon."""
+    return tuple(Target(task.name, task.metric, task.aggregate, days) for task in tasks for days in horizons_days)
 
 
 def daily_totals(performance_xP: Floats, spec: SequenceSpec) -> Floats:

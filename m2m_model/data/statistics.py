@@ -40,7 +40,7 @@ class PanelStatistics:
         end = min((train_end - panel.first_day).days, panel.days - 1) + 1
         columns = len(spec.metrics) + len(spec.behaviors) + len(spec.plans)
         counts = np.zeros((columns, NOTHING + 1), np.int64)
-        total_M, rows = np.zeros(len(spec.tasks)), 0
+        total_M, rows = np.zeros(len(spec.targets)), 0
         known_N = panel.registered_N < end
         cutoffs = range(end - 1 - horizon, -1, -7) if end > 0 else range(0)
         for start in range(0, len(panel) if end > 0 else 0, CHUNK):
@@ -52,7 +52,9 @@ class PanelStatistics:
             running_NTM = np.cumsum(panel.daily_NTM[part, :end], 1, dtype=np.float64)
             eligible_NC = is_eligible(served_on(panel, np.array(cutoffs, np.int64), part))
             for cutoff, recent_N in zip(cutoffs, eligible_NC.T, strict=True):
-                total_M += (running_NTM[recent_N, cutoff + horizon] - running_NTM[recent_N, cutoff]).sum(0)
+                begun_NM = running_NTM[recent_N, cutoff]
+                rises = [(running_NTM[recent_N, cutoff + days] - begun_NM).sum(0) for days in spec.horizons_days]
+                total_M += np.stack(rises, 1).ravel()
                 rows += int(recent_N.sum())
         known = panel.keys.filter(pa.array(known_N))
         attributes = dict.fromkeys((*spec.advertiser_attributes, *spec.scenario_attributes))

@@ -1,4 +1,7 @@
-"""Forecasts that need no training: what the model has to beat, and the rules for series that it does not serve."""
+"""Forecasts that need no training: what the model has to beat, and the rules for series that it does not serve.
+
+N series, M targets (of daily totals: tasks), D days.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,15 @@ Baseline = Callable[[Panel, int, Ints], Floats]
 
 def last_h_days(panel: Panel, cutoff: int, series: Ints) -> Floats:
     """The last horizon_days once more. ``cutoff`` is a day index, ``series`` row indices; (N, M) totals come back."""
-    return np.asarray(recent(panel, cutoff, series, panel.spec.horizon_days).sum(1))
+    recent_NDM = recent(panel, cutoff, series, panel.spec.horizon_days)
+    return panel.spec.by_horizon(lambda days: np.asarray(recent_NDM[:, -days:].sum(1)))
 
 
 def mean_28(panel: Panel, cutoff: int, series: Ints) -> Floats:
     """The daily mean of 28 days (of the registered ones, when younger) x horizon_days."""
     days_N = np.clip(history_days(panel, cutoff)[series], 1, 28)
-    return np.asarray(recent(panel, cutoff, series, 28).sum(1) / days_N[:, None] * panel.spec.horizon_days)
+    rate_NM = recent(panel, cutoff, series, 28).sum(1) / days_N[:, None]
+    return panel.spec.by_horizon(lambda days: np.asarray(rate_NM * days))
 
 
 def same_weekdays(panel: Panel, cutoff: int, series: Ints) -> Floats:
@@ -33,8 +38,7 @@ def same_weekdays(panel: Panel, cutoff: int, series: Ints) -> Floats:
     back_WD = 7 * np.arange(3, -1, -1)[:, None] + np.arange(6, -1, -1)
     weeks_ND = (back_WD < age_N[:, None, None]).sum(1)
     weekday_NDM = recent_NWDM.sum(1) / np.maximum(weeks_ND, 1)[:, :, None]
-    ahead = np.arange(panel.spec.horizon_days) % 7
-    return np.asarray(weekday_NDM[:, ahead].sum(1))
+    return panel.spec.by_horizon(lambda days: np.asarray(weekday_NDM[:, np.arange(days) % 7].sum(1)))
 
 
 def tsb(panel: Panel, cutoff: int, series: Ints) -> Floats:
@@ -53,7 +57,8 @@ def tsb(panel: Panel, cutoff: int, series: Ints) -> Floats:
         probability_NM = np.where(begun_N1, moved_NM, probability_NM)
         moved_NM = np.where(first_size_NM, value_NM, size_NM + TSB_RATE * (value_NM - size_NM))
         size_NM = np.where(begun_N1 & demand_NM, moved_NM, size_NM)
-    return np.asarray(np.nan_to_num(probability_NM * size_NM) * panel.spec.horizon_days)
+    rate_NM = np.nan_to_num(probability_NM * size_NM)
+    return panel.spec.by_horizon(lambda days: np.asarray(rate_NM * days))
 
 
 def cold_start(panel: Panel, cutoff: int, series: Ints) -> Floats:
@@ -64,7 +69,7 @@ def cold_start(panel: Panel, cutoff: int, series: Ints) -> Floats:
 
 def silent(panel: Panel, cutoff: int, series: Ints) -> Floats:
     """A series without a row in eligible_days: 0."""
-    return np.zeros((len(series), len(panel.spec.tasks)))
+    return np.zeros((len(series), len(panel.spec.targets)))
 
 
 def recent(panel: Panel, cutoff: int, series: Ints, days: int) -> Floats:

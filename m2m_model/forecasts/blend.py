@@ -1,10 +1,10 @@
-"""The network and the simple forecast in one: weights per task, and per scenario where there are rows enough.
+"""The network and the simple forecast in one: weights per target, and per scenario where there are rows enough.
 
 Learned on validation cutoffs, never on held-out ones. A network extrapolates trends; on small, regular sets last week's
 figures are better, and validation sees it. The simple forecast is the *anchor*: what validation would have chosen
 without a network. The network takes from it only what it wins by more than the cutoffs differ.
 
-N rows, M tasks, W candidate weights, D cutoffs.
+N rows, M targets, W candidate weights, D cutoffs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHARED = 4.0  # rows of a date rise and fall together: their chance counts as if
 
 @dataclass(frozen=True)
 class Share:
-    """One task (of one scenario): the anchor's name and the network's weight."""
+    """One target (of one scenario): the anchor's name and the network's weight."""
 
     anchor: str
     network: float
@@ -43,7 +43,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Blend:
-    """Which anchor, and how much of the network, per task and per large scenario."""
+    """Which anchor, and how much of the network, per target and per large scenario."""
 
     tasks: tuple[Share, ...]
     scenarios: Mapping[str, tuple[Share, ...]]
@@ -60,7 +60,7 @@ class Blend:
     ) -> Blend:
         """Learn from the points of the network and the simple forecasts on N validation rows.
 
-        ``whole_M``: tasks whose points are published as whole numbers, and judged as such.
+        ``whole_M``: targets whose points are published as whole numbers, and judged as such.
         """
 
         def shares(rows: Bools) -> tuple[Share, ...]:

@@ -1,6 +1,6 @@
 """From a point forecast to a distribution: what happened, on held-out cutoffs, when such a forecast was made.
 
-N rows (series x cutoff), M tasks, Q quantiles, J forecast levels of a cell.
+N rows (series x cutoff), M targets, Q quantiles, J forecast levels of a cell.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 
 from m2m_model.arrays import Bools, Floats, Ints, Strings
-from m2m_model.config import Task
 from m2m_model.data.activity import GROUPS
+from m2m_model.data.spec import Target
 from m2m_model.forecasts.cells import Cells
 from m2m_model.forecasts.distribution import Distribution, decode, levels_of, zero_below
 from m2m_model.levels import LEVELS, MEDIAN
 
 FORECAST_LEVELS = 10  # at most this many per cell
 LEVEL_ROWS = (30, 200)  # rows that one level is made from: a third of the cell's, within these; levels overlap
-FLOOR = 0.2  # of the task's mean: keeps the ratio to a forecast of zero finite
+FLOOR = 0.2  # of the target's mean: keeps the ratio to a forecast of zero finite
 SHIFT_KEPT = 0.5  # of the rise or fall that all series of a task shared on the few validation dates: half is chance
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One task (of one scenario): at each forecast level, the mean, the share of zeros and the quantiles of
+    """One target (of one scenario): at each forecast level, the mean, the share of zeros and the quantiles of
     (actual / forecast)."""
 
     log_level_J: list[float]
@@ -38,11 +38,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class ResidualQuantiles:
-    """Empirical quantiles of the actual given the forecast, per task, activity group, scenario and forecast level;
+    """Empirical quantiles of the actual given the forecast, per target, activity group, scenario and forecast level;
     JSON-serialisable. The mean is without bias on the rows that it was learned from."""
 
-    tasks: tuple[Task, ...]
-    horizon_days: int
+    targets: tuple[Target, ...]
     floor_M: tuple[float, ...]
     mean_scale_M: tuple[float, ...]
     cells: Cells[Cell] | None  # None = no rows
@@ -54,8 +53,7 @@ class ResidualQuantiles:
         actual_NM: Floats,
         scenario_N: Strings,
         group_NM: Ints,
-        tasks: Sequence[Task],
-        horizon_days: int,
+        targets: Sequence[Target],
         shift_kept: float = SHIFT_KEPT,
     ) -> ResidualQuantiles:
         """Learn from N (forecast, actual) pairs of validation cutoffs. N = 0 gives the point forecast back.
@@ -63,9 +61,9 @@ class ResidualQuantiles:
         ``shift_kept``: how much of what actuals have more, or less, than forecasts all together is believed to last; 1
         where it is a rule's bias and no drift.
         """
-        ones = (1.0,) * len(tasks)
+        ones = (1.0,) * len(targets)
         if len(forecast_NM) == 0:
-            return cls(tuple(tasks), horizon_days, ones, ones, None)
+            return cls(tuple(targets), ones, ones, None)
         forecast_NM = np.maximum(forecast_NM.astype(np.float64), 0)
         size_M = np.maximum(forecast_NM, actual_NM).mean(0)
         floor_M = tuple(float(FLOOR * size) if size > 0 else 1.0 for size in size_M)
@@ -74,7 +72,7 @@ class ResidualQuantiles:
         def learn(rows: Bools, m: int, coarser: Cell | None) -> Cell:
             return _fit_cell(forecast_NM[rows, m], steady_NM[rows, m], floor_M[m])
 
-        found = cls(tuple(tasks), horizon_days, floor_M, ones, Cells.fit(scenario_N, group_NM, learn))
+        found = cls(tuple(targets), floor_M, ones, Cells.fit(scenario_N, group_NM, learn))
         mean_M, steady_M = found.apply(forecast_NM, scenario_N, group_NM).mean_NM.sum(0), steady_NM.sum(0)
         scale_M = np.divide(steady_M, mean_M, out=np.ones_like(mean_M), where=(mean_M > 0) & (steady_M > 0))
         return replace(found, mean_scale_M=tuple(map(float, scale_M)))
@@ -89,10 +87,10 @@ class ResidualQuantiles:
         figure_NMV = self._table.at(cell_NM, np.log(reach_NM))
         mean_NM = figure_NMV[..., 0] * reach_NM * np.asarray(self.mean_scale_M)
         level_NMG = figure_NMV[..., 2:] * reach_NM[..., None]
-        for m, task in enumerate(self.tasks):
-            if task.aggregate == "days":
-                level_NMG[:, m] = np.round(np.clip(level_NMG[:, m], 0, self.horizon_days))
-                mean_NM[:, m] = np.clip(mean_NM[:, m], 0, self.horizon_days)
+        for m, target in enumerate(self.targets):
+            if target.aggregate == "days":
+                level_NMG[:, m] = np.round(np.clip(level_NMG[:, m], 0, target.horizon_days))
+                mean_NM[:, m] = np.clip(mean_NM[:, m], 0, target.horizon_days)
         return Distribution(level_NMG[..., MEDIAN], mean_NM, figure_NMV[..., 1], level_NMG.transpose(2, 0, 1))
 
     @cached_property
@@ -108,8 +106,7 @@ class ResidualQuantiles:
     def from_dict(cls, values: Mapping[str, Any]) -> ResidualQuantiles:
         """The inverse of ``to_dict``."""
         return cls(
-            tuple(Task(**task) for task in values["tasks"]),
-            values["horizon_days"],
+            tuple(Target(**target) for target in values["targets"]),
             tuple(values["floor_M"]),
             tuple(values["mean_scale_M"]),
             values["cells"] and Cells.read(values["cells"], lambda cell: Cell(**cell)),

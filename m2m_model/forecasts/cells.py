@@ -1,7 +1,7 @@
-"""What is learned for unlike series apart: per task and activity group, and per scenario where it has rows enough.
+"""What is learned for unlike series apart: per target and activity group, and per scenario where it has rows enough.
 
 A series that clicks every day and one that clicks once a month may have the same forecast and are not equally likely to
-do nothing. N rows, M tasks, K activity groups (``data.activity``).
+do nothing. N rows, M targets, K activity groups (``data.activity``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cells(Generic[T]):
-    """One ``T`` per task and group for all scenarios together, and those of scenarios that have their own."""
+    """One ``T`` per target and group for all scenarios together, and those of scenarios that have their own."""
 
     pooled_MK: tuple[tuple[T, ...], ...]
     scenarios: Mapping[str, tuple[tuple[T | None, ...], ...]]

@@ -1,7 +1,7 @@
 """Forecast distributions as arrays: what every forecaster, calibration and metric speaks.
 
-N series, M tasks, G levels of ``LEVELS``. A total is zero with a probability of its own and continuous above; so a
-distribution is its mean, its zero mass and its quantile function on a fixed grid of levels.
+N series, M targets (a task over a horizon each), G levels of ``LEVELS``. A total is zero with a probability of its own
+and continuous above; so a distribution is its mean, its zero mass and its quantile function on a fixed grid of levels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ POINT_TOLERANCE = 0.05  # of the least expected absolute error, given up for a s
 
 @dataclass(frozen=True)
 class Distribution:
-    """Distributions of N series and M tasks, in the metrics' own units. Never below 0, never crossing.
+    """Distributions of N series and M targets, in the metrics' own units. Never below 0, never crossing.
 
     ``point_NM`` is the single figure to act on: a baseline's own forecast, or what ``decode`` says.
     """

@@ -147,9 +147,9 @@ class Forecaster:
         return forecast_each(panel, cutoff, network, self.calibrations, young=young, all_series=all_series)
 
     def methods(self, scenario: str) -> tuple[str, ...]:
-        """Who makes the figures of a scenario's series with COLD_START_DAYS of history, per task."""
+        """Who makes the figures of a scenario's series with COLD_START_DAYS of history, per target."""
         if self.blend is None:
-            return (M2M_METHOD,) * len(self.spec.tasks)
+            return (M2M_METHOD,) * len(self.spec.targets)
         return tuple(share.method for share in self.blend.scenarios.get(scenario, self.blend.tasks))
 
     def serve(

@@ -1,4 +1,4 @@
-"""Forecasts of a panel: each series by what serves it. N series, M tasks."""
+"""Forecasts of a panel: each series by what serves it. N series, M targets."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Forecasts:
         return Forecasts(self.cutoff, *series, self.distribution[rows])
 
     def to_table(self, spec: SequenceSpec) -> pa.Table:
-        """Long form, one row per series and task; see ``FORECAST_SCHEMA``."""
-        rows, tasks = len(self.series_N), len(spec.tasks)
+        """Long form, one row per series and target; see ``FORECAST_SCHEMA``."""
+        rows, targets = len(self.series_N), len(spec.targets)
         columns: dict[str, Any] = {
-            "advertiser_id": np.repeat(self.advertiser_N, tasks).tolist(),
-            "scenario_id": np.repeat(self.scenario_N, tasks).tolist(),
-            "task": [task.name for task in spec.tasks] * rows,
-            "horizon_days": np.full(rows * tasks, spec.horizon_days, np.int32),
+            "advertiser_id": np.repeat(self.advertiser_N, targets).tolist(),
+            "scenario_id": np.repeat(self.scenario_N, targets).tolist(),
+            "task": [target.name for target in spec.targets] * rows,
+            "horizon_days": np.tile(np.array([target.horizon_days for target in spec.targets], np.int32), rows),
         }
         for name in FIGURES:
             figure_NM = getattr(self.distribution, f"{name}_NM")

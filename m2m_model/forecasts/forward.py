@@ -42,13 +42,13 @@ def network_outputs(
 
 def nothing(spec: SequenceSpec) -> Distribution:
     """What is said of no window."""
-    return Distribution.point(np.zeros((0, len(spec.tasks))))
+    return Distribution.point(np.zeros((0, len(spec.targets))))
 
 
 def to_distribution(model: M2M, inputs: Inputs, batch: Batch, output_BMQ: Tensor) -> Distribution:
     """In the metrics' own units, on the CPU; the point is the median."""
     laws = model.likelihood.distribution(output_BMQ, batch.level_BM)
     mean_BM, zero_BM, level_GBM = (part.cpu().numpy() for part in laws)
-    scale_M = np.asarray(inputs.task_scales)
+    scale_M = np.asarray(inputs.target_scales)
     level_GBM = level_GBM * scale_M
     return Distribution(level_GBM[MEDIAN], mean_BM * scale_M, zero_BM, level_GBM)

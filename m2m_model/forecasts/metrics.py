@@ -17,60 +17,67 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from m2m_model.arrays import Floats, Ints, Strings
+from m2m_model.data.spec import Target
 from m2m_model.forecasts.distribution import Distribution, levels_of
 from m2m_model.levels import QUANTILES
 
-KEYS = ("cutoff", "forecaster", "scenario_id", "task")
+KEYS = ("cutoff", "forecaster", "scenario_id", "task", "horizon_days")
 COUNTS = ("n", "covered_50", "covered_90", "zero_points", "zero_actuals")
 SUMS = (
     "n", "sum_abs_error", "sum_actual", "sum_forecast", "smape_sum", "pinball_sum", "covered_50", "covered_90",
     "level_50_sum", "level_90_sum", "zero_points", "zero_actuals", "p_zero_sum",
 )  # fmt: skip
 _SUM_FIELDS = [(name, pa.int64() if name in COUNTS else pa.float64()) for name in SUMS]
-CELL_SCHEMA = pa.schema(
-    [("cutoff", pa.date32()), *[(name, pa.string()) for name in ("forecaster", "scenario_id", "task")], *_SUM_FIELDS]
-)
-GROUP_SCHEMA = pa.schema([("forecaster", pa.string()), ("task", pa.string()), ("group", pa.int32()), *_SUM_FIELDS])
+_TYPES = {"cutoff": pa.date32(), "horizon_days": pa.int32(), "group": pa.int32()}
+CELL_SCHEMA = pa.schema([*[(name, _TYPES.get(name, pa.string())) for name in KEYS], *_SUM_FIELDS])
+_GROUP_KEYS = ("forecaster", "task", "horizon_days", "group")
+GROUP_SCHEMA = pa.schema([*[(name, _TYPES.get(name, pa.string())) for name in _GROUP_KEYS], *_SUM_FIELDS])
 
 
 def cell_sums(
     distribution: Distribution,
     actual_NM: Floats,
     scenario_N: Strings,
-    task_names: Sequence[str],
+    targets: Sequence[Target],
     cutoff: date,
     forecaster: str,
 ) -> pa.Table:
-    """One row of additive sums per (cutoff, forecaster, scenario, task); see ``CELL_SCHEMA``. Empty in, empty out."""
+    """One row of additive sums per (cutoff, forecaster, scenario, target); see ``CELL_SCHEMA``. Empty in, empty out."""
     scenarios, cell_N = np.unique(scenario_N.astype(str), return_inverse=True)
-    rows = len(scenarios) * len(task_names)
+    rows = len(scenarios) * len(targets)
     columns: dict[str, Any] = {
         "cutoff": [cutoff] * rows,
         "forecaster": [forecaster] * rows,
-        "scenario_id": np.repeat(scenarios, len(task_names)).tolist(),
-        "task": list(task_names) * len(scenarios),
+        "scenario_id": np.repeat(scenarios, len(targets)).tolist(),
+        **named(targets, len(scenarios)),
     }
     cell_NM = np.broadcast_to(cell_N[:, None], actual_NM.shape)
     return pa.table(columns | _sums(distribution, actual_NM, cell_NM, len(scenarios)), CELL_SCHEMA)
 
 
 def group_sums(
-    distribution: Distribution, actual_NM: Floats, group_NM: Ints, task_names: Sequence[str], forecaster: str
+    distribution: Distribution, actual_NM: Floats, group_NM: Ints, targets: Sequence[Target], forecaster: str
 ) -> pa.Table:
-    """The same per (forecaster, task, group), where each task has a group of its own; see ``GROUP_SCHEMA``."""
+    """The same per (forecaster, target, group), where each target has a group of its own; see ``GROUP_SCHEMA``."""
     groups, place_X = np.unique(group_NM, return_inverse=True)
-    rows = len(groups) * len(task_names)
+    rows = len(groups) * len(targets)
     columns: dict[str, Any] = {
         "forecaster": [forecaster] * rows,
-        "task": list(task_names) * len(groups),
-        "group": np.repeat(groups, len(task_names)).astype(np.int32),
+        **named(targets, len(groups)),
+        "group": np.repeat(groups, len(targets)).astype(np.int32),
     }
     sums = _sums(distribution, actual_NM, place_X.reshape(group_NM.shape), len(groups))
     return pa.table(columns | sums, GROUP_SCHEMA).filter(pc.field("n") > 0)
 
 
+def named(targets: Sequence[Target], times: int) -> dict[str, Any]:
+    """The key columns of targets that stand beside each other, so many times."""
+    days = np.array([target.horizon_days for target in targets], np.int32)
+    return {"task": [target.name for target in targets] * times, "horizon_days": np.tile(days, times)}
+
+
 def _sums(distribution: Distribution, actual_NM: Floats, cell_NM: Ints, cells: int) -> dict[str, Any]:
-    """Each of ``SUMS`` within ``cells`` cells, (cells x M,) with the tasks of a cell side by side."""
+    """Each of ``SUMS`` within ``cells`` cells, (cells x M,) with the targets of a cell side by side."""
     forecast_NM = distribution.point_NM
     error_NM = np.abs(actual_NM - forecast_NM)
     pinball_NM = np.zeros_like(error_NM)
@@ -91,9 +98,9 @@ def _sums(distribution: Distribution, actual_NM: Floats, cell_NM: Ints, cells: i
         actual_NM == 0,
         distribution.p_zero_NM,
     )
-    tasks = range(actual_NM.shape[1])
+    columns = range(actual_NM.shape[1])
     return {
-        name: np.stack([np.bincount(cell_NM[:, m], figure_NM[:, m], cells) for m in tasks], 1)
+        name: np.stack([np.bincount(cell_NM[:, m], figure_NM[:, m], cells) for m in columns], 1)
         .ravel()
         .astype(np.int64 if name in COUNTS else np.float64)
         for name, figure_NM in zip(SUMS, figures, strict=True)
@@ -114,16 +121,15 @@ def share_between(distribution: Distribution, actual_NM: Floats, low: float, hig
 
 
 def finish(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> pa.Table:
-    """Add sums up within ``by`` (a subset of the table's keys that holds ``task``) and divide: columns ``by``, n, nmae,
-    smape, pinball, coverage_50, coverage_90, level_50, level_90, bias (sum_forecast / sum_actual - 1), p_zero (its
-    mean), zeros (share of actuals that are 0), zero_points (the same of points). NMAE is NaN where nothing happened and
-    something was forecast, 0 where neither was.
+    """Add sums up within ``by`` (a subset of the table's keys that holds the target's) and divide: columns ``by``, n,
+    nmae, smape, pinball, coverage_50, coverage_90, level_50, level_90, bias (sum_forecast / sum_actual - 1), p_zero
+    (its mean), zeros (share of actuals that are 0), zero_points (the same of points). NMAE is NaN where nothing
+    happened and something was forecast, 0 where neither was.
 
     Raises:
-        ValueError: ``by`` leaves out the task (units cannot be added).
+        ValueError: ``by`` leaves out the task (units cannot be added), or one of several horizons.
     """
-    if "task" not in by:
-        raise ValueError(f"by = {list(by)}: must hold task; errors in different units cannot be added")
+    refuse_mixed(sums, by, "errors")
     added = (
         sums.group_by(list(by)).aggregate([(name, "sum") for name in SUMS]).sort_by([(key, "ascending") for key in by])
     )
@@ -141,9 +147,18 @@ def finish(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> pa.Tab
     return pa.table(columns)
 
 
+def refuse_mixed(sums: pa.Table, by: Sequence[str], what: str) -> None:
+    """Raise ValueError where totals of several tasks, or of several horizons, would be added up."""
+    if "task" not in by:
+        raise ValueError(f"by = {list(by)}: must hold task; {what} in different units cannot be added")
+    if "horizon_days" not in by and pc.count_distinct(sums["horizon_days"]).as_py() > 1:
+        raise ValueError(f"by = {list(by)}: must hold horizon_days; {what} over different days cannot be added")
+
+
 def mean_over_tasks(finished: pa.Table) -> pa.Table:
-    """The unweighted mean over tasks of ``finish``'s figures, per remaining key: the number that ranks forecasters."""
-    keys = [key for key in KEYS if key in finished.column_names and key != "task"]
+    """The unweighted mean over tasks and horizons of ``finish``'s figures, per remaining key: the number that ranks
+    forecasters."""
+    keys = [key for key in KEYS if key in finished.column_names and key not in ("task", "horizon_days")]
     figures = [
         "nmae",
         "smape",

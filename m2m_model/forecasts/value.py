@@ -1,7 +1,8 @@
 """What a forecast is worth: does it rank advertisers by what they then spend, whom does it fail, who will leave?
 
 Sums per bin that add up over shards and cutoffs, as in ``metrics``: at most ``AMOUNT_BINS`` or ``CHURN_BINS`` rows per
-cell and figure, however many advertisers. N series, M tasks, B bins, D deciles, G groups of a finished table.
+cell and figure, however many advertisers. N series, M targets, H horizons, B bins, D deciles, G groups of a finished
+table.
 
 What binning costs: series of one bin tie. Amounts are told apart in steps of 10 % of (amount + 0.01), an exact 0 from
 all others; a bin over a decile's border is split in proportion; a Gini may read a little above 1. The AUC moves by at
@@ -21,7 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from m2m_model.arrays import Bools, Floats, Ints, Numbers, Strings
-from m2m_model.forecasts.metrics import CELL_SCHEMA, KEYS
+from m2m_model.data.spec import Target
+from m2m_model.forecasts.metrics import CELL_SCHEMA, KEYS, refuse_mixed
 
 FORECAST, ACTUAL, SIZE, CHURN = "forecast", "actual", "size", "churn"
 UNIT = 0.01  # bins are even over log1p(amount / UNIT): amounts far below it are not told apart
@@ -43,60 +45,63 @@ def value_sums(
     forecast_NM: Floats,
     actual_NM: Floats,
     size_NM: Floats,
-    churn_N: Floats | None,
-    churned_N: Bools | None,
+    churn_NH: Floats | None,
+    churned_NH: Bools | None,
     scenario_N: Strings,
-    task_names: Sequence[str],
+    targets: Sequence[Target],
     cutoff: date,
     forecaster: str,
 ) -> pa.Table:
-    """Additive sums per (cutoff, forecaster, scenario, task, figure, bin); see ``VALUE_SCHEMA``. Empty in, empty out.
+    """Additive sums per (cutoff, forecaster, scenario, target, figure, bin); see ``VALUE_SCHEMA``. Empty in, empty out.
 
-    Each series is binned by its forecast, by its actual and by its size (the recent level), per task; and
-    once by its churn probability, as task ``churn``, whose forecast is that probability and whose actual is 0 or 1;
-    without probabilities there are no rows of it.
+    Each series is binned by its forecast, by its actual and by its size (the recent level), per target; and
+    per horizon by its churn probability, as task ``churn``, whose forecast is that probability and whose actual is 0 or
+    1; without probabilities there are no rows of it.
 
     Raises:
         ValueError: an amount is negative or not finite, or a probability is NaN or not within 0..1.
     """
     amounts = (forecast_NM, actual_NM, np.abs(forecast_NM - actual_NM))
-    figures: list[tuple[str, Sequence[str], Ints, tuple[Floats, ...]]] = [
-        (figure, task_names, _amount_bin(figure, value_NM), amounts)
+    of = [(target.name, target.horizon_days) for target in targets]
+    figures: list[tuple[str, Sequence[tuple[str, int]], Ints, tuple[Floats, ...]]] = [
+        (figure, of, _amount_bin(figure, value_NM), amounts)
         for figure, value_NM in ((FORECAST, forecast_NM), (ACTUAL, actual_NM), (SIZE, size_NM))
     ]
-    if churn_N is not None and churned_N is not None:
-        wrong_N = ~(np.abs(churn_N - 0.5) <= 0.5 + 1e-6)  # a float32 softmax may exceed 1 by its rounding
-        if wrong_N.any():
-            raise ValueError(f"churn probability: {wrong_N.sum()} of {len(churn_N)} are NaN or not within 0..1")
-        churn_N1 = np.clip(churn_N.astype(np.float64), 0, 1)[:, None]
-        churned_N1 = churned_N.astype(np.float64)[:, None]
-        figures.append((CHURN, (CHURN,), _churn_bin(churn_N1), (churn_N1, churned_N1, (churn_N1 - churned_N1) ** 2)))
+    if churn_NH is not None and churned_NH is not None:
+        wrong_NH = ~(np.abs(churn_NH - 0.5) <= 0.5 + 1e-6)  # a float32 softmax may exceed 1 by its rounding
+        if wrong_NH.any():
+            raise ValueError(f"churn probability: {wrong_NH.sum()} of {wrong_NH.size} are NaN or not within 0..1")
+        churn_NH, left_NH = np.clip(churn_NH.astype(np.float64), 0, 1), churned_NH.astype(np.float64)
+        horizons = [(CHURN, days) for days in sorted({target.horizon_days for target in targets})]
+        figures.append((CHURN, horizons, _churn_bin(churn_NH), (churn_NH, left_NH, (churn_NH - left_NH) ** 2)))
 
     scenarios, cell_N = np.unique(scenario_N.astype(str), return_inverse=True)
     tables = []
-    for figure, tasks, bin_NM, sums in figures:
-        shape = (len(scenarios), len(tasks), AMOUNT_BINS)
-        place_NM = (cell_N[:, None] * len(tasks) + np.arange(len(tasks))) * AMOUNT_BINS + bin_NM
+    for figure, names, bin_NM, sums in figures:
+        shape = (len(scenarios), len(names), AMOUNT_BINS)
+        place_NM = (cell_N[:, None] * len(names) + np.arange(len(names))) * AMOUNT_BINS + bin_NM
         n = np.bincount(place_NM.ravel(), minlength=int(np.prod(shape)))
         kept = np.flatnonzero(n)
-        cell, task, bin_index = np.unravel_index(kept, shape)
+        cell, name, bin_index = np.unravel_index(kept, shape)
+        tasks, days = zip(*names, strict=True)
         columns: dict[str, Any] = {
             "cutoff": pa.repeat(pa.scalar(cutoff, pa.date32()), len(kept)),
             "forecaster": pa.repeat(forecaster, len(kept)),
             "scenario_id": scenarios[cell].tolist(),
-            "task": np.array(tasks, object)[task].tolist(),
+            "task": np.array(tasks, object)[name].tolist(),
+            "horizon_days": np.array(days, np.int32)[name],
             "figure": pa.repeat(figure, len(kept)),
             "bin": bin_index.astype(np.int32),
             "n": n[kept],
         }
-        for name, sum_NM in zip(SUMS[1:], sums, strict=True):
-            columns[name] = np.bincount(place_NM.ravel(), sum_NM.ravel(), n.size)[kept]
+        for added, sum_NM in zip(SUMS[1:], sums, strict=True):
+            columns[added] = np.bincount(place_NM.ravel(), sum_NM.ravel(), n.size)[kept]
         tables.append(pa.table(columns, VALUE_SCHEMA))
     return pa.concat_tables(tables)
 
 
 def ranking(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> pa.Table:
-    """How well forecasts rank series by their actuals, within ``by`` (a subset of ``KEYS`` that holds ``task``).
+    """How well forecasts rank series by their actuals, within ``by`` (a subset of ``KEYS`` that holds the target's).
 
     Columns ``by``, n, gini = Gini of the actuals ranked by forecast / ranked by themselves (1 perfect, 0 chance or all
     forecasts equal, below 0 worse), top_decile_capture = share of the actual total within the 10 % of series with the
@@ -104,7 +109,7 @@ def ranking(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> pa.Ta
     all actuals share a bin.
 
     Raises:
-        ValueError: ``by`` leaves out the task.
+        ValueError: ``by`` leaves out the task, or one of several horizons.
     """
     keys, forecast = _binned(sums, FORECAST, by)
     _, actual = _binned(sums, ACTUAL, by)
@@ -126,7 +131,7 @@ def size_deciles(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> 
     actual_share = its share of the group's actual total. Many series without a recent level make several equal deciles.
 
     Raises:
-        ValueError: ``by`` leaves out the task.
+        ValueError: ``by`` leaves out the task, or one of several horizons.
     """
     keys, size = _binned(sums, SIZE, by)
     part_GDB = _deciles(size["n"])
@@ -177,19 +182,18 @@ def _amount_bin(figure: str, value_NM: Floats) -> Ints:
     return np.where(value_NM > 0, np.minimum(1 + step_NM.astype(np.int64), AMOUNT_BINS - 1), 0)
 
 
-def _churn_bin(churn_N1: Floats) -> Ints:
+def _churn_bin(churn_NH: Floats) -> Ints:
     """Narrow near 0 and 1, where most series are, and 3 % wide in the middle: even steps of asin(sqrt(p))."""
-    step_N1 = np.arcsin(np.sqrt(churn_N1)) / (np.pi / 2) * CHURN_BINS
-    return np.minimum(step_N1.astype(np.int64), CHURN_BINS - 1)
+    step_NH = np.arcsin(np.sqrt(churn_NH)) / (np.pi / 2) * CHURN_BINS
+    return np.minimum(step_NH.astype(np.int64), CHURN_BINS - 1)
 
 
 def _binned(sums: pa.Table, figure: str, by: Sequence[str]) -> tuple[dict[str, pa.ChunkedArray], dict[str, Floats]]:
     """The keys of the groups, (G,) each, and the sums of one figure, (G, B) each."""
-    if figure != CHURN and "task" not in by:
-        raise ValueError(f"by = {list(by)}: must hold task; amounts in different units cannot be added")
+    rows = sums.filter(pc.field("figure") == figure)
+    refuse_mixed(rows, by if figure != CHURN else ["task", *by], "amounts")
     order = [(key, "ascending") for key in by]
-    rows = sums.filter(pc.field("figure") == figure).group_by([*by, "bin"], use_threads=False)
-    added = rows.aggregate([(name, "sum") for name in SUMS]).sort_by(order)
+    added = rows.group_by([*by, "bin"], use_threads=False).aggregate([(name, "sum") for name in SUMS]).sort_by(order)
     groups = added.group_by(list(by), use_threads=False).aggregate([("bin", "count")]).sort_by(order)
     group, bin_index = np.repeat(np.arange(len(groups)), groups["bin_count"]), added["bin"].to_numpy()
     binned = {}

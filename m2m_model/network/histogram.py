@@ -1,7 +1,7 @@
 """The default law: how likely the series repeats, doubles or ends, whatever its size.
 
-Totals and levels are in units of the task's scale. B rows, M tasks, Q outputs of a task, C classes, G levels of
-``LEVELS``, K bin edges.
+Totals and levels are in units of the target's scale. B rows, M targets (a task over a horizon), Q outputs of a target,
+C classes, G levels of ``LEVELS``, K bin edges.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ import torch
 from torch import Tensor, nn
 
 from m2m_model.arrays import Floats
-from m2m_model.config import Task
 from m2m_model.data.features import LEVEL_FLOOR
+from m2m_model.data.spec import Target
 from m2m_model.levels import LEVELS
 
-_IMPOSSIBLE = -1e9  # logit of a class that a task does not have
+_IMPOSSIBLE = -1e9  # logit of a class that a target does not have
 _SMALL = 1e-6
 
 
 class Histogram(nn.Module):
-    """Classes of a task: zero, then ``bins`` of log(total / recent level) whose edges are learned; 0..h for ``days``.
+    """Classes of a target: zero, then ``bins`` of log(total / recent level) whose edges are learned; 0..h for ``days``.
 
     Within a bin the density of the logarithm is flat. ``edge_MK`` are bins + 1 edges, the outermost ones included.
     """
 
-    def __init__(self, tasks: Sequence[Task], horizon_days: int, scales: Sequence[float], edge_MK: Floats) -> None:
+    def __init__(self, targets: Sequence[Target], scales: Sequence[float], edge_MK: Floats) -> None:
         super().__init__()
-        self.days = [task.aggregate == "days" for task in tasks]
-        self.horizon_days, self.scales = horizon_days, list(scales)
+        self.most_days = [target.horizon_days if target.aggregate == "days" else 0 for target in targets]  # 0: a sum
+        self.scales = list(scales)
         bins = edge_MK.shape[1] - 1
-        self.outputs = max([1 + bins] * (not all(self.days)) + [1 + horizon_days] * any(self.days))
+        classes = [1 + (most or bins) for most in self.most_days]
+        self.outputs = max(classes)
         self.register_buffer("edge_MK", torch.as_tensor(edge_MK, dtype=torch.float32))
-        possible_M1 = torch.tensor([1 + (horizon_days if days else bins) for days in self.days]).unsqueeze(1)
+        possible_M1 = torch.tensor(classes).unsqueeze(1)
         mask_MC = torch.where(torch.arange(self.outputs) < possible_M1, 0.0, _IMPOSSIBLE)
         self.register_buffer("mask_MC", mask_MC, persistent=False)
         self.register_buffer("level_G", torch.as_tensor(LEVELS), persistent=False)
@@ -45,10 +46,10 @@ class Histogram(nn.Module):
     def classes(self, target_BM: Tensor, level_BM: Tensor) -> Tensor:
         """The class of each total, int64."""
         columns = []
-        for m, days in enumerate(self.days):
+        for m, most in enumerate(self.most_days):
             target_B = target_BM[:, m]
-            if days:
-                columns.append((target_B * self.scales[m]).round().long().clamp(0, self.horizon_days))
+            if most:
+                columns.append((target_B * self.scales[m]).round().long().clamp(0, most))
             else:
                 ratio_B = torch.log(target_B.clamp_min(1e-30)) - torch.log(level_BM[:, m] + LEVEL_FLOOR)
                 # No bucketize: compiled for a GPU it forgot where a slice of edges begins (pytorch#160964, until 2.13).
@@ -69,9 +70,9 @@ class Histogram(nn.Module):
         wanted_BMG = level_G.expand(*cdf_BMC.shape[:2], -1).contiguous()
         class_BMG = torch.searchsorted(cdf_BMC, wanted_BMG - 1e-9).clamp_max(self.outputs - 1)
         means, levels = [], []
-        for m, days in enumerate(self.days):
+        for m, most in enumerate(self.most_days):
             class_BG = class_BMG[:, m]
-            if days:
+            if most:
                 value_C = torch.arange(self.outputs, device=p_BMC.device, dtype=torch.float64) / self.scales[m]
                 levels.append(value_C[class_BG])
                 means.append((p_BMC[:, m] * value_C).sum(-1))
@@ -103,7 +104,7 @@ def _cumulative(p_BMC: Tensor) -> Tensor:
 
 
 def histogram_edges(ratios: Sequence[Floats], bins: int) -> Floats:
-    """(M, bins + 1) edges at the quantiles of each task's log ratios, the outermost at 0.1 and 99.9 %."""
+    """(M, bins + 1) edges at the quantiles of each target's log ratios, the outermost at 0.1 and 99.9 %."""
     rows = []
     for ratio_X in ratios:
         if len(ratio_X) == 0:

@@ -1,9 +1,9 @@
 """The usual laws of a total, one class each, and the paper's: the loss on the network's output and the distribution
 behind it. Apart from the network.
 
-Totals and levels are in units of the task's scale, so that no task's unit dominates the sum. B rows, M tasks, Q outputs
-of a task, G levels of ``LEVELS``. ``loss`` is the negative log likelihood (B,), constants of the data left out;
-``figures`` are the mean (B,), the zero mass (B,) and the quantiles (G, B).
+Totals and levels are in units of the target's scale, so that no task's unit and no horizon dominates the sum. B rows, M
+targets (a task over a horizon), Q outputs of a target, G levels of ``LEVELS``. ``loss`` is the negative log likelihood
+(B,), constants of the data left out; ``figures`` are the mean (B,), the zero mass (B,) and the quantiles (G, B).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from m2m_model.arrays import Floats
-from m2m_model.config import Task
 from m2m_model.data.features import LEVEL_FLOOR
+from m2m_model.data.spec import Target
 from m2m_model.levels import LEVELS
 
 _LOG_LIMIT = 30.0  # exp(30) is beyond any total; keeps a wild extrapolation finite
@@ -31,7 +31,7 @@ Figures = tuple[Floats, Floats, Floats]
 
 
 class Law(Protocol):
-    """What one task's outputs stand for."""
+    """What one target's outputs stand for."""
 
     outputs: ClassVar[int]
 
@@ -169,30 +169,28 @@ TOTALS: Mapping[str, type[Poisson | NegativeBinomial | Lognormal]] = {
 
 
 class PerTask(nn.Module):
-    """One of ``TOTALS`` for every task; but a ``days`` task has a finite support and, save under the paper's Poisson, a
-    beta-binomial."""
+    """One of ``TOTALS`` for every target; but one of ``days`` has a finite support and, save under the paper's Poisson,
+    a beta-binomial."""
 
-    def __init__(
-        self, name: str, tasks: Sequence[Task], horizon_days: int, scales: Sequence[float], exposure_offset: bool
-    ) -> None:
+    def __init__(self, name: str, targets: Sequence[Target], scales: Sequence[float], exposure_offset: bool) -> None:
         super().__init__()
         self.laws: list[Law] = [
-            BetaBinomial(scale, horizon_days)
-            if name != "poisson" and task.aggregate == "days"
+            BetaBinomial(scale, target.horizon_days)
+            if name != "poisson" and target.aggregate == "days"
             else TOTALS[name](scale, exposure_offset)
-            for task, scale in zip(tasks, scales, strict=True)
+            for target, scale in zip(targets, scales, strict=True)
         ]
         self.outputs = max(law.outputs for law in self.laws)
 
     def loss(self, output_BMQ: Tensor, target_BM: Tensor, level_BM: Tensor) -> Tensor:
         """(B, M)."""
-        tasks = zip(self.laws, output_BMQ.unbind(1), target_BM.unbind(1), level_BM.unbind(1), strict=True)
-        return torch.stack([law.loss(*of_task) for law, *of_task in tasks], 1)
+        each = zip(self.laws, output_BMQ.unbind(1), target_BM.unbind(1), level_BM.unbind(1), strict=True)
+        return torch.stack([law.loss(*figures) for law, *figures in each], 1)
 
     def distribution(self, output_BMQ: Tensor, level_BM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (B, M), zero mass (B, M) and quantiles (G, B, M)."""
-        tasks = zip(self.laws, output_BMQ.double().unbind(1), level_BM.double().unbind(1), strict=True)
-        means, zeros, levels = zip(*(law.figures(*of_task) for law, *of_task in tasks), strict=True)
+        each = zip(self.laws, output_BMQ.double().unbind(1), level_BM.double().unbind(1), strict=True)
+        means, zeros, levels = zip(*(law.figures(*figures) for law, *figures in each), strict=True)
         stacked = (np.stack(means, 1), np.stack(zeros, 1), np.stack(levels, 2))
         mean_BM, zero_BM, level_GBM = (torch.from_numpy(array).to(output_BMQ.device) for array in stacked)
         return mean_BM, zero_BM, level_GBM

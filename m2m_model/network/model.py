@@ -1,7 +1,8 @@
 """M2M (Zhang et al., "Leaving No One Behind", WSDM 2022, arXiv 2201.06814), and its non-meta references.
 
-B batch, L days, P performance metrics, F behavior columns, K experts, M tasks, S scenario attributes, A advertiser
-attributes, D width (of the dense features in ``dense_BD``).
+B batch, L days, P performance metrics, F behavior columns, K experts, M tasks (in outputs, levels and totals: targets,
+a task over a horizon each), S scenario attributes, A advertiser attributes, D width (of the dense features in
+``dense_BD``), H horizons.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from m2m_model.network.meta import Experts, MetaAttention, MetaTower
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows for the network, on one device: codes per day (0 = not registered), dense features, the recent level in
-    units of the tasks' scales, codes of the profile."""
+    """Windows for the network, on one device: codes per day (0 = not registered), dense features, the recent level of
+    every target in units of its scale, codes of the profile."""
 
     performance_BLP: Tensor
     behavior_BLF: Tensor
@@ -46,7 +47,7 @@ class Learned:
 
     @classmethod
     def of(cls, dense_BD: Floats, level_BM: Floats, target_BM: Floats, bins: int) -> Learned:
-        """From what a ``Batch`` holds of the sample; ``target_BM`` in units of the tasks' scales."""
+        """From what a ``Batch`` holds of the sample; ``target_BM`` in units of the targets' scales."""
         with np.errstate(divide="ignore"):
             ratio_BM = np.log(target_BM) - np.log(level_BM + LEVEL_FLOOR)
         ratios = [ratio_BM[target_BM[:, m] > 0, m] for m in range(target_BM.shape[1])]
@@ -60,25 +61,26 @@ class Learned:
     @classmethod
     def nothing(cls, inputs: Inputs, bins: int) -> Learned:
         """Placeholders of the right shapes, for weights that are about to be loaded."""
-        dense, tasks = inputs.dense_features, len(inputs.spec.tasks)
+        dense, targets = inputs.dense_features, len(inputs.spec.targets)
         return cls(
-            np.zeros(dense, np.float32), np.ones(dense, np.float32), histogram_edges([np.zeros(0)] * tasks, bins)
+            np.zeros(dense, np.float32), np.ones(dense, np.float32), histogram_edges([np.zeros(0)] * targets, bins)
         )
 
 
 class M2M(nn.Module):
-    """Forecasts the Q parameters of each task's distribution over the horizon; ``likelihood`` says what they mean."""
+    """Forecasts the Q parameters of each target's distribution; ``likelihood`` says what they mean. All before the last
+    layer is per task; that has a head a horizon."""
 
     def __init__(self, config: ModelConfig, inputs: Inputs, learned: Learned | None = None) -> None:
         super().__init__()
         spec, width = inputs.spec, config.width
-        self.config, self.tasks = config, len(spec.tasks)
+        self.config, self.tasks, self.horizons = config, len(spec.tasks), len(spec.horizons_days)
         learned = learned or Learned.nothing(inputs, config.ratio_bins)
         self.register_buffer("dense_mean_D", torch.as_tensor(learned.dense_mean_D))
         self.register_buffer("dense_deviation_D", torch.as_tensor(learned.dense_deviation_D))
         self.dense_mean_D: Tensor
         self.dense_deviation_D: Tensor
-        laws = (spec.tasks, spec.horizon_days, inputs.task_scales)
+        laws = (spec.targets, inputs.target_scales)
         self.likelihood = (
             Histogram(*laws, learned.edge_MK)
             if config.loss == "histogram"
@@ -107,8 +109,9 @@ class M2M(nn.Module):
         else:
             self.gates = nn.Linear(joined, self.tasks * experts) if experts > 1 else None
             self.towers = nn.ModuleList(mlp(width, width) for _ in range(self.tasks))
-        self.output_weight_MDQ = nn.Parameter(torch.randn(self.tasks, width, self.likelihood.outputs) * 0.01)
-        self.output_bias_MQ = nn.Parameter(torch.zeros(self.tasks, self.likelihood.outputs))
+        outputs = self.horizons * self.likelihood.outputs
+        self.output_weight_MDX = nn.Parameter(torch.randn(self.tasks, width, outputs) * 0.01)  # X = H x Q
+        self.output_bias_MX = nn.Parameter(torch.zeros(self.tasks, outputs))
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, M, Q)."""
@@ -122,7 +125,8 @@ class M2M(nn.Module):
             # A feature that training never saw move must not carry a forecast away.
             views.append(((batch.dense_BD - self.dense_mean_D) / self.dense_deviation_D).clamp(-8, 8))
         task_BMD = self.represent(torch.cat(views, 1), scenario_BD)
-        return torch.einsum("bmd,mdq->bmq", task_BMD, self.output_weight_MDQ) + self.output_bias_MQ
+        output_BMX = torch.einsum("bmd,mdx->bmx", task_BMD, self.output_weight_MDX) + self.output_bias_MX
+        return output_BMX.reshape(len(output_BMX), self.tasks * self.horizons, -1)
 
     def _acted(self, behavior_BLF: Tensor, registered_BL: Tensor) -> Tensor:
         """The behavior's view. Where forecasts are made on a CPU, the scenarios of an advertiser follow each other and
@@ -138,7 +142,7 @@ class M2M(nn.Module):
         return view_BX[other_B.cumsum(0) - 1]
 
     def loss(self, batch: Batch, target_BM: Tensor) -> Tensor:
-        """Mean over rows of the weighted sum over tasks; ``target_BM`` in units of the tasks' scales."""
+        """Mean over rows and horizons of the weighted sum over tasks; ``target_BM`` in units of the targets' scales."""
         return self.loss_of(self(batch), batch.level_BM, target_BM)
 
     def loss_of(self, output_BMQ: Tensor, level_BM: Tensor, target_BM: Tensor) -> Tensor:
@@ -146,7 +150,7 @@ class M2M(nn.Module):
         loss_BM = self.likelihood.loss(output_BMQ, target_BM, level_BM)
         if self.config.level_weights:
             loss_BM = loss_BM * level_weight(level_BM, self.config.loss)
-        return loss_BM.sum(1).mean()
+        return loss_BM.sum(1).mean() / self.horizons
 
     def represent(self, joined_BX: Tensor, scenario_BD: Tensor) -> Tensor:
         """The last tower layer of every task, (B, M, D)."""
@@ -173,6 +177,7 @@ class ScenarioKnowledge(nn.Module):
         super().__init__()
         spec = inputs.spec
         sizes = [len(inputs.attributes[name]) for name in (*spec.scenario_attributes, *spec.advertiser_attributes)]
+        self.longest = spec.longest  # the recent level of a task, once
         self.scenario = nn.Embedding(1 + len(inputs.scenarios), width)
         self.attributes = nn.ModuleList(nn.Embedding(1 + size, width // 4) for size in sizes)
         self.mlp = mlp(width + len(sizes) * (width // 4) + len(spec.tasks), width)
@@ -180,7 +185,7 @@ class ScenarioKnowledge(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         codes = [*batch.scenario_attributes_BS.unbind(1), *batch.advertiser_attributes_BA.unbind(1)]
         parts = [embedding(code) for embedding, code in zip(self.attributes, codes, strict=True)]
-        size_BM = torch.log(batch.level_BM + LEVEL_FLOOR) / 2
+        size_BM = torch.log(batch.level_BM[:, self.longest] + LEVEL_FLOOR) / 2
         known: Tensor = self.mlp(torch.cat([self.scenario(batch.scenario_B), *parts, size_BM], 1))
         return known
 

@@ -128,9 +128,10 @@ class Days:
         )
 
     def totals_after(self, series_B: Tensor, cutoff_B: Tensor) -> Tensor:
-        """Task totals of the days cutoff+1 .. cutoff+h, (B, M)."""
+        """Task totals of the days cutoff+1 .. cutoff+h of each target's h, (B, targets)."""
         look, horizon = self.spec.lookback_days, self.spec.horizon_days
-        return _run(self.daily_XM, look + cutoff_B + series_B * self.days + horizon, horizon).sum(1)
+        after_BHM = _run(self.daily_XM, look + cutoff_B + series_B * self.days + horizon, horizon)
+        return torch.stack([after_BHM[:, :days].sum(1) for days in self.spec.horizons_days], 2).flatten(1)
 
 
 class Windows:
@@ -150,10 +151,13 @@ class Windows:
         self._before = [points * torch.arange(len(book), device=device, dtype=torch.int32) for book in parts]
         back = np.arange(spec.lookback_days - 1, -1, -1)  # days before the cutoff
         self._back_K = torch.from_numpy(back).to(device)
-        scale_M = np.asarray(inputs.task_scales)
-        self.scale_M = torch.from_numpy(scale_M.astype(np.float32)).to(device)
-        # A daily rate to a total of the horizon, in units of the task's scale.
-        self._horizon_M = torch.from_numpy((spec.horizon_days / scale_M).astype(np.float32)).to(device)
+        scale_X = np.asarray(inputs.target_scales)  # of X targets
+        self.scale_X = torch.from_numpy(scale_X.astype(np.float32)).to(device)
+        # A daily rate to a total of the longest horizon, in units of its scale; and that to every target's.
+        unit_X = np.array([target.horizon_days for target in spec.targets]) / scale_X
+        self._horizon_M = torch.from_numpy(unit_X[spec.longest].astype(np.float32)).to(device)
+        to_target_X = unit_X / unit_X[spec.longest].repeat(len(spec.horizons_days))
+        self._to_target_X = torch.from_numpy(to_target_X.astype(np.float32)).to(device)
         self._rate_days_K1 = torch.tensor(LEVEL_DAYS, device=device).unsqueeze(1)
         self._week_W1 = 7 * torch.arange(1, WEEKS + 1, device=device).unsqueeze(1)
         self._weekday_7 = torch.arange(7, device=device)
@@ -169,7 +173,7 @@ class Windows:
             self._codes(1, runs.behavior_BLF, registered_BL),
             registered_BL,
             dense_BD,
-            level_BM,
+            self._of_targets(level_BM),
             runs.scenario_B,
             runs.scenario_attributes_BS,
             runs.advertiser_attributes_BA,
@@ -185,13 +189,18 @@ class Windows:
         zero_B = torch.zeros(count, dtype=torch.int64)
         return self.of(Days.of(panel, self.inputs.profile(panel), torch.device("cpu")).runs(zero_B, zero_B))
 
+    def _of_targets(self, level_BM: Tensor) -> Tensor:
+        """The level of every target, in units of its scale: the same daily rate over other days."""
+        horizons = len(self.spec.horizons_days)
+        return level_BM if horizons == 1 else level_BM.repeat_interleave(horizons, 1) * self._to_target_X
+
     def _codes(self, book: int, point_BLc: Tensor, registered_BL: Tensor) -> Tensor:
         row_X = (point_BLc.int() + self._before[book]).flatten()
         code_BLc = self._books[book].index_select(0, row_X).view(point_BLc.shape)
         return code_BLc.masked_fill_(~registered_BL.unsqueeze(2), NOT_REGISTERED)
 
     def _dense(self, runs: Runs, known_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """The recent level in units of the task's scale, and features that are relative to it."""
+        """The recent level over the longest horizon in units of its scale, and features that are relative to it."""
         spec, scales = self.spec, self.inputs.plan_scales
         unit_M, tasks = self._horizon_M, len(spec.tasks)
         daily_BSM = runs.daily_BSM.masked_fill(~known_BK[:, -SUMMED_DAYS:].unsqueeze(2), 0.0)

@@ -52,7 +52,7 @@ from m2m_model.training.serving import SIMPLE, Seen, fit_serving, residual_quant
 LEARNED_FROM = 50_000  # training windows that edges and feature scales are taken from
 WARM_UP = 0.05  # share of the steps
 UNEVEN = 1.25  # times as many windows as a rank would have if all had the same
-CHECKPOINT_VERSION = 3
+CHECKPOINT_VERSION = 4
 
 
 class NotTrainableError(ValueError):
@@ -99,7 +99,7 @@ def train_rank(
         "train": to_dict(train_config),
         "held_out_from": str(held_out_from),
         "windows": len(pool),
-        "scales": inputs.task_scales,
+        "scales": inputs.target_scales,
     }
     progress = Progress(ranks.rank == 0, say, at)
     if uneven := unevenness(data, pool):
@@ -292,9 +292,9 @@ class Trainer:
         cells = []
         for scenario in sorted(set(scenario_V)):
             rows = scenario_V == scenario
-            for m, task in enumerate(self.data.inputs.spec.tasks):
+            for m, title in enumerate(self.data.inputs.spec.titles):
                 nmae = error_VM[rows, m].sum() / max(actual_VM[rows, m].sum(), 1e-12)
-                cells.append(CellMetric(str(scenario), task.name, int(rows.sum()), float(nmae)))
+                cells.append(CellMetric(str(scenario), title, int(rows.sum()), float(nmae)))
         sums_M = actual_VM.sum(0)
         nmae_M = error_VM.sum(0)[sums_M > 0] / sums_M[sums_M > 0]
         nmae = float(nmae_M.mean()) if len(nmae_M) else 0.0
@@ -306,7 +306,7 @@ class Trainer:
         and hears of the others'."""
         inputs, ranks = self.data.inputs, self.ranks
         result = torch.zeros((2 + len(LEVELS), *self.seen.actual_XM.shape), dtype=torch.float32)
-        loss_sum, scale_M = 0.0, np.asarray(inputs.task_scales)
+        loss_sum, scale_M = 0.0, np.asarray(inputs.target_scales)
         mine = self.data.own(self.validation)
 
         def cut(rows: slice) -> Batch:

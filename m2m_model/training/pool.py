@@ -1,4 +1,4 @@
-"""The windows of a run: where they are, and what is read of them. X windows, M tasks."""
+"""The windows of a run: where they are, and what is read of them. X windows, M targets."""
 
 from __future__ import annotations
 
@@ -143,10 +143,10 @@ class Shards:
         return self._cut(index)[0]
 
     def examples(self, index: WindowIndex) -> tuple[Batch, Tensor]:
-        """Windows, and what came of them in units of the tasks' scales (B, M), on the device."""
+        """Windows, and what came of them in units of the targets' scales (B, M), on the device."""
         batch, after = self._cut(index)
         totals = [days.totals_after(series_B, cutoff_B).to(self.cut.device) for days, series_B, cutoff_B in after]
-        return batch, torch.cat([batch.level_BM[:0], *totals]) / self.cut.scale_M
+        return batch, torch.cat([batch.level_BM[:0], *totals]) / self.cut.scale_X
 
     def _cut(self, index: WindowIndex) -> tuple[Batch, list[tuple[Days, Tensor, Tensor]]]:
         at = list[tuple[Days, Tensor, Tensor]]()
@@ -160,15 +160,15 @@ class Shards:
         return self.cut.of(Runs.concatenate([days.runs(series_B, cutoff_B) for days, series_B, cutoff_B in at])), at
 
     def targets(self, index: WindowIndex) -> Floats:
-        """Task totals (X, M) of each window's horizon, in the index's order."""
-        target_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
+        """Totals (X, M) of what each window is to forecast, in the index's order."""
+        target_XM = np.zeros((len(index), len(self.inputs.spec.targets)))
         for shard, rows in self.by_shard(index):
             target_XM[rows] = targets_at(self.panels[shard], index.series_X[rows], index.cutoff_X[rows])
         return target_XM
 
     def by_day(self, of: Callable[[Panel, int, Ints], Numbers], index: WindowIndex) -> Floats:
         """What a function of (panel, day, series) says of each window, (X, M), in the index's order."""
-        found_XM = np.zeros((len(index), len(self.inputs.spec.tasks)))
+        found_XM = np.zeros((len(index), len(self.inputs.spec.targets)))
         for shard, rows in self.by_shard(index):
             for day in np.unique(index.cutoff_X[rows]):
                 at_day = rows[index.cutoff_X[rows] == day]

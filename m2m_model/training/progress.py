@@ -31,7 +31,7 @@ def unheard(step: int, waited_s: float, rows: int) -> None:
 
 @dataclass(frozen=True)
 class CellMetric:
-    """Validation error of one scenario x task."""
+    """Validation error of one scenario and target; ``task`` is the target's title."""
 
     scenario_id: str
     task: str
@@ -41,7 +41,7 @@ class CellMetric:
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """``nmae`` is of the network's own median, the mean over tasks."""
+    """``nmae`` is of the network's own median, the mean over targets."""
 
     epoch: int
     train_loss: float

@@ -85,7 +85,7 @@ def fit_serving(
     for cutoff in np.unique(seen.cutoff_X):
         rows = seen.cutoff_X == cutoff
         point_XM[rows] = fit(~rows).apply(raw[rows], seen.scenario_X[rows], seen.group_XM[rows]).point_NM
-    whole_M = [task.aggregate == "days" for task in spec.tasks]
+    whole_M = [target.aggregate == "days" for target in spec.targets]
 
     def blend(rows: Bools, names: Iterable[str]) -> Blend:
         known = seen[rows]
@@ -128,8 +128,7 @@ def residual_quantiles(spec: SequenceSpec, seen_by_rule: Sequence[Seen]) -> dict
             seen.actual_XM,
             seen.scenario_X,
             seen.group_XM,
-            spec.tasks,
-            spec.horizon_days,
+            spec.targets,
             # How a series goes on after its first days is no drift of the market.
             shift_kept=1.0 if name == methods.COLD_START else SHIFT_KEPT,
         )

@@ -58,6 +58,7 @@ _EXTRA: dict[str, pl.DataType] = {"figure": _TEXT, "bin": pl.Int32(), "example":
 SUMS = pl.Schema(pl.DataFrame(CELL_SCHEMA.empty_table()).schema)
 _JUDGED = pl.Schema(SUMS | _EXTRA)
 _KEYS = [*KEYS, "figure", "bin", "example"]
+_TARGET = ("task", "horizon_days")
 _GROUP, _BROKEN = "group", "broken"
 _SPREAD = ("pinball", "coverage_50", "coverage_90", "level_50", "level_90")  # what points alone do not have
 _GROUP_FIGURES = (
@@ -121,8 +122,8 @@ def load_rivals(rivals: Packed) -> Mapping[str, Rival]:
 @dataclass(frozen=True)
 class Judged:
     """What came of an evaluation, each all that a few rows per cell can say: ``errors`` per (cutoff, forecaster,
-    scenario, task), ``worth`` per (forecaster, scenario, task, figure, bin), ``groups`` per (forecaster, task, group),
-    all additive sums; and ``broken``, of each model that broke rules of forecasts, which, in words."""
+    scenario, target), ``worth`` per (forecaster, scenario, target, figure, bin), ``groups`` per (forecaster, target,
+    group), all additive sums; and ``broken``, of each model that broke rules of forecasts, which, in words."""
 
     errors: pl.DataFrame
     worth: pl.DataFrame
@@ -134,7 +135,6 @@ def evaluate(spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[da
     """Judge every contender on the eligible series of each cutoff, and count the rules that a model breaks: of everyone
     at the newest cutoff, silent series too, as score would publish it."""
     spec, rules = sequences.spec, forecast_rules(sequences.spec)
-    names = [task.name for task in spec.tasks]
 
     def judge(bucket: int) -> pl.DataFrame:
         panel = sequences.panel(bucket)
@@ -150,14 +150,14 @@ def evaluate(spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[da
                     sound = broken_rules.is_empty()
                     forecasts = forecasts[is_eligible(served_by(panel, day)[forecasts.series_N])]
                 series, spread = forecasts.series_N, forecasts.distribution
-                errors.append(cell_sums(spread, actual_NM[series], forecasts.scenario_N, names, cutoff, name))
+                errors.append(cell_sums(spread, actual_NM[series], forecasts.scenario_N, spec.targets, cutoff, name))
                 if not sound:  # its figures are no numbers to add up
                     continue
                 worth.append(valued(forecasts, panel, cutoff, name))
                 if CHALLENGER in contenders.models:
-                    scale_M = np.asarray(load_forecaster(contenders.models[CHALLENGER]).inputs.task_scales)
+                    scale_M = np.asarray(load_forecaster(contenders.models[CHALLENGER]).inputs.target_scales)
                     group_NM = stratum_NM(panel, day, series, scale_M)
-                    groups.append(group_sums(spread, actual_NM[series], group_NM, names, name))
+                    groups.append(group_sums(spread, actual_NM[series], group_NM, spec.targets, name))
         parts = [_frame(pa.concat_tables(errors)), *reports]
         parts += [_frame(table).drop("cutoff") for table in worth]
         parts += [_frame(table).rename({"group": "bin"}).with_columns(figure=pl.lit(_GROUP)) for table in groups]
@@ -196,15 +196,16 @@ def valued(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Ta
     days, leaving by its probability of none."""
     day, series, spread = panel.index_of(cutoff), forecasts.series_N, forecasts.distribution
     actual_NM = targets_Nm(panel, day, series)
-    names, active = [task.name for task in panel.spec.tasks], active_task(panel.spec)
+    targets, active = panel.spec.targets, active_task(panel.spec)
+    leaving = [m for m, target in enumerate(targets) if target.name == active]
     return value_sums(
         spread.mean_NM,
         actual_NM,
         BASELINES["mean_28"](panel, day, series),
-        None if active is None else spread.p_zero_NM[:, names.index(active)],
-        None if active is None else actual_NM[:, names.index(active)] == 0,
+        spread.p_zero_NM[:, leaving] if leaving else None,
+        actual_NM[:, leaving] == 0 if leaving else None,
         forecasts.scenario_N,
-        names,
+        targets,
         cutoff,
         name,
     )
@@ -216,7 +217,7 @@ def active_task(spec: SequenceSpec) -> str | None:
 
 
 def sample_pairs(spark: SparkSession, sequences: SequenceFiles, cutoff: date, model: Packed) -> pl.DataFrame:
-    """A bounded sample of (task, actual, forecast) of one model at one cutoff, for a plot."""
+    """A bounded sample of (target's title as task, actual, forecast) of one model at one cutoff, for a plot."""
     schema = pl.Schema({"task": pl.String(), "actual": pl.Float64(), "forecast": pl.Float64()})
 
     def take(bucket: int) -> pl.DataFrame:
@@ -227,8 +228,8 @@ def sample_pairs(spark: SparkSession, sequences: SequenceFiles, cutoff: date, mo
         parts = [
             pl.DataFrame(
                 {"actual": actual_NM[::step, m], "forecast": forecasts.distribution.point_NM[::step, m]}
-            ).with_columns(task=pl.lit(task.name))
-            for m, task in enumerate(sequences.spec.tasks)
+            ).with_columns(task=pl.lit(title))
+            for m, title in enumerate(sequences.spec.titles)
         ]
         return pl.concat(parts)
 
@@ -236,14 +237,10 @@ def sample_pairs(spark: SparkSession, sequences: SequenceFiles, cutoff: date, mo
 
 
 def figures(sums: pl.DataFrame) -> pl.DataFrame:
-    """Errors per cell, per task over all scenarios (*), per cutoff and over all cutoffs (null)."""
+    """Errors per cell, per target over all scenarios (*), per cutoff and over all cutoffs (null)."""
     table = sums.to_arrow()
-    levels = [
-        ("cutoff", "forecaster", "scenario_id", "task"),
-        ("cutoff", "forecaster", "task"),
-        ("forecaster", "scenario_id", "task"),
-        ("forecaster", "task"),
-    ]
+    of_all = ("forecaster", *_TARGET)
+    levels = [("cutoff", "scenario_id", *of_all), ("cutoff", *of_all), ("scenario_id", *of_all), of_all]
     parts = []
     for by in levels:
         part = _frame(finish(table, by))
@@ -263,12 +260,12 @@ def figures(sums: pl.DataFrame) -> pl.DataFrame:
 def group_figures(groups: pl.DataFrame) -> pl.DataFrame:
     """Is a forecaster as honest with the steady as with the rare, with the small as with the large? One figure a row,
     as ``value_figures`` gives them; ``part`` is ``data.activity``'s code of m2m_model."""
-    found = _frame(finish(groups.to_arrow(), ("forecaster", "task", "group"))).rename({"group": "part"})
+    found = _frame(finish(groups.to_arrow(), ("forecaster", *_TARGET, "group"))).rename({"group": "part"})
     points_alone = pl.col("forecaster").is_in(list(RIVALS))
     found = found.with_columns(pl.when(~points_alone).then(pl.col("p_zero", *_SPREAD[1:])).name.keep())
-    found = found.select("forecaster", "task", "part", pl.col("n").cast(pl.Float64), *_GROUP_FIGURES)
+    found = found.select("forecaster", *_TARGET, "part", pl.col("n").cast(pl.Float64), *_GROUP_FIGURES)
     found = found.rename({name: f"group_{name}" for name in _GROUP_FIGURES})
-    index = ["forecaster", "scenario_id", "task", "part", "n"]
+    index = ["forecaster", "scenario_id", *_TARGET, "part", "n"]
     found = found.with_columns(scenario_id=pl.lit(ALL_SCENARIOS)).unpivot(index=index, variable_name="figure")
     return found.with_columns(pl.col("value").fill_nan(None))
 
@@ -281,19 +278,19 @@ def value_figures(worth: pl.DataFrame, active: str | None) -> pl.DataFrame:
     sums = kept.with_columns(task=pl.when(leaving).then(pl.lit(active, pl.String)).otherwise("task")).to_arrow()
     parts = []
     for finish_value, part, names in _VALUE_FIGURES:
-        for by in (("forecaster", "task"), ("forecaster", "scenario_id", "task")):
+        for by in (("forecaster", *_TARGET), ("forecaster", "scenario_id", *_TARGET)):
             found = _frame(finish_value(sums, by)).rename(names).cast({"n": pl.Float64})
             if "scenario_id" not in by:
                 found = found.with_columns(scenario_id=pl.lit(ALL_SCENARIOS))
             found = found.with_columns(part=pl.col(part) if part else pl.lit(None, pl.Int32))
-            index = ["forecaster", "scenario_id", "task", "part", "n"]
+            index = ["forecaster", "scenario_id", *_TARGET, "part", "n"]
             parts.append(found.unpivot(list(names.values()), index=index, variable_name="figure"))
     return pl.concat(parts, how="vertical_relaxed").with_columns(pl.col("value").fill_nan(None))
 
 
 def mean_nmae(sums: pl.DataFrame) -> dict[str, float]:
-    """Mean over tasks of each forecaster's NMAE, over all cutoffs and scenarios: the number that ranks them."""
-    ranked = mean_over_tasks(finish(sums.to_arrow()))
+    """Mean over targets of each forecaster's NMAE, over all cutoffs and scenarios: the number that ranks them."""
+    ranked = mean_over_tasks(finish(sums.to_arrow(), ("forecaster", *_TARGET)))
     return dict(zip(ranked["forecaster"].to_pylist(), ranked["nmae"].to_pylist(), strict=True))
 
 

@@ -9,7 +9,7 @@ from functools import reduce
 import polars as pl
 
 from m2m_model.data.spec import SequenceSpec
-from m2m_model.forecasts.coherence import binding_days, larger_tasks
+from m2m_model.forecasts.coherence import binding_days, larger_targets
 from pipelines.quality.rules import Rule, critical_rules, repeated
 
 TABLE = "marts.forecast_daily"
@@ -21,18 +21,25 @@ _VALUES = (*_TOTALS, "p_zero")
 
 def forecast_rules(spec: SequenceSpec) -> list[Rule]:
     """The rules, for rows in order of ``KEY``; all of a series' tasks are in one frame."""
-    names, larger = [task.name for task in spec.tasks], larger_tasks(spec.tasks, spec.not_above)
-    days = pl.col("task").is_in([task.name for task in spec.tasks if task.aggregate == "days"])
+    # What binds a task does so over each horizon alike.
+    targets = spec.targets[spec.longest]
+    days = pl.col("task").is_in([target.name for target in targets if target.aggregate == "days"])
+    series = ["advertiser_id", "scenario_id", *(["horizon_days"] if len(spec.horizons_days) > 1 else [])]
+
+    def of(task: str, figure: str) -> pl.Expr:
+        """That figure of another task of the same series and horizon."""
+        return pl.col(figure).filter(pl.col("task") == task).first().over(series)
+
     above = [
-        (pl.col("task") == names[m]) & (_any(pl.col(name) > _of(names[k], name) for name in _TOTALS))
-        for m, others in enumerate(larger)
+        (pl.col("task") == targets[m].name) & (_any(pl.col(name) > of(targets[k].name, name) for name in _TOTALS))
+        for m, others in enumerate(larger_targets(targets, spec.not_above))
         for k in others
     ]
     idle = [
-        (pl.col("task") == names[m]) & (pl.col("point") > 0) & (_of(names[k], "point") == 0)
-        for m, task in enumerate(spec.tasks)
-        if task.aggregate == "sum"
-        for k in binding_days(spec.tasks, m)
+        (pl.col("task") == target.name) & (pl.col("point") > 0) & (of(targets[k].name, "point") == 0)
+        for m, target in enumerate(targets)
+        if target.aggregate == "sum"
+        for k in binding_days(targets, m)
     ]
     whole = ("point", *_QUANTILES)
     broken = {
@@ -72,11 +79,6 @@ def in_words(found: Iterable[tuple[Rule, int, str]]) -> str:
         f"{rule.check.name} in {count:,} forecasts, expected {rule.check.expected}, first {example}"
         for rule, count, example in found
     )
-
-
-def _of(task: str, figure: str) -> pl.Expr:
-    """That figure of another task of the same series."""
-    return pl.col(figure).filter(pl.col("task") == task).first().over("advertiser_id", "scenario_id")
 
 
 def _any(masks: Iterable[pl.Expr]) -> pl.Expr:

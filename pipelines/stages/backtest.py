@@ -168,12 +168,13 @@ def with_methods(found: pl.DataFrame, models: Mapping[str, Forecaster]) -> pl.Da
     rows = []
     for forecaster, scenario in cells.select("forecaster", "scenario_id").unique().sort(pl.all()).iter_rows():
         model = models[forecaster]
-        names = [task.name for task in model.spec.tasks]
-        rows += [(forecaster, scenario, *made) for made in zip(names, model.methods(scenario), strict=True)]
-    key = ["forecaster", "scenario_id", "task"]
-    each = pl.DataFrame(rows, dict.fromkeys([*key, "method"], pl.String), orient="row")
+        made = zip(model.spec.targets, model.methods(scenario), strict=True)
+        rows += [(forecaster, scenario, target.name, target.horizon_days, method) for target, method in made]
+    key = ["forecaster", "scenario_id", "task", "horizon_days"]
+    schema = dict.fromkeys([*key, "method"], pl.String) | {"horizon_days": pl.Int32}
+    each = pl.DataFrame(rows, schema, orient="row")
     plain = each.with_columns(pl.col("method").map_elements(without_weight, pl.String))
-    together = plain.group_by("forecaster", "task").agg(pl.col("method").unique().sort().str.join(", "))
+    together = plain.group_by("forecaster", "task", "horizon_days").agg(pl.col("method").unique().sort().str.join(", "))
     together = together.with_columns(scenario_id=pl.lit(ALL_SCENARIOS)).select(each.columns)
     return found.join(pl.concat([each, together]), on=key, how="left")
 

@@ -78,7 +78,7 @@ def forecast(spark: SparkSession, job: Scoring) -> pl.DataFrame:
     sequences = job.sequences
     report = buckets.map_buckets(spark, sequences.buckets, partial(score_bucket, job))
     rows = int(report.filter(counter="rows")["value"].sum())
-    expected = sequences.series * len(sequences.spec.tasks)
+    expected = sequences.series * len(sequences.spec.targets)
     words = f"{rows} rows for {expected} series x tasks"
     unscored = [(None, sequences.as_of, None, _COMPLETE.check.counter, float(expected - rows), words)]
     return buckets.concat([report, pl.DataFrame(unscored, schema=REPORT, orient="row")])

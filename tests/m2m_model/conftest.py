@@ -39,7 +39,7 @@ def spec() -> SequenceSpec:
             Task("clicks", "clicks", "sum"),
             Task("active_days", "active", "days"),
         ),
-        horizon_days=7,
+        horizons_days=(7,),
         window_days=28,
         eligible_days=28,
     )

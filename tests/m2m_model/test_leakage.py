@@ -102,8 +102,7 @@ def said(forecaster: Forecaster, rivals: dict[str, Rival], panel: Panel, truth: 
     tables = [features]
     for name, found in forecasts.items():
         actual_NM = targets_Nm(truth, truth.index_of(cutoff), found.series_N)
-        tasks = [task.name for task in panel.spec.tasks]
-        errors = cell_sums(found.distribution, actual_NM, found.scenario_N, tasks, cutoff, name)
+        errors = cell_sums(found.distribution, actual_NM, found.scenario_N, panel.spec.targets, cutoff, name)
         tables += [found.to_table(panel.spec), errors]
     return tables
 

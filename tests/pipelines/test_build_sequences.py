@@ -27,7 +27,7 @@ EPOCH = date(1970, 1, 1)
 NO_SCENARIO = pl.DataFrame(schema={"scenario_id": pl.String})
 
 LAST_DAY = FIRST_DAY + timedelta(days=20)
-SPEC = SequenceSpec(("spend",), ("logins",), (), (), (Task("spend", "spend", "sum"),), 7, 7)
+SPEC = SequenceSpec(("spend",), ("logins",), (), (), (Task("spend", "spend", "sum"),), (7,), 7)
 LISTS = {"day": pl.List(pl.Int32), "behavior_day": pl.List(pl.Int32), "logins": pl.List(pl.Float64)}
 
 _ids, _scenarios = st.sampled_from(["a", "b", "ç|1"]), st.sampled_from(["search", "feed"])

@@ -209,11 +209,19 @@ def _valued_by_hand(chain: Deployment) -> pa.Table:
     for cutoff in (AS_OF - timedelta(days=7), AS_OF - timedelta(days=14)):
         day, forecasts = panel.index_of(cutoff), Forecaster.load(version.folder).predict(panel, cutoff)
         actual_NM, spread = targets_Nm(panel, day, forecasts.series_N), forecasts.distribution
-        leaving = spread.p_zero_NM[:, 1], actual_NM[:, 1] == 0
+        leaving = spread.p_zero_NM[:, 1:], actual_NM[:, 1:] == 0
         size_NM = BASELINES["mean_28"](panel, day, forecasts.series_N)
-        names = ["spend", "active_days"]
         parts.append(
-            value_sums(spread.mean_NM, actual_NM, size_NM, *leaving, forecasts.scenario_N, names, cutoff, "mine")
+            value_sums(
+                spread.mean_NM,
+                actual_NM,
+                size_NM,
+                *leaving,
+                forecasts.scenario_N,
+                sequences.spec.targets,
+                cutoff,
+                "mine",
+            )
         )
     return pa.concat_tables(parts)
 
@@ -357,7 +365,7 @@ def _judged_by_hand(chain: Deployment) -> pa.Table:
                 Distribution(point, mean, p_zero, levels),
                 part["value"].to_numpy().reshape(-1, 1),
                 part["scenario_id"].to_numpy(),
-                [str(task)],
+                [target for target in chain.config.sequence_spec.targets if target.name == task],
                 AS_OF,
                 "x",
             )

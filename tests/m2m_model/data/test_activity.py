@@ -15,7 +15,7 @@ SPEC = SequenceSpec(
     (),
     (),
     (Task("clicks", "clicks", "sum"), Task("active_days", "active", "days")),
-    7,
+    (7,),
     28,
 )
 

@@ -72,7 +72,7 @@ def test_empty_panel(make_table, spec: SequenceSpec, last_day: date) -> None:
     panel = Panel.from_sequences(make_table(0), spec, last_day, 60)
     assert len(panel) == 0
     assert targets_Nm(panel, 10).shape == (0, 3)
-    assert fit_inputs(PanelStatistics.of(panel, last_day)).task_scales == (1.0, 1.0, 1.0)
+    assert fit_inputs(PanelStatistics.of(panel, last_day)).target_scales == (1.0, 1.0, 1.0)
 
 
 def test_an_advertisers_total_is_the_sum_over_its_scenarios_mapped_or_not(

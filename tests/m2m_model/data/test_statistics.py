@@ -29,7 +29,7 @@ def test_statistics_add_up_over_panels(make_table, spec: SequenceSpec, last_day:
 def test_task_scale_is_the_mean_total_of_eligible_series(panel: Panel, last_day: date) -> None:
     totals = [targets_Nm(panel, c)[eligible(panel, c)] for c in range(panel.days - 8, -1, -7)]
     expected = np.concatenate(totals).mean(0)
-    np.testing.assert_allclose(fit_inputs(PanelStatistics.of(panel, last_day)).task_scales, expected, rtol=1e-5)
+    np.testing.assert_allclose(fit_inputs(PanelStatistics.of(panel, last_day)).target_scales, expected, rtol=1e-5)
 
 
 def test_statistics_stop_at_train_end(panel: Panel, changed, last_day: date) -> None:

@@ -43,7 +43,7 @@ def test_against_brute_force(panel: Panel, make_table: Callable[..., pa.Table]) 
 def test_at_the_first_day_and_beyond_a_week(make_table, spec: SequenceSpec, last_day: date) -> None:
     from dataclasses import replace
 
-    panel = Panel.from_sequences(make_table(), replace(spec, horizon_days=10), last_day, 120)
+    panel = Panel.from_sequences(make_table(), replace(spec, horizons_days=(10,)), last_day, 120)
     for forecast in baselines.BASELINES.values():
         assert np.isfinite(forecast(panel, 0, np.arange(len(panel)))).all()
     series = np.flatnonzero(panel.registered_N <= 50)

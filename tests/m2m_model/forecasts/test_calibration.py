@@ -6,13 +6,15 @@ from scipy import stats
 
 from m2m_model.config import Task
 from m2m_model.data.activity import EDGES, GROUPS
+from m2m_model.data.spec import targets_of
 from m2m_model.forecasts.calibration import LevelCalibration, ResidualQuantiles, Table
 from m2m_model.forecasts.cells import GROUP_ROWS
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.metrics import share_between
 from m2m_model.levels import LEVELS, MEDIAN
 
-TASKS = (Task("spend", "spend", "sum"), Task("active_days", "active", "days"))
+TARGETS = targets_of([Task("spend", "spend", "sum"), Task("active_days", "active", "days")], [7])
+CLICKS = targets_of([Task("clicks", "clicks", "sum")], [7])
 
 
 def one_group(rows: int, tasks: int = 2) -> np.ndarray:
@@ -30,7 +32,7 @@ def simulate(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 
 
 def test_coverage_on_rows_that_were_not_fitted() -> None:
-    calibration = ResidualQuantiles.fit(*simulate(6000, 1), TASKS, 7)
+    calibration = ResidualQuantiles.fit(*simulate(6000, 1), TARGETS)
     forecast_NM, actual_NM, scenario_N, group_NM = simulate(6000, 2)
     spread = calibration.apply(forecast_NM, scenario_N, group_NM)
     inside_90 = ((spread.p05_NM <= actual_NM) & (actual_NM <= spread.p95_NM)).mean(0)
@@ -42,14 +44,14 @@ def test_coverage_on_rows_that_were_not_fitted() -> None:
 
 
 def test_the_median_beats_the_mean_on_absolute_error() -> None:
-    calibration = ResidualQuantiles.fit(*simulate(6000, 1), TASKS, 7)
+    calibration = ResidualQuantiles.fit(*simulate(6000, 1), TARGETS)
     forecast_NM, actual_NM, scenario_N, group_NM = simulate(6000, 2)
     median_NM = calibration.apply(forecast_NM, scenario_N, group_NM).median_NM
     assert np.abs(actual_NM - median_NM)[:, 0].mean() < np.abs(actual_NM - forecast_NM)[:, 0].mean()
 
 
 def test_never_crossing_never_negative_days_within_the_horizon() -> None:
-    calibration = ResidualQuantiles.fit(*simulate(800, 1), TASKS, 7)
+    calibration = ResidualQuantiles.fit(*simulate(800, 1), TARGETS)
     wild = np.array([[0.0, 0.0], [1e9, 9.0], [-3.0, -1.0], [1e-9, 6.9]])
     spread = calibration.apply(wild, np.array(["a", "b", "new", "a"], object), one_group(4))
     stack = np.stack(spread.quantiles)
@@ -62,7 +64,7 @@ def test_never_crossing_never_negative_days_within_the_horizon() -> None:
 def test_small_and_unseen_scenarios_use_the_pooled_cell() -> None:
     forecast_NM, actual_NM, scenario_N, group_NM = simulate(2000, 1)
     scenario_N[:10] = "tiny"
-    calibration = ResidualQuantiles.fit(forecast_NM, actual_NM, scenario_N, group_NM, TASKS, 7)
+    calibration = ResidualQuantiles.fit(forecast_NM, actual_NM, scenario_N, group_NM, TARGETS)
     assert set(calibration.cells.scenarios) == {"a", "b"}
     tiny = calibration.apply(forecast_NM[:5], np.full(5, "tiny", object), group_NM[:5])
     unseen = calibration.apply(forecast_NM[:5], np.full(5, "unseen", object), group_NM[:5])
@@ -70,13 +72,13 @@ def test_small_and_unseen_scenarios_use_the_pooled_cell() -> None:
 
 
 def test_survives_json() -> None:
-    calibration = ResidualQuantiles.fit(*simulate(1000, 1), TASKS, 7)
+    calibration = ResidualQuantiles.fit(*simulate(1000, 1), TARGETS)
     again = ResidualQuantiles.from_dict(json.loads(json.dumps(calibration.to_dict())))
     assert again == calibration
 
 
 def test_no_rows_give_the_point_back() -> None:
-    calibration = ResidualQuantiles.fit(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, object), one_group(0), TASKS, 7)
+    calibration = ResidualQuantiles.fit(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, object), one_group(0), TARGETS)
     spread = calibration.apply(np.array([[3.5, 2.0]]), np.array(["a"], object), one_group(1))
     assert all(quantile_NM.tolist() == [[3.5, 2.0]] for quantile_NM in spread.quantiles)
     assert ResidualQuantiles.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
@@ -84,10 +86,10 @@ def test_no_rows_give_the_point_back() -> None:
 
 def test_half_of_a_shift_shared_by_all_series_is_kept() -> None:
     forecast_NM, actual_NM, scenario_N, group_NM = simulate(6000, 1)
-    plain = ResidualQuantiles.fit(forecast_NM, actual_NM, scenario_N, group_NM, TASKS, 7).apply(
+    plain = ResidualQuantiles.fit(forecast_NM, actual_NM, scenario_N, group_NM, TARGETS).apply(
         forecast_NM, scenario_N, group_NM
     )
-    doubled = ResidualQuantiles.fit(forecast_NM, 2 * actual_NM, scenario_N, group_NM, TASKS, 7).apply(
+    doubled = ResidualQuantiles.fit(forecast_NM, 2 * actual_NM, scenario_N, group_NM, TARGETS).apply(
         forecast_NM, scenario_N, group_NM
     )
     ratio = doubled.mean_NM[:, 0].sum() / plain.mean_NM[:, 0].sum()
@@ -96,7 +98,7 @@ def test_half_of_a_shift_shared_by_all_series_is_kept() -> None:
 
 def test_forecasts_and_actuals_of_zero() -> None:
     zeros = np.zeros((500, 2))
-    calibration = ResidualQuantiles.fit(zeros, zeros, np.full(500, "a", object), one_group(500), TASKS, 7)
+    calibration = ResidualQuantiles.fit(zeros, zeros, np.full(500, "a", object), one_group(500), TARGETS)
     spread = calibration.apply(zeros[:2], np.full(2, "a", object), one_group(2))
     assert np.stack([spread.mean_NM, *spread.quantiles]).max() == 0
 
@@ -154,9 +156,9 @@ def test_the_mean_has_no_bias_on_the_rows_that_it_was_learned_from() -> None:
     rule_NM = np.exp(rng.normal(1, 1, (900, 2)))
     actual_NM = np.where(rng.random((900, 2)) < 0.85, 0.0, rule_NM**1.3 / 4)
     group_NM = rng.integers(0, 2, (900, 2))
-    tasks = (TASKS[0], Task("clicks", "clicks", "sum"))
+    targets = (TARGETS[0], *CLICKS)
     scenario_N = np.full(900, "a", object)
-    calibration = ResidualQuantiles.fit(rule_NM, actual_NM, scenario_N, group_NM, tasks, 7, shift_kept=1.0)
+    calibration = ResidualQuantiles.fit(rule_NM, actual_NM, scenario_N, group_NM, targets, shift_kept=1.0)
     found = calibration.apply(rule_NM, scenario_N, group_NM)
     np.testing.assert_allclose(found.mean_NM.sum(0), actual_NM.sum(0))
     np.testing.assert_allclose(found.p_zero_NM.mean(0), (actual_NM == 0).mean(0), atol=0.02)
@@ -181,9 +183,9 @@ def clicks_of_weeks(seed: int) -> tuple[np.ndarray, ...]:
 def test_a_steady_series_is_not_told_that_it_may_do_nothing() -> None:
     """13 to 18 clicks a week, week after week, among series of such totals that click now and then or end."""
     last_N, next_N, group_N, kind_N, least_N = clicks_of_weeks(1)
-    clicks, scenario_N = (Task("clicks", "clicks", "sum"),), np.full(900, "a", object)
+    scenario_N = np.full(900, "a", object)
     fitted = ResidualQuantiles.fit(
-        last_N[:, None], next_N[:, None], scenario_N, group_N[:, None], clicks, 7, shift_kept=1.0
+        last_N[:, None], next_N[:, None], scenario_N, group_N[:, None], CLICKS, shift_kept=1.0
     )
     last_N, next_N, group_N, kind_N, least_N = clicks_of_weeks(2)
     found = fitted.apply(last_N[:, None], scenario_N, group_N[:, None])
@@ -195,7 +197,7 @@ def test_a_steady_series_is_not_told_that_it_may_do_nothing() -> None:
     assert never_idle_N.sum() > 200
     assert (found.p05_NM[never_idle_N] > 0).mean() > 0.9
     pooled = ResidualQuantiles.fit(
-        last_N[:, None], next_N[:, None], scenario_N, one_group(900, 1), clicks, 7, shift_kept=1.0
+        last_N[:, None], next_N[:, None], scenario_N, one_group(900, 1), CLICKS, shift_kept=1.0
     ).apply(last_N[:, None], scenario_N, one_group(900, 1))
     assert (pooled.p05_NM[never_idle_N] > 0).mean() < 0.5
     # Neither is who clicks now and then told that he surely will.

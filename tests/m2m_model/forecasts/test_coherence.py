@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m2m_model.config import Task
-from m2m_model.data.spec import SequenceSpec
+from m2m_model.data.spec import SequenceSpec, targets_of
 from m2m_model.forecasts.blend import WEIGHTS
-from m2m_model.forecasts.coherence import binding_days, coherent, larger_tasks
+from m2m_model.forecasts.coherence import binding_days, coherent, larger_targets
 from m2m_model.forecasts.distribution import Distribution, decode, pool
 from m2m_model.levels import LEVELS, MEDIAN
 
@@ -17,8 +17,10 @@ PAIRS = (("conversions", "clicks"), ("clicks", "impressions"))
 HORIZON = 7
 
 
-def spec_of(tasks: tuple[Task, ...], not_above: tuple[tuple[str, str], ...] = ()) -> SequenceSpec:
-    return SequenceSpec(METRICS, (), (), (), tasks, HORIZON, 28, 28, not_above)
+def spec_of(
+    tasks: tuple[Task, ...], not_above: tuple[tuple[str, str], ...] = (), horizons: tuple[int, ...] = (HORIZON,)
+) -> SequenceSpec:
+    return SequenceSpec(METRICS, (), (), (), tasks, horizons, 28, 28, not_above)
 
 
 def some(rng: np.random.Generator, rows: int, tasks: int) -> Distribution:
@@ -41,26 +43,43 @@ orders = st.permutations([*SUMS, *DAYS]).flatmap(lambda tasks: st.integers(1, 6)
 pairs = st.lists(st.sampled_from([(a, b) for a in METRICS for b in METRICS if a != b]), max_size=4).map(tuple)
 
 
-@given(st.integers(0, 10_000), orders, pairs)
-def test_whatever_is_mixed_holds_together(seed: int, tasks: tuple[Task, ...], not_above: tuple) -> None:
-    found = coherent(mixed(seed, len(tasks)), spec_of(tasks, not_above))
+horizons_of = st.sets(st.integers(1, 40), min_size=1, max_size=4).map(lambda days: tuple(sorted(days)))
+
+
+@given(st.integers(0, 10_000), orders, pairs, horizons_of)
+def test_whatever_is_mixed_holds_together(
+    seed: int, tasks: tuple[Task, ...], not_above: tuple, horizons: tuple[int, ...]
+) -> None:
+    spec = spec_of(tasks, not_above, horizons)
+    targets = spec.targets
+    found = coherent(mixed(seed, len(targets)), spec)
     figures = (found.point_NM, found.mean_NM, *found.level_GNM)
     assert all(np.isfinite(figure_NM).all() and (figure_NM >= 0).all() for figure_NM in (*figures, found.p_zero_NM))
     assert (found.p_zero_NM <= 1).all()
     assert (np.diff(found.level_GNM, axis=0) >= 0).all()
-    larger = larger_tasks(tasks, not_above)
-    for m, task in enumerate(tasks):
-        if task.aggregate == "days":
+    larger = larger_targets(targets, not_above)
+    for m, target in enumerate(targets):
+        if target.aggregate == "days":
             whole = (found.point_NM[:, m], found.level_GNM[:, :, m])
             assert all((figure == np.round(figure)).all() for figure in whole)
-            assert all((figure <= HORIZON).all() for figure in (*whole, found.mean_NM[:, m]))
+            assert all((figure <= target.horizon_days).all() for figure in (*whole, found.mean_NM[:, m]))
         for k in larger[m]:
             assert all((figure_NM[:, m] <= figure_NM[:, k]).all() for figure_NM in figures)
             assert (found.p_zero_NM[:, m] >= found.p_zero_NM[:, k]).all()
-        if task.aggregate == "sum":
-            for k in binding_days(tasks, m):
+        if target.aggregate == "sum":
+            for k in binding_days(targets, m):
                 assert all((figure_NM[figure_NM[:, k] == 0, m] == 0).all() for figure_NM in figures)
                 assert (found.p_zero_NM[:, m] >= found.p_zero_NM[:, k]).all()
+        if m and targets[m - 1].name == target.name:  # a longer horizon
+            assert all((figure_NM[:, m] >= figure_NM[:, m - 1]).all() for figure_NM in figures)
+            assert (found.p_zero_NM[:, m] <= found.p_zero_NM[:, m - 1]).all()
+
+
+def test_horizons_that_contradict_each_other_meet_in_the_middle_and_what_rises_stays() -> None:
+    spec = spec_of(SUMS[:2], horizons=(1, 7, 28))
+    found = coherent(Distribution.point(np.array([[1.0, 5.0, 9.0, 4.0, 2.0, 6.0]])), spec)
+    assert found.point_NM.tolist() == [[1, 5, 9, 3, 3, 6]]
+    np.testing.assert_array_equal(found.mean_NM, found.point_NM)
 
 
 def test_levels_that_differ_in_their_last_digit_do_not_cross_when_rounded() -> None:
@@ -86,7 +105,7 @@ def test_totals_of_pairs_by_other_forecasters_are_brought_in_order() -> None:
 
 def test_a_pair_holds_through_a_metric_that_is_no_task() -> None:
     tasks = (SUMS[2], SUMS[0])
-    assert larger_tasks(tasks, PAIRS) == [[1], []]
+    assert larger_targets(targets_of(tasks, [7]), PAIRS) == [[1], []]
     found = coherent(Distribution.point(np.array([[5.0, 2.0]])), spec_of(tasks, PAIRS))
     assert found.point_NM.tolist() == [[2, 2]]
 

@@ -156,7 +156,7 @@ def test_forecasts_are_near_what_happens(forecaster: Forecaster, panel: Panel, h
 
 
 def test_another_data_set_is_refused(forecaster: Forecaster, panel: Panel) -> None:
-    other = replace(panel, spec=replace(panel.spec, horizon_days=14))
+    other = replace(panel, spec=replace(panel.spec, horizons_days=(14,)))
     with pytest.raises(ValueError, match="not those the model was trained on"):
         forecaster.predict(other, panel.last_day)
     with pytest.raises(ValueError, match="outside the panel"):

@@ -4,11 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from m2m_model.config import Task
+from m2m_model.data.spec import targets_of
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.metrics import CELL_SCHEMA, GROUP_SCHEMA, cell_sums, finish, group_sums, mean_over_tasks
 from m2m_model.levels import LEVELS
 
 DAY = date(2024, 5, 1)
+BOTH = targets_of([Task("spend", "spend", "sum"), Task("clicks", "clicks", "sum")], [7])
 
 
 def sums(median: list[list[float]], actual: list[list[float]], scenario: list[str], forecaster: str = "f") -> pa.Table:
@@ -16,7 +19,7 @@ def sums(median: list[list[float]], actual: list[list[float]], scenario: list[st
     # -2, -1, 0, 1, 2 around the median at 5, 25, 50, 75 and 95 %.
     level_GNM = median_NM + np.interp(LEVELS, (0.05, 0.25, 0.5, 0.75, 0.95), (-2, -1, 0, 1, 2))[:, None, None]
     spread = Distribution(median_NM, median_NM, np.zeros_like(median_NM), level_GNM)
-    return cell_sums(spread, np.array(actual), np.array(scenario), ["spend", "clicks"], DAY, forecaster)
+    return cell_sums(spread, np.array(actual), np.array(scenario), BOTH, DAY, forecaster)
 
 
 def test_literal_rows() -> None:
@@ -67,17 +70,29 @@ def test_units_are_not_added() -> None:
         finish(sums([[3.0, 1.0]], [[4.0, 1.0]], ["a"]), ["forecaster"])
 
 
+def test_horizons_are_not_added() -> None:
+    targets = targets_of([Task("spend", "spend", "sum")], [7, 28])
+    point_NM, actual_NM = np.array([[3.0, 10.0]]), np.array([[4.0, 20.0]])
+    found = cell_sums(Distribution.point(point_NM), actual_NM, np.array(["a"]), targets, DAY, "f")
+    with pytest.raises(ValueError, match="must hold horizon_days"):
+        finish(found)
+    each = finish(found, ["forecaster", "task", "horizon_days"])
+    assert each.select(["horizon_days", "nmae"]).to_pylist() == [
+        {"horizon_days": 7, "nmae": 0.25},
+        {"horizon_days": 28, "nmae": 0.5},
+    ]
+    assert mean_over_tasks(each)["nmae"].to_pylist() == [0.375]
+
+
 def test_empty_in_empty_out() -> None:
-    empty = cell_sums(
-        Distribution.point(np.zeros((0, 2))), np.zeros((0, 2)), np.zeros(0, object), ["spend", "clicks"], DAY, "f"
-    )
+    empty = cell_sums(Distribution.point(np.zeros((0, 2))), np.zeros((0, 2)), np.zeros(0, object), BOTH, DAY, "f")
     assert empty.schema == CELL_SCHEMA
     assert finish(empty).num_rows == 0
 
 
 def test_shares_of_zero_beside_its_probability() -> None:
     spread = Distribution.point(np.array([[0.0], [0.0], [3.0], [1.0]]))
-    found = finish(cell_sums(spread, np.array([[0.0], [2.0], [0.0], [0.0]]), np.full(4, "a"), ["spend"], DAY, "f"))
+    found = finish(cell_sums(spread, np.array([[0.0], [2.0], [0.0], [0.0]]), np.full(4, "a"), BOTH[:1], DAY, "f"))
     (row,) = found.to_pylist()
     assert (row["zeros"], row["zero_points"], row["p_zero"]) == (0.75, 0.5, 0.5)
 
@@ -88,17 +103,17 @@ def test_groups_of_each_task_add_up_to_the_whole() -> None:
     median_NM, actual_NM = rng.gamma(2, 3, (60, 2)), rng.gamma(2, 3, (60, 2))
     group_NM = np.stack([rng.choice([11, 52], 60), rng.choice([11, 23, 53], 60)], 1)
     spread = Distribution.point(median_NM)
-    groups = group_sums(spread, actual_NM, group_NM, ["spend", "clicks"], "f")
+    groups = group_sums(spread, actual_NM, group_NM, BOTH, "f")
     assert groups.schema == GROUP_SCHEMA
     assert set(zip(groups["task"].to_pylist(), groups["group"].to_pylist(), strict=True)) == {
         *(("spend", code) for code in (11, 52)),
         *(("clicks", code) for code in (11, 23, 53)),
     }
-    whole = cell_sums(spread, actual_NM, np.full(60, "a"), ["spend", "clicks"], DAY, "f")
+    whole = cell_sums(spread, actual_NM, np.full(60, "a"), BOTH, DAY, "f")
     for name in finish(whole).column_names[2:]:
         assert finish(groups)[name].to_pylist() == pytest.approx(finish(whole)[name].to_pylist()), name
     steady = finish(groups, ("task", "group")).to_pylist()[2]
     rows = group_NM[:, 1] == 53
     assert (steady["task"], steady["group"], steady["n"]) == ("clicks", 53, rows.sum())
     assert steady["nmae"] == pytest.approx(np.abs(median_NM - actual_NM)[rows, 1].sum() / actual_NM[rows, 1].sum())
-    assert len(group_sums(spread[:0], actual_NM[:0], group_NM[:0], ["spend", "clicks"], "f")) == 0
+    assert len(group_sums(spread[:0], actual_NM[:0], group_NM[:0], BOTH, "f")) == 0

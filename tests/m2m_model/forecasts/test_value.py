@@ -7,6 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from m2m_model.config import Task
+from m2m_model.data.spec import targets_of
 from m2m_model.forecasts.value import (
     AMOUNT_BINS,
     CHURN_BINS,
@@ -21,7 +23,8 @@ from m2m_model.forecasts.value import (
 
 Floats = NDArray[Any]
 DAY = date(2024, 5, 1)
-SPEND = ("spend",)
+SPEND = targets_of([Task("spend", "spend", "sum")], [7])
+BOTH = targets_of([Task("spend", "spend", "sum"), Task("clicks", "clicks", "sum")], [7])
 
 
 def one_task(
@@ -32,7 +35,7 @@ def one_task(
     size_N, p_N, churned_N = (np.ones(n) if values is None else np.asarray(values) for values in (size, p, churned))
     scenario_N = np.full(n, "a", object) if scenario is None else np.asarray(scenario, object)
     column = [np.asarray(values, np.float64)[:, None] for values in (forecast, actual, size_N)]
-    return value_sums(*column, p_N, churned_N, scenario_N, SPEND, DAY, "f")
+    return value_sums(*column, p_N[:, None], churned_N[:, None], scenario_N, SPEND, DAY, "f")
 
 
 def test_without_probabilities_nothing_is_said_of_leaving() -> None:
@@ -176,7 +179,7 @@ def test_groups_are_apart() -> None:
     forecast_N, actual_N, size_N, p_N, churned_N = heavy_tailed(3, 600)
     amounts = [np.stack([values_N, values_N[::-1]], 1) for values_N in (forecast_N, actual_N, size_N)]
     scenario_N = np.array(["a", "b", "b"] * 200)
-    both = value_sums(*amounts, p_N, churned_N, scenario_N, ["spend", "clicks"], DAY, "f")
+    both = value_sums(*amounts, p_N[:, None], churned_N[:, None], scenario_N, BOTH, DAY, "f")
     rows = scenario_N == "b"
     alone = one_task(*(values[rows] for values in (forecast_N, actual_N, size_N, p_N, churned_N)), scenario_N[rows])
     for finish, last in ((ranking, "spend"), (size_deciles, "spend"), (churn, "churn"), (reliability, "churn")):

@@ -60,7 +60,7 @@ def _dense(
     inputs: Inputs, performance_BLP: np.ndarray, advertiser_BLM: np.ndarray, age_B: np.ndarray, weekday_B: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     spec, horizon, floor = inputs.spec, inputs.spec.horizon_days, LEVEL_FLOOR
-    scale_M = np.asarray(inputs.task_scales)
+    scale_M = np.asarray(inputs.target_scales)
     newest_BLM = daily_totals(performance_BLP[:, ::-1], spec)
     running_BLM = np.cumsum(newest_BLM, 1)
     age_B1 = np.maximum(age_B, 1)[:, None]

@@ -10,16 +10,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from m2m_model.config import Task
 from m2m_model.data.features import LEVEL_FLOOR
+from m2m_model.data.spec import targets_of
 from m2m_model.levels import LEVELS, MEDIAN
 from m2m_model.network.histogram import Histogram, histogram_edges
 
-TASKS = (Task("spend", "spend", "sum"), Task("active_days", "active", "days"))
+TARGETS = targets_of([Task("spend", "spend", "sum"), Task("active_days", "active", "days")], [7])
 SCALES = (20.0, 3.0)
 
 
 def histogram(ratios: list[float]) -> Histogram:
     edges = histogram_edges([np.array(ratios), np.zeros(0)], 4)
-    return Histogram(TASKS, 7, SCALES, edges)
+    return Histogram(TARGETS, SCALES, edges)
 
 
 def test_a_histogram_knows_zero_repetition_and_whole_days() -> None:
@@ -36,7 +37,7 @@ def test_a_histogram_knows_zero_repetition_and_whole_days() -> None:
 
 def test_a_ratio_on_an_edge_is_in_the_bin_above_it() -> None:
     edges = histogram_edges([np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), np.array([0.0, 3.0, 5.0])], 4)
-    head = Histogram((TASKS[0], Task("clicks", "clicks", "sum")), 7, SCALES, edges)
+    head = Histogram((TARGETS[0], *targets_of([Task("clicks", "clicks", "sum")], [7])), SCALES, edges)
     ratio_BM = torch.cat([head.edge_MK.T, head.edge_MK.T - 0.05, head.edge_MK.T + 0.05])
     level_BM = torch.ones_like(ratio_BM)
     target_BM = torch.exp(ratio_BM) * (1 + LEVEL_FLOOR)
@@ -108,7 +109,7 @@ def test_a_histogram_learns_a_known_distribution() -> None:
     rng = np.random.default_rng(0)
     ratio = np.where(rng.random(20_000) < 0.3, 0.0, np.exp(rng.normal(0, 0.5, 20_000)))
     edges = histogram_edges([np.log(ratio[ratio > 0]), np.zeros(0)], 30)
-    head = Histogram(TASKS, 7, (1.0, 1.0), edges)
+    head = Histogram(TARGETS, (1.0, 1.0), edges)
     level_BM = torch.ones(len(ratio), 2)
     target_BM = torch.from_numpy(np.stack([ratio * (1 + LEVEL_FLOOR), np.zeros_like(ratio)], 1)).float()
     counts = torch.bincount(head.classes(target_BM, level_BM)[:, 0], minlength=head.outputs).float()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from m2m_model.config import Task
 from m2m_model.data.features import LEVEL_FLOOR
+from m2m_model.data.spec import targets_of
 from m2m_model.levels import LEVELS
 from m2m_model.network.laws import (
     TOTALS,
@@ -24,7 +25,7 @@ from m2m_model.network.laws import (
     whole_quantiles,
 )
 
-TASKS = (Task("spend", "spend", "sum"), Task("active_days", "active", "days"))
+TARGETS = targets_of([Task("spend", "spend", "sum"), Task("active_days", "active", "days")], [7])
 SCALES = (20.0, 3.0)
 
 
@@ -79,7 +80,7 @@ def test_an_exposure_offset_is_relative_to_the_recent_level() -> None:
 @pytest.mark.parametrize("name", TOTALS)
 def test_parametric_quantiles_agree_with_draws(name: str) -> None:
     torch.manual_seed(0)
-    head = PerTask(name, TASKS, 7, SCALES, exposure_offset=True)
+    head = PerTask(name, TARGETS, SCALES, exposure_offset=True)
     output_BMQ, level_BM = torch.randn(3, 2, head.outputs) * 0.5, torch.tensor([[0.1, 0.5], [1.0, 1.0], [30.0, 2.0]])
     mean_BM, p_zero_BM, level_GBM = head.distribution(output_BMQ, level_BM)
     assert (level_GBM.diff(dim=0) >= 0).all()
@@ -100,7 +101,7 @@ def test_level_weights_are_the_root_of_the_level() -> None:
 
 def test_a_wild_output_stays_finite() -> None:
     for name in TOTALS:
-        head = PerTask(name, TASKS, 7, SCALES, exposure_offset=True)
+        head = PerTask(name, TARGETS, SCALES, exposure_offset=True)
         wild = torch.full((1, 2, head.outputs), 1e4)
         assert torch.isfinite(head.loss(wild, torch.ones(1, 2), torch.ones(1, 2))).all(), name
         assert torch.isfinite(head.loss(-wild, torch.zeros(1, 2), torch.ones(1, 2))).all(), name

@@ -195,7 +195,7 @@ def test_a_summed_embedding_in_bfloat16_is_near_the_whole_one(compiled: bool) ->
 def test_compiled_steps_drop_anew_each_and_lose_what_eager_ones_lose(batch: Batch, inputs: Inputs) -> None:
     torch.manual_seed(0)
     network = M2M(replace(SMALL, dropout=0.3, scenario_dropout=0.3), inputs)
-    network.output_weight_MDQ.data *= 30  # as far apart as a trained network's: no two losses are equal by chance
+    network.output_weight_MDX.data *= 30  # as far apart as a trained network's: no two losses are equal by chance
     target_BM = torch.rand(batch.level_BM.shape)
     compiled = torch.compile(network.loss, backend="aot_eager_decomp_partition", dynamic=False)
     network.eval()

@@ -52,7 +52,7 @@ def random_panel(seed: int, days: int, window_days: int, metrics: int, behaviors
         advertiser_attributes=("industry",),
         scenario_attributes=(),
         tasks=tasks[: 1 + seed % 3],
-        horizon_days=1 + seed % 9,
+        horizons_days=(1 + seed % 9,),
         window_days=window_days,
         eligible_days=28,
     )
@@ -101,7 +101,7 @@ def test_windows_are_those_that_numpy_cuts_from_the_values(
 ) -> None:
     made = random_panel(seed, days, window_days, metrics, behaviors)
     inputs = fit_inputs(PanelStatistics.of(made.panel, made.panel.last_day), bins=4 + 8 * seed)
-    inputs = replace(inputs, task_scales=tuple(1.5 + m for m in range(len(made.panel.spec.tasks))))
+    inputs = replace(inputs, target_scales=tuple(1.5 + m for m in range(len(made.panel.spec.tasks))))
     random = np.random.default_rng(seed)
     edge = np.array([0, 0, days - 1, days - 1, days // 2])
     series = np.concatenate([np.array([0, 1, 2, 39, 5]), random.integers(0, len(made.panel), 300)])

@@ -54,7 +54,7 @@ def test_same_seed_same_weights(trained: Path, shards, inputs: Inputs, held_out_
     train_rank(shards, tmp_path / "again", inputs, MODEL, TRAIN, held_out_from)
     assert_same(weights(trained), weights(tmp_path / "again"))
     train_rank(shards, tmp_path / "other", inputs, MODEL, replace(TRAIN, seed=2), held_out_from)
-    assert not torch.equal(weights(trained)["output_weight_MDQ"], weights(tmp_path / "other")["output_weight_MDQ"])
+    assert not torch.equal(weights(trained)["output_weight_MDX"], weights(tmp_path / "other")["output_weight_MDX"])
 
 
 def test_labels_after_train_end_do_not_reach_the_weights(

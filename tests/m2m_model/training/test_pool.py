@@ -63,7 +63,7 @@ def test_windows_of_several_shards_come_with_what_followed(panel: Panel, inputs:
     assert set(index.shard_X.tolist()) == {0, 1}
     batch, target_BM = data.examples(index)
     assert torch.equal(batch.dense_BD, data.windows(index).dense_BD)
-    np.testing.assert_allclose(target_BM, data.targets(index) / np.asarray(inputs.task_scales), rtol=1e-5)
+    np.testing.assert_allclose(target_BM, data.targets(index) / np.asarray(inputs.target_scales), rtol=1e-5)
 
 
 def test_blank_windows_have_the_shapes_of_others(

@@ -39,7 +39,7 @@ def started_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of two steps."""
     folder, last, days = tmp_path_factory.mktemp("model"), date(2024, 3, 31), 70
-    spec = SequenceSpec(("clicks",), (), (), (), (Task("clicks", "clicks", "sum"),), 7, 14, 28)
+    spec = SequenceSpec(("clicks",), (), (), (), (Task("clicks", "clicks", "sum"),), (7,), 14, 28)
     first = (last - date(1970, 1, 1)).days - days + 1
     row = {"scenario_id": "s", "registered_on": date(2024, 1, 1), "day": list(range(first, first + days))}
     rows = [row | {"advertiser_id": f"a{i}", "clicks": [float(i + d % 7) for d in range(days)]} for i in range(8)]

@@ -112,21 +112,21 @@ def test_a_champion_of_another_horizon_is_not_compared_and_does_not_serve(said: 
     sound = registry.get(CHAMPION)
     assert sound is not None
     inputs = json.loads((sound.folder / "config.json").read_text())["inputs"]
-    inputs["spec"]["horizon_days"] += 1
+    inputs["spec"]["horizons_days"][0] += 1
     other = registered(said, tmp_path, inputs=inputs)
     status, text = said.run("backtest", "--date", AS_OF)
     assert status == 3, text
-    assert f"challenger {other.version} was trained with other horizon_days than pipeline.toml has now" in text
+    assert f"challenger {other.version} was trained with other horizons_days than pipeline.toml has now" in text
     challenger = registered(said, tmp_path)
     registry.promote(other.version)
     try:
         status, text = said.run("backtest", "--date", AS_OF)
         assert status == 0, text
-        assert f"champion {other.version} was trained with other horizon_days; it is not compared" in text
+        assert f"champion {other.version} was trained with other horizons_days; it is not compared" in text
         assert set(said.rows("marts.backtest")["model_version"].drop_nulls()) == {challenger.version}
         status, text = said.run("score", "--date", AS_OF)
         assert status == 0, text
-        assert f"champion {other.version} was trained with other horizon_days; the best baseline serves" in text
+        assert f"champion {other.version} was trained with other horizons_days; the best baseline serves" in text
     finally:
         registry.promote(sound.version)
 

@@ -22,7 +22,7 @@ TASKS = (
     Task("tap_days", "clicks", "days"),
     Task("views", "views", "sum"),
 )
-SPEC = SequenceSpec(("views", "clicks"), (), (), (), TASKS, 7, 28, not_above=(("clicks", "views"),))
+SPEC = SequenceSpec(("views", "clicks"), (), (), (), TASKS, (7,), 28, not_above=(("clicks", "views"),))
 RULES = forecast_rules(SPEC)
 FIGURES = ("point", "mean", "p05", "p25", "median", "p75", "p95")
 
