@@ -211,6 +211,13 @@ def valued(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Ta
     )
 
 
+def titled(rows: pl.DataFrame, spec: SequenceSpec) -> pl.DataFrame:
+    """The same with each target's title as the task, for people: it tells several horizons apart."""
+    if len(spec.horizons_days) == 1:
+        return rows
+    return rows.with_columns(task=pl.format("{} {}d", "task", "horizon_days"))
+
+
 def active_task(spec: SequenceSpec) -> str | None:
     """The task whose zero means that an advertiser left, if there is one."""
     return next((task.name for task in spec.tasks if task.metric == ACTIVE), None)

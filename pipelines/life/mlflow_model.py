@@ -1,8 +1,8 @@
 """MLflow's way to the model: forecasts for sequences, as a pyfunc made from code.
 
 ``mlflow.pyfunc.load_model("models:/m2m_<data set>@champion").predict(rows, params={"as_of": "2020-06-29"})``
-gives one row per advertiser, scenario and task. The stages do not go this way: they open the folder with
-``m2m_model.forecasts.forecaster``.
+gives one row per advertiser, scenario and task, and per horizon where there are several. The stages do not go this way:
+they open the folder with ``m2m_model.forecasts.forecaster``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class M2M(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         as_of = date.fromisoformat((params or {})["as_of"])
         panel = Panel.from_sequences(pa.Table.from_pandas(rows, preserve_index=False), spec, as_of, spec.lookback_days)
         forecasts = self.forecaster.predict(panel, as_of, all_series=True).to_table(spec)
-        return forecasts.drop_columns(["horizon_days"]).to_pandas()
+        return forecasts.drop_columns(["horizon_days"] if len(spec.horizons_days) == 1 else []).to_pandas()
 
 
 mlflow.models.set_model(M2M())

@@ -284,9 +284,9 @@ def _signature(config: Config) -> ModelSignature:
     inputs = Schema([ColSpec(kinds[c.type], c.name, required=c.null is None) for c in sequence_columns(config)])
     texts = ["advertiser_id", "scenario_id", "task", "method"]
     numbers = list(FIGURES)
-    outputs = Schema(
-        [*(ColSpec(DataType.string, name) for name in texts), *(ColSpec(DataType.double, name) for name in numbers)]
-    )
+    whole = ["horizon_days"] if len(config.dataset.horizons) > 1 else []
+    named = [(DataType.string, texts), (DataType.integer, whole), (DataType.double, numbers)]
+    outputs = Schema([ColSpec(kind, name) for kind, names in named for name in names])
     return ModelSignature(inputs, outputs, ParamSchema([ParamSpec("as_of", DataType.string, "")]))
 
 

@@ -13,7 +13,7 @@ from m2m_model.forecasts.coherence import binding_days, larger_targets
 from pipelines.quality.rules import Rule, critical_rules, repeated
 
 TABLE = "marts.forecast_daily"
-KEY = ("advertiser_id", "scenario_id", "task")
+KEY = ("advertiser_id", "scenario_id", "task", "horizon_days")
 _QUANTILES = ("p05", "p25", "median", "p75", "p95")
 _TOTALS = ("point", "mean", *_QUANTILES)
 _VALUES = (*_TOTALS, "p_zero")
@@ -53,12 +53,22 @@ def forecast_rules(spec: SequenceSpec) -> list[Rule]:
             "p05 <= p25 <= median <= p75 <= p95",
             _any(pl.col(a) > pl.col(b) for a, b in itertools.pairwise(_QUANTILES)),
         ),
-        "above_horizon": (f"days <= {spec.horizon_days}", days & _any(pl.col(n) > spec.horizon_days for n in _TOTALS)),
+        "above_horizon": (
+            f"days <= {spec.horizon_days if len(spec.horizons_days) == 1 else 'horizon_days'}",
+            days & _any(pl.col(name) > pl.col("horizon_days") for name in _TOTALS),
+        ),
         "not_whole": ("whole days", days & _any(pl.col(name) != pl.col(name).round() for name in whole)),
         "incoherent": ("no total without an active day", _any(idle)),
         "above_larger": ("no total above one that it is part of ([checks] not_above, active days)", _any(above)),
         "duplicate_key": (f"one row per ({', '.join(KEY)})", repeated(KEY)),
     }
+    if len(spec.horizons_days) > 1:
+        longer = repeated(KEY[:-1])
+        falls = _any(pl.col(name) < pl.col(name).shift(1) for name in _TOTALS) | (
+            pl.col("p_zero") > pl.col("p_zero").shift(1)
+        )
+        words = "no total below that of a shorter horizon, nor a p_zero above it"
+        broken["falls_with_horizon"] = (words, longer & falls)
     return critical_rules(broken)
 
 

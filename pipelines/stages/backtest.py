@@ -28,6 +28,7 @@ from pipelines.life.evaluation import (
     load_rivals,
     mean_nmae,
     sample_pairs,
+    titled,
     value_figures,
 )
 from pipelines.life.gate import best_baseline
@@ -94,8 +95,8 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         drafts.append(Draft.uncounted(table, [ds], warehouse.write_rows(table, rows, run.run_id)))
     publish(run, warehouse, reads, drafts)
 
-    mean = mean_nmae(judged.errors)
-    overall = found.filter(pl.col("cutoff").is_null())
+    mean, spec = mean_nmae(judged.errors), sequences.spec
+    overall = titled(found.filter(pl.col("cutoff").is_null()), spec)
     metrics: dict[tuple[str, ...], float] = {("backtest_nmae", name): value for name, value in mean.items()}
     for forecaster, scenario, task, nmae, coverage in overall.select(
         "forecaster", "scenario_id", "task", "nmae", "coverage_90"
@@ -103,6 +104,10 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         metrics["backtest_nmae", forecaster, scenario, task] = nmae if nmae is not None else float("nan")
         if coverage is not None:
             metrics["backtest_coverage_90", forecaster, scenario, task] = coverage
+    for days in spec.horizons_days if len(spec.horizons_days) > 1 else ():
+        of_horizon = mean_nmae(judged.errors.filter(horizon_days=days))
+        metrics |= {("backtest_nmae", name, f"{days}d"): nmae for name, nmae in of_horizon.items()}
+    value = titled(value, spec)
     logged = value.filter(pl.col("figure").is_in(_LOGGED_VALUE)).drop_nulls("value")
     for figure, *parts, number in logged.select("figure", "forecaster", "scenario_id", "task", "value").iter_rows():
         metrics[f"backtest_{figure}", *parts] = number
@@ -114,7 +119,8 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         return  # nothing of it can be drawn
     pairs = sample_pairs(spark, sequences, cutoffs[0], challenger.packed)
     with TemporaryDirectory(prefix="m2m-") as folder:
-        for picture in _pictures(value.filter(scenario_id=ALL_SCENARIOS), pairs, bool(active), Path(folder)):
+        together = value.filter(scenario_id=ALL_SCENARIOS)
+        for picture in _pictures(together, spec.horizon_days, pairs, bool(active), Path(folder)):
             registry.client.log_artifact(challenger.run_id, str(picture), "plots")
     best = best_baseline(mean)
     words = ", ".join(f"{name} {value:.4f}" for name, value in sorted(mean.items(), key=lambda item: item[1]))
@@ -125,14 +131,18 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     run.say(f"{VALUE_TABLE}, challenger: {words or 'nothing happened'}")
 
 
-def _pictures(together: pl.DataFrame, pairs: pl.DataFrame, leaving: bool, folder: Path) -> list[Path]:
-    """Of the challenger: forecasts against what happened, errors by size, and of who leaves what was told."""
+def _pictures(
+    together: pl.DataFrame, horizon_days: int, pairs: pl.DataFrame, leaving: bool, folder: Path
+) -> list[Path]:
+    """Of the challenger: forecasts against what happened, errors by size, and of who leaves over the longest horizon
+    what was told."""
     pictures = [
         plots.forecast_plot(pairs, folder),
         plots.decile_plot(together.filter(figure="size_nmae"), CHALLENGER, folder),
     ]
     if leaving:
-        sides = together.filter(pl.col("figure").is_in(["churn_predicted", "churn_observed"]), forecaster=CHALLENGER)
+        told = pl.col("figure").is_in(["churn_predicted", "churn_observed"])
+        sides = together.filter(told, forecaster=CHALLENGER, horizon_days=horizon_days)
         bins = sides.pivot("figure", index=["part", "n"], values="value")
         pictures.append(plots.reliability_plot(bins, folder))
     return pictures

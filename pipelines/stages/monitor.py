@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import reduce
 
@@ -38,15 +39,18 @@ def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame
         run.say(f"no forecast was made as of {as_of}: nothing to judge{first}")
         return pl.DataFrame()
     # Their own: [dataset] horizon_days may have changed since.
-    horizon = int(read_files(forecasts[:1], published.schema, ["horizon_days"])["horizon_days"][0])
-    if horizon > config.dataset.horizon_days:
+    horizons = read_files(forecasts[:1], published.schema, ["horizon_days"])["horizon_days"].unique().sort().to_list()
+    passed = [days for days in horizons if days <= config.dataset.horizon_days]
+    if passed != horizons:
         run.say(
-            f"warning: the forecasts of {as_of} are for {horizon} days, of which [dataset] horizon_days = "
+            f"warning: the forecasts of {as_of} are for {horizons[-1]} days, of which [dataset] horizon_days = "
             f"{config.dataset.horizon_days} have passed: they are not judged"
         )
+    if not passed:
         if as_of not in warehouse.days(TABLE):  # what was judged before the change stays
             publish(run, warehouse, reads, [Draft.uncounted(TABLE, [as_of], [])])
         return pl.DataFrame()
+    horizon = passed[-1]
     days = days_between(as_of + timedelta(days=1), as_of + timedelta(days=horizon))
     staged = performed.days(days[0], days[-1])
     if missing := [day for day in days if day not in staged]:
@@ -60,25 +64,25 @@ def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> pl.DataFrame
     metrics = [F.col(name) for name in config.metric_names]
     active = F.greatest(*metrics) if len(metrics) > 1 else metrics[0]
     performance.withColumn(_ACTIVE, active).createOrReplaceTempView("performance_daily")
-    _actual_total(run, spark, as_of, horizon).createOrReplaceTempView("actual_total")
+    _actual_total(run, spark, as_of, passed).createOrReplaceTempView("actual_total")
     judged = run_sql(spark, SHARED / "marts" / "forecast_quality.sql", as_of=as_of, horizon_days=horizon)
     rows = pl.from_arrow(judged.toArrow())  # one row per method x scenario x task
     assert isinstance(rows, pl.DataFrame)
     rows = rows.with_columns(run_id=pl.lit(run.run_id))
     files = warehouse.write_rows(TABLE, rows, run.run_id)
     publish(run, warehouse, reads, [Draft.uncounted(TABLE, [as_of], files)])
-    for task, n, nmae, coverage in (
-        rows.filter(method="*", scenario_id="*").sort("task").select("task", "n", "nmae", "coverage_90").iter_rows()
-    ):
+    together = rows.filter(method="*", scenario_id="*").sort("task", "horizon_days")
+    for task, days_ahead, n, nmae, coverage in together.select(
+        "task", "horizon_days", "n", "nmae", "coverage_90"
+    ).iter_rows():
+        of = f"{task} over {days_ahead} days" if len(passed) > 1 else task
         nmae_text = "undefined (nothing happened)" if nmae is None else f"{nmae:.4f}"
-        run.say(
-            f"{TABLE} as of {as_of}: {task}: NMAE {nmae_text}, {coverage:.1%} within 90 % intervals, {n:,} forecasts"
-        )
+        run.say(f"{TABLE} as of {as_of}: {of}: NMAE {nmae_text}, {coverage:.1%} within 90 % intervals, {n:,} forecasts")
     return rows
 
 
-def _actual_total(run: Run, spark: SparkSession, as_of: date, horizon: int) -> DataFrame:
-    """Totals of every task over the ``horizon`` days after ``as_of``, from sql/intermediate."""
+def _actual_total(run: Run, spark: SparkSession, as_of: date, horizons: Sequence[int]) -> DataFrame:
+    """Totals of every task over the days after ``as_of``, so many for each horizon, from sql/intermediate."""
     parts = [
         run_sql(
             spark,
@@ -89,6 +93,7 @@ def _actual_total(run: Run, spark: SparkSession, as_of: date, horizon: int) -> D
             horizon_days=horizon,
         )
         for task in run.config.task
+        for horizon in horizons
     ]
     return reduce(DataFrame.unionByName, parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -42,11 +43,16 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     for alias, now in compared.items():
         if (then := judged.get(f"m2m.input.{MODEL}{alias}")) != str(now):
             raise DataError(f"{BACKTEST} ds={ds}: judged {alias} {then}, but it is {now} now; run backtest again")
-    means = overall.group_by("forecaster").agg(
-        pl.when(pl.col("nmae").null_count() == 0).then(pl.mean("nmae")).otherwise(float("nan"))
+    means = (
+        overall.sort("horizon_days")
+        .group_by("horizon_days", "forecaster", maintain_order=True)
+        .agg(pl.when(pl.col("nmae").null_count() == 0).then(pl.mean("nmae")).otherwise(float("nan")))
     )
+    by_horizon = defaultdict[int | None, dict[str, float]](dict)
+    for days, forecaster, nmae in means.iter_rows():
+        by_horizon[days][forecaster] = nmae
     broken = dict(overall.drop_nulls("broken").select("forecaster", "broken").unique().iter_rows())
-    decision = decide(dict(means.iter_rows()), run.config.gate, broken)
+    decision = decide(by_horizon, run.config.gate, broken)
     if decision.promoted and challenger in replaced:
         decision = replace(
             decision,

@@ -98,7 +98,12 @@ class Warehouse:
         declared, identifier = self.declared(name), self._identifier(name)
         for attempt in range(COMMIT_ATTEMPTS):
             if found := self._stored(name):
-                return found
+                if not (added := declared.columns[len(found.schema().fields) :]):
+                    return found
+                with contextlib.suppress(CommitFailedException), found.update_schema() as update:
+                    for column in added:
+                        update.add_column(column.name, column.kind, column.doc)
+                continue  # another process may have added them, or more
             time.sleep(0.1 * attempt)
             # Another process may be making either of them: whoever is second takes what is there.
             with contextlib.suppress(NamespaceAlreadyExistsError, IntegrityError):
@@ -151,7 +156,8 @@ class Warehouse:
             ) from error
         stored = [(field.name, str(field.field_type)) for field in table.schema().fields]
         wanted = [(field.name, str(field.field_type)) for field in declared.schema().fields]
-        if stored != wanted:
+        added = {column.name for column in declared.columns if column.added}
+        if stored != wanted[: len(stored)] or not added.issuperset(name for name, _ in wanted[len(stored) :]):
             gone, new = set(stored) - set(wanted), set(wanted) - set(stored)
             raise ConfigError(
                 f"{name}: the stored columns are not those that pipeline.toml declares. Only stored: "
@@ -229,8 +235,10 @@ class Warehouse:
 
     def pin(self, name: str, snapshot_id: int | None = None) -> Pin:
         """The table as it is now, or as a snapshot of it was; a reader never creates one."""
-        table = self._stored(name)
-        schema = schema_to_pyarrow(table.schema() if table else self.declared(name).schema())
+        table, declared = self._stored(name), schema_to_pyarrow(self.declared(name).schema())
+        schema = schema_to_pyarrow(table.schema()) if table else declared
+        for added in list(declared)[len(schema) :]:  # until the next writer comes: null for a reader
+            schema = schema.append(added)
         return Pin(name, table, schema, snapshot_id or (table and table.metadata.current_snapshot_id), self._plans)
 
     def arrow_schema(self, name: str) -> pa.Schema:
@@ -370,7 +378,7 @@ class Warehouse:
 
     def write_rows(self, name: str, rows: pl.DataFrame, run_id: str) -> list[DataFile]:
         """Write the files of a table that does not grow with advertisers (partitioned by ds alone), not committed."""
-        schema, folder = self.arrow_schema(name), self.folder(name, run_id)
+        folder, schema = self.folder(name, run_id), self.arrow_schema(name)
         by_day = rows.sort(*self.declared(name).key, nulls_last=True).group_by("ds", maintain_order=True)
         return [write_file(part, schema, folder, ds or NO_DAY, 0) for (ds,), part in by_day]
 

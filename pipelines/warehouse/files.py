@@ -79,7 +79,7 @@ def write_file(
 
 def read_files(files: Iterable[DataFile], schema: pa.Schema, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """Read data files of one table, or some of its columns, into one frame, in the files' order; no file gives an empty
-    frame.
+    frame. What is declared without a value (nullable) and is not in a file, which is older, is null there.
 
     Raises:
         DataError: a file is gone, or its bytes are not those that were written.
@@ -88,7 +88,14 @@ def read_files(files: Iterable[DataFile], schema: pa.Schema, columns: Sequence[s
     empty = pl.from_arrow(schema.empty_table().select(names))
     assert isinstance(empty, pl.DataFrame)
     contents = _each(list(files), read_bytes)
-    return pl.concat([empty, pl.read_parquet(contents, columns=names)]) if contents else empty
+    if not contents:
+        return empty
+    try:
+        return pl.concat([empty, pl.read_parquet(contents, columns=names)])
+    except pl.exceptions.ColumnNotFoundError:
+        known = [[n for n in names if n in pl.read_parquet_schema(c) or not schema.field(n).nullable] for c in contents]
+        frames = [pl.read_parquet(c, columns=of) for c, of in zip(contents, known, strict=True)]
+        return pl.concat([empty, *frames], how="diagonal")
 
 
 def lost(files: Iterable[DataFile]) -> set[str]:

@@ -42,12 +42,19 @@ _TYPES: dict[str, IcebergType] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column. ``type`` is an Iceberg type name or ``list<...>`` of one; ``null`` says what a null means."""
+    """One column. ``type`` is an Iceberg type name or ``list<...>`` of one; ``null`` says what a null means. One that
+    was ``added`` later stands last: a table that is stored without it gets it, null in rows of before."""
 
     name: str
     type: str
     doc: str
     null: str | None = None
+    added: bool = False
+
+    @property
+    def kind(self) -> IcebergType:
+        """The Iceberg type of one that is no list."""
+        return _TYPES[self.type]
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Table:
                 kind: IcebergType = ListType(element_id, _TYPES[column.type[5:-1]], element_required=True)
                 element_id += 1
             else:
-                kind = _TYPES[column.type]
+                kind = column.kind
             fields.append(NestedField(number, column.name, kind, required=column.null is None, doc=column.doc))
         return Schema(*fields)
 
@@ -89,6 +96,13 @@ _ADVERTISER = Column("advertiser_id", "string", "Advertiser, as the platform nam
 _SCENARIO = Column("scenario_id", "string", "Scenario (search, display, feed ads, a placement, a market)")
 _TASK = Column("task", "string", "Task name, as declared in pipeline.toml")
 _RUN = Column("run_id", "string", "Run that wrote the row")
+_HORIZON = Column(
+    "horizon_days",
+    "int",
+    "Days after the as-of date that it is about",
+    null="written before the column was added: [dataset] horizon_days of then",
+    added=True,
+)
 _DAILY_PARTITION = ("ds", "bucket")
 
 
@@ -239,13 +253,14 @@ def sequence_week(config: Config) -> Table:
 
 
 def forecast_daily(config: Config) -> Table:
-    horizon = config.dataset.horizon_days
+    *shorter, longest = map(str, config.dataset.horizons)
+    horizons = f"{', '.join(shorter)} and {longest}" if shorter else longest
     levels = {"median": 50, "p05": 5, "p25": 25, "p75": 75, "p95": 95}
     quantiles = [Column(name, "double", f"{level} % quantile of the total") for name, level in levels.items()]
     return Table(
         "marts.forecast_daily",
-        f"Forecast of each task's total over the {horizon} days after ds, for every advertiser and scenario.",
-        ("ds", "advertiser_id", "scenario_id", "task"),
+        f"Forecast of each task's total over the {horizons} days after ds, for every advertiser and scenario.",
+        ("ds", "advertiser_id", "scenario_id", "task", "horizon_days"),
         _DAILY_PARTITION,
         (
             _AS_OF,
@@ -284,21 +299,26 @@ def forecast_daily(config: Config) -> Table:
 
 
 def churn_risk(config: Config) -> Table:
-    return _of_series(
+    return Table(
         "marts.churn_risk",
         "Who may leave, and with how much: read from marts.forecast_daily. Empty where no task counts active days.",
-        _AS_OF,
-        _BUCKET,
-        _ADVERTISER,
-        _SCENARIO,
-        Column("probability", "double", "Probability of no active day in the horizon"),
-        Column(
-            "value_at_risk",
-            "double",
-            f"probability x mean of {config.money_task or 'the first task that adds up money'}",
-            null="no task adds up money",
+        ("ds", "advertiser_id", "scenario_id", "horizon_days"),
+        _DAILY_PARTITION,
+        (
+            _AS_OF,
+            _BUCKET,
+            _ADVERTISER,
+            _SCENARIO,
+            Column("probability", "double", "Probability of no active day in the horizon"),
+            Column(
+                "value_at_risk",
+                "double",
+                f"probability x mean of {config.money_task or 'the first task that adds up money'}",
+                null="no task adds up money",
+            ),
+            _RUN,
+            _HORIZON,
         ),
-        _RUN,
     )
 
 
@@ -318,7 +338,7 @@ def backtest(config: Config) -> Table:
     return Table(
         "marts.backtest",
         "Error of each forecaster at held-out cutoffs, on the same series: challenger, champion, baselines.",
-        ("ds", "cutoff", "forecaster", "scenario_id", "task"),
+        ("ds", "cutoff", "forecaster", "scenario_id", "task", "horizon_days"),
         ("ds",),
         (
             _AS_OF,
@@ -350,6 +370,7 @@ def backtest(config: Config) -> Table:
                 "challenger is not promoted, such a champion no bar. In its rows of all cutoffs and scenarios together",
                 null="none, or not looked at",
             ),
+            _HORIZON,
         ),
     )
 
@@ -359,7 +380,7 @@ def backtest_value(config: Config) -> Table:
         "marts.backtest_value",
         "What each forecaster of marts.backtest is worth, all cutoffs together: does its mean rank advertisers by what "
         "they then spent, whom does it fail, did it know who would leave? One figure a row.",
-        ("ds", "forecaster", "scenario_id", "task", "figure", "part"),
+        ("ds", "forecaster", "scenario_id", "task", "horizon_days", "figure", "part"),
         ("ds",),
         (
             _AS_OF,
@@ -392,6 +413,7 @@ def backtest_value(config: Config) -> Table:
             Column("n", "double", "Forecasts compared; a tenth need not be whole"),
             Column("value", "double", "The figure", null="undefined: nothing happened, or all or none left"),
             _RUN,
+            _HORIZON,
         ),
     )
 
@@ -400,7 +422,7 @@ def forecast_quality(config: Config) -> Table:
     return Table(
         "marts.forecast_quality",
         "Published forecasts against what happened, once their horizon has passed.",
-        ("ds", "method", "scenario_id", "task"),
+        ("ds", "method", "scenario_id", "task", "horizon_days"),
         ("ds",),
         (
             Column("ds", "date", "As-of date of the forecasts that are judged"),
@@ -410,6 +432,7 @@ def forecast_quality(config: Config) -> Table:
             _TASK,
             *_ERROR_COLUMNS,
             _RUN,
+            _HORIZON,
         ),
     )
 
@@ -451,7 +474,12 @@ def promotion(config: Config) -> Table:
             Column("decided_at", "timestamp", "When the decision was made, UTC"),
             Column("challenger", "string", "Version that asked to be promoted, or was found as champion"),
             Column("champion", "string", "Champion before the decision", null="there was none"),
-            Column("challenger_nmae", "double", "Mean over tasks of its NMAE, all cutoffs", null="found as champion"),
+            Column(
+                "challenger_nmae",
+                "double",
+                "Mean over tasks and horizons of its NMAE, all cutoffs",
+                null="found as champion",
+            ),
             Column("champion_nmae", "double", "The same of the champion", null="there was none"),
             Column("baseline", "string", "Best single baseline", null="found as champion"),
             Column("baseline_nmae", "double", "The same of that baseline", null="found as champion"),

@@ -3,6 +3,7 @@ select
     advertiser_id,
     scenario_id,
     :task as task,
+    :horizon_days as horizon_days,
     cast(count_if(identifier(:metric) > 0) as double) as actual
 from performance_daily
 where ds > :as_of and ds <= date_add(:as_of, :horizon_days)

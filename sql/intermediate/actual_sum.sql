@@ -3,6 +3,7 @@ select
     advertiser_id,
     scenario_id,
     :task as task,
+    :horizon_days as horizon_days,
     sum(greatest(identifier(:metric), 0D)) as actual
 from performance_daily
 where ds > :as_of and ds <= date_add(:as_of, :horizon_days)

@@ -153,6 +153,18 @@ NUMBERS = {
 }
 
 TOGETHER = {
+    "one horizon and several": _set(
+        "dataset", "horizon_days = 7\nhorizons_days = [7, 14]", "horizon_days and horizons_days", "one of the two"
+    ),
+    "no horizon": _set("dataset", "horizons_days = []", "[dataset] horizons_days", "from 1 to 12 entries, found 0"),
+    "a horizon twice": _set("dataset", "horizons_days = [7, 7]", "horizons_days = [7, 7]: 7 after 7", "above the one"),
+    "horizons out of order": _set("dataset", "horizons_days = [14, 7]", "7 after 14; expected each to be above"),
+    "a horizon of no day": _set("dataset", "horizons_days = [0, 7]", "[dataset] horizons_days 1 = 0", "must be from"),
+    "a horizon as a text": _set("dataset", 'horizons_days = ["7"]', "[dataset] horizons_days 1", "a whole number"),
+    "horizons that are no list": _set("dataset", "horizons_days = 7", "[dataset] horizons_days", "expected a list"),
+    "a horizon longer than the history": _set(
+        "dataset", "horizons_days = [7, 60]", "horizon_days + mature_days", "keep_days = 60"
+    ),
     "keeps less than the window": _edit("keep_days = 60", "keep_days = 7", "keep_days = 7: must not be below window"),
     "eligible longer than the history": _set("dataset", "eligible_days = 100", "eligible_days = 100", "keep_days = 60"),
     "a patch longer than the window": _set("model", "patch_days = 30", "patch_days = 30", "window_days = 14"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pipelines.errors import ConfigError, DataError
 from pipelines.warehouse.commits import BUCKETS, Warehouse
 from pipelines.warehouse.files import DataFile, read_files, write_file
 from pipelines.warehouse.pins import on_day
-from pipelines.warehouse.tables import DECLARATIONS
+from pipelines.warehouse.tables import DECLARATIONS, Table, declared
 
 TABLE = "staged.performance_daily"
 DAYS = [FIRST_DAY + timedelta(days=i) for i in range(4)]
@@ -154,6 +155,41 @@ def test_every_declared_table_is_created_with_its_declaration(deployment: Deploy
         assert [field.name for field in table.schema().fields] == [column.name for column in declared.columns]
         assert [field.name for field in table.spec().fields] == list(declared.partition)
         assert set(declared.key) <= {column.name for column in declared.columns}
+
+
+def test_a_table_of_before_gets_the_columns_that_were_added_and_its_old_rows_read_as_null(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """marts.forecast_quality as a version without horizon_days made it."""
+    name, warehouse = "marts.forecast_quality", deployment.warehouse
+    now = warehouse.declared(name)
+    *known, horizon = now.columns
+    assert horizon.added
+    assert not any(column.added for column in known)
+
+    def written(warehouse: Warehouse, run: str, ds: date) -> None:
+        values = {"string": "x", "long": 1, "double": 0.5, "date": ds, "int": 7}
+        rows = pl.DataFrame([{c.name: values[c.type] for c in warehouse.declared(name).columns}])
+        files = warehouse.write_rows(name, rows.cast({pl.Int64: pl.Int64}), run)
+        warehouse.commit(name, [ds], files, {"run-id": run, "stage": "test"})
+
+    def as_before(self: Warehouse, table: str) -> Table:
+        key = tuple(part for part in now.key if part != "horizon_days")
+        return replace(now, columns=tuple(known), key=key) if table == name else declared(table, self.config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Warehouse, "declared", as_before)
+        written(deployment.warehouse, "old", DAYS[0])
+    fields = [field.name for field in warehouse.catalog.load_table(f"tiny_{name}").schema().fields]
+    assert "horizon_days" not in fields
+    assert deployment.rows(name)["horizon_days"].to_list() == [None]  # a reader changes nothing
+    assert [field.name for field in warehouse.catalog.load_table(f"tiny_{name}").schema().fields] == fields
+    written(deployment.warehouse, "new", DAYS[1])
+    assert deployment.rows(name).sort("ds")["horizon_days"].to_list() == [None, 7]
+    scanned = warehouse.catalog.load_table(f"tiny_{name}").scan().to_arrow().sort_by("ds")
+    assert scanned["horizon_days"].to_pylist() == [None, 7]
+    written(deployment.warehouse, "again", DAYS[0])
+    assert deployment.rows(name)["horizon_days"].to_list() == [7, 7]
 
 
 def test_the_same_rows_give_the_same_bytes(deployment: Deployment) -> None:
