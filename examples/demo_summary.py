@@ -12,6 +12,7 @@ from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.rivals import NAMES as RIVALS
 from pipelines.chain import CHALLENGER, CHAMPION
 from pipelines.config import ALL_SCENARIOS, Config, load_config
+from pipelines.life.evaluation import titled
 from pipelines.stages.show import rows_of
 from pipelines.warehouse.commits import Warehouse
 
@@ -21,7 +22,7 @@ SERIES_SHOWN = 4
 def summary(config_file: Path, trained_on: date, last_day: date) -> str:
     """The whole text; ``trained_on`` is the date of the backtest and the gate, ``last_day`` that of the forecasts."""
     config = load_config(str(config_file))
-    warehouse = Warehouse(config)
+    warehouse, days = Warehouse(config), " and ".join(map(str, config.dataset.horizons))
     parts = [
         ("DATA", data(warehouse, last_day)),
         (
@@ -29,7 +30,7 @@ def summary(config_file: Path, trained_on: date, last_day: date) -> str:
             backtest(config, warehouse, trained_on),
         ),
         ("GATE", gate(warehouse, trained_on)),
-        (f"FORECASTS: the {config.dataset.horizon_days} days after {last_day}", forecasts(config, warehouse, last_day)),
+        (f"FORECASTS: the {days} days after {last_day}", forecasts(config, warehouse, last_day)),
         ("LOOK FURTHER", look_further(config_file, last_day)),
     ]
     return "\n".join(f"\n{title}\n{indented(text)}" for title, text in parts)
@@ -64,12 +65,12 @@ def data(warehouse: Warehouse, last_day: date) -> str:
 def backtest(config: Config, warehouse: Warehouse, day: date) -> str:
     rows = rows_of(warehouse, "marts.backtest", day, limit=None).filter(pl.col("cutoff").is_null())
     names = [name for name in (CHALLENGER, CHAMPION, *BASELINES, *RIVALS) if name in set(rows["forecaster"])]
+    rows, tasks = titled(rows, config.sequence_spec), config.sequence_spec.titles
     cells: dict[tuple[str, str], dict[str, float | None]] = {
         (scenario, task): {} for scenario, task in rows.select("scenario_id", "task").iter_rows()
     }
     for scenario, task, forecaster, nmae in rows.select("scenario_id", "task", "forecaster", "nmae").iter_rows():
         cells[scenario, task][forecaster] = nmae
-    tasks = [task.name for task in config.task]
     # All scenarios together first, then each; tasks as they are declared.
     order = sorted(cells, key=lambda cell: (cell[0] != ALL_SCENARIOS, cell[0], tasks.index(cell[1])))
     body, lost = [], 0
@@ -96,12 +97,13 @@ def gate(warehouse: Warehouse, day: date) -> str:
 
 
 def forecasts(config: Config, warehouse: Warehouse, day: date) -> str:
-    rows = rows_of(warehouse, "marts.forecast_daily", day, limit=None)
+    spec = config.sequence_spec
+    rows = titled(rows_of(warehouse, "marts.forecast_daily", day, limit=None), spec)
     by_method = rows.group_by(pl.col("method").str.split("@").list.first()).len().sort("len", "method")
     methods = ", ".join(f"{count:,} by {method}" for method, count in by_method.iter_rows())
-    key, first_task = ["advertiser_id", "scenario_id"], config.task[0].name
+    key, first_task = ["advertiser_id", "scenario_id"], spec.titles[0]
     largest = rows.filter(task=first_task).sort("point", *key, descending=[True, False, False]).select(key)
-    chosen = largest.head(SERIES_SHOWN).with_row_index("rank").join(rows, on=key).sort("rank", "task")
+    chosen = largest.head(SERIES_SHOWN).with_row_index("rank").join(rows, on=key).sort("rank", "horizon_days", "task")
     body = [
         [advertiser, scenario, task, f"{point:,.1f}", f"{p05:,.1f} .. {p95:,.1f}", method]
         for advertiser, scenario, task, point, p05, p95, method in chosen.select(

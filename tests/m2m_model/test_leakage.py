@@ -132,6 +132,28 @@ def test_plans_that_become_known_later_do_not_show_through(
     prove(planned(None), planned, held_out_from, tmp_path)
 
 
+def over_two_and_seven_days(panel: Panel, absurd_after: Absurd) -> tuple[Panel, Absurd]:
+    """The same with a second, shorter horizon."""
+    spec = replace(panel.spec, horizons_days=(2, 7))
+    return replace(panel, spec=spec), lambda day: replace(absurd_after(day), spec=spec)
+
+
+def test_nothing_shows_through_several_horizons(
+    panel: Panel, absurd_after: Absurd, held_out_from: date, tmp_path: Path
+) -> None:
+    prove(*over_two_and_seven_days(panel, absurd_after), held_out_from, tmp_path)
+
+
+@pytest.mark.slow
+def test_labels_that_end_with_the_shortest_horizon_break_the_proof(
+    panel: Panel, absurd_after: Absurd, held_out_from: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = loop.validation_cutoffs
+    monkeypatch.setattr(loop, "validation_cutoffs", lambda first, day, days, most: honest(first, day, 2, most))
+    with pytest.raises(AssertionError, match="what came after"):
+        prove(*over_two_and_seven_days(panel, absurd_after), held_out_from, tmp_path)
+
+
 def tomorrow_in_the_features(patch: pytest.MonkeyPatch) -> None:
     honest = Days.runs
 

@@ -17,6 +17,7 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.data.targets import targets_at
+from m2m_model.network.model import Batch
 from m2m_model.network.windows import Days, Runs, Windows
 from tests.m2m_model.network.reference import reference_windows
 
@@ -82,6 +83,26 @@ def assert_equal_windows(made: Made, inputs: Inputs, series: np.ndarray, cutoff:
             np.testing.assert_array_equal(other, array, err_msg=name)
         else:
             np.testing.assert_allclose(other, array, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_the_level_of_a_horizon_is_that_of_a_window_which_has_it_alone_and_all_else_is_the_longest_ones() -> None:
+    made = random_panel(2, 90, 28, 2, 1)
+    series, cutoff = torch.arange(40), torch.full((40,), 70)
+
+    def cut(horizons: tuple[int, ...]) -> Batch:
+        panel = replace(made.panel, spec=replace(made.panel.spec, horizons_days=horizons))
+        inputs = fit_inputs(PanelStatistics.of(panel, panel.last_day), bins=4)
+        days = Days.of(panel, inputs.profile(panel), torch.device("cpu"))
+        return Windows(inputs, torch.device("cpu")).of(days.runs(series, cutoff))
+
+    several, alone = cut((3, 7)), {days: cut((days,)) for days in (3, 7)}
+    tasks = len(made.panel.spec.tasks)
+    levels = several.level_BM.view(40, tasks, 2)
+    torch.testing.assert_close(levels[..., 1], alone[7].level_BM)
+    # The scale of 3 days is learned of the cutoffs that have a label over 7.
+    ratio = levels[..., 0] / alone[3].level_BM.clamp_min(1e-9)
+    assert ((ratio - ratio.median(0).values).abs() < 1e-4)[alone[3].level_BM > 0].all()
+    torch.testing.assert_close(several.dense_BD, alone[7].dense_BD)
 
 
 @pytest.mark.parametrize("device", DEVICES)
