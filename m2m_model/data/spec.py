@@ -113,7 +113,8 @@ class SequenceSpec:
     def by_horizon(self, of: Callable[[int], NDArray[Number]]) -> NDArray[Number]:
         """(N, targets) of what a function says of each horizon, (N, tasks)."""
         parts = [of(days) for days in self.horizons_days]
-        return parts[0] if len(parts) == 1 else np.stack(parts, 2).reshape(len(parts[0]), -1)
+        rows, tasks = parts[0].shape
+        return parts[0] if len(parts) == 1 else np.stack(parts, 2).reshape(rows, tasks * len(parts))
 
     @property
     def lookback_days(self) -> int:

@@ -65,7 +65,7 @@ def coherent(distribution: Distribution, spec: SequenceSpec) -> Distribution:
 def rising(figure_xM: Floats, horizons: int) -> Floats:
     """The same where a longer horizon of a task has no less: in the middle between the least that rises and is never
     below the figures, and the most that rises and is never above them."""
-    figure_xkH = figure_xM.reshape(*figure_xM.shape[:-1], -1, horizons)
+    figure_xkH = figure_xM.reshape(*figure_xM.shape[:-1], figure_xM.shape[-1] // horizons, horizons)
     if not (figure_xkH[..., 1:] < figure_xkH[..., :-1]).any():
         return figure_xM
     above_xkH = np.maximum.accumulate(figure_xkH, -1)

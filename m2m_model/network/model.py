@@ -126,7 +126,7 @@ class M2M(nn.Module):
             views.append(((batch.dense_BD - self.dense_mean_D) / self.dense_deviation_D).clamp(-8, 8))
         task_BMD = self.represent(torch.cat(views, 1), scenario_BD)
         output_BMX = torch.einsum("bmd,mdx->bmx", task_BMD, self.output_weight_MDX) + self.output_bias_MX
-        return output_BMX.reshape(len(output_BMX), self.tasks * self.horizons, -1)
+        return output_BMX.reshape(len(output_BMX), self.tasks * self.horizons, self.likelihood.outputs)
 
     def _acted(self, behavior_BLF: Tensor, registered_BL: Tensor) -> Tensor:
         """The behavior's view. Where forecasts are made on a CPU, the scenarios of an advertiser follow each other and

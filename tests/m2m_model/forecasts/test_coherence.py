@@ -80,6 +80,7 @@ def test_horizons_that_contradict_each_other_meet_in_the_middle_and_what_rises_s
     found = coherent(Distribution.point(np.array([[1.0, 5.0, 9.0, 4.0, 2.0, 6.0]])), spec)
     assert found.point_NM.tolist() == [[1, 5, 9, 3, 3, 6]]
     np.testing.assert_array_equal(found.mean_NM, found.point_NM)
+    assert len(coherent(found[:0], spec)) == 0
 
 
 def test_levels_that_differ_in_their_last_digit_do_not_cross_when_rounded() -> None:
