@@ -2,8 +2,9 @@
 
 At --date D the forecasts made as of D minus the horizon and [dataset] mature_days are mature. Reads them from
 marts.forecast_daily and the days of their horizon from staged.performance_daily. Writes that as-of date's
-partition of marts.forecast_quality, per method x scenario x task; a published forecast with 90 % intervals far
-from 90 % shows here first.
+partition of marts.forecast_quality, per method x scenario x task x horizon; a published forecast with 90 % intervals
+far from 90 % shows here first. Each of [dataset] horizons_days is judged when it is over: a run looks at one as-of
+date a horizon.
 Nothing matured is not an error. Fails (3) when a day of the horizon was never staged.
 """
 

@@ -113,9 +113,15 @@ def test_5_monitor_judges_each_horizon(chain: Deployment) -> None:
     for number in range(77, 84):
         chain.write_day(FIRST_DAY + timedelta(days=number))
     assert chain.run("stage_sources", "--from", AS_OF + timedelta(days=1), "--to", last)[0] == 0
-    status, text = chain.run("monitor", "--date", last)
-    assert status == 0, text
-    assert "spend over 7 days: NMAE" in text
+    for days in HORIZONS:  # each when it is over, with those before it
+        status, text = chain.run("monitor", "--date", AS_OF + timedelta(days=days))
+        assert status == 0, text
+        over = {other for other in HORIZONS if other <= days}
+        assert set(chain.rows("marts.forecast_quality").filter(ds=AS_OF)["horizon_days"]) == over
+        assert ("spend over 7 days: NMAE" in text) == (days >= 7)
+    judged = chain.rows("marts.forecast_quality").drop("run_id")
+    assert chain.run("monitor", "--date", last)[0] == 0
+    assert chain.rows("marts.forecast_quality").drop("run_id").equals(judged)
     rows = chain.rows("marts.forecast_quality").filter(method="*", scenario_id="*", task="spend")
     assert dict(rows.select("horizon_days", "matured_on").iter_rows()) == {
         days: AS_OF + timedelta(days=days) for days in HORIZONS
