@@ -5,7 +5,7 @@ its own have far narrower totals. Between the two lies what validation saw (``De
 share a weak or a strong week, those of a scenario one of its own, those of an advertiser another. A Gaussian copula
 with these parts (Li 2000) joins the series' own distributions; samples of it are added up, group by group.
 
-N series, M tasks, G levels, S samples, K groups.
+N series, M targets, G levels, S samples, K groups.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from m2m_model.data.spec import SequenceSpec
 from m2m_model.forecasts.cells import codes_of
 from m2m_model.forecasts.distribution import Distribution, levels_of
 from m2m_model.forecasts.forecasts import FIGURES, Forecasts
+from m2m_model.forecasts.metrics import named
 from m2m_model.levels import LEVELS, QUANTILES
 
 USUAL = 0.04  # of the variance, shared, where a single cutoff cannot tell: all series 0.2 of their spreads off
@@ -215,11 +216,11 @@ def add_up(
     starts_A = np.flatnonzero(np.diff(owner_N, prepend=-1))
     count_A = np.diff(starts_A, append=len(owner_N))
     named_A = forecasts.advertiser_N[starts_A]
-    spread, tasks = forecasts.distribution, range(len(spec.tasks))
+    spread, targets = forecasts.distribution, range(len(spec.targets))
     groupings = list(_groupings(forecasts, panel, known))
-    sum_K = [np.zeros((len(tasks), len(values), SAMPLES)) for _, _, values, _ in groupings]
+    sum_K = [np.zeros((len(targets), len(values), SAMPLES)) for _, _, values, _ in groupings]
     scenarios, scenario_N = groupings[1][2:]
-    shocks = [sampler.shocks(m, [str(name) for name in scenarios]) for m in tasks]
+    shocks = [sampler.shocks(m, [str(name) for name in scenarios]) for m in targets]
     advertiser_share = [np.float32(np.sqrt(task.advertiser)) for task in sampler.dependence.tasks]
     owner_place_A = sampler.places(f"advertiser {name}" for name in named_A)
     own_place_N = sampler.places(
@@ -235,7 +236,7 @@ def add_up(
         code_N, several = scenario_N[rows], owners.start + np.flatnonzero(count_A[owners] > 1)
         own_NS = sampler.own((own_place_N[0][rows], own_place_N[1][rows]))
         owner_NS = np.repeat(sampler.own((owner_place_A[0][owners], owner_place_A[1][owners])), count_A[owners], 0)
-        for m, task in enumerate(spec.tasks):
+        for m, target in enumerate(spec.targets):
             shared_KS, left_K = shocks[m]
             score_NS = own_NS * np.sqrt(left_K)[code_N, None]
             score_NS += shared_KS[code_N]
@@ -243,7 +244,7 @@ def add_up(
                 score_NS += advertiser_share[m] * owner_NS
             level_NG = np.ascontiguousarray(spread.level_GNM[:, rows, m].T, np.float32)
             value_NS = sampler.read(score_NS, level_NG, zero_NM[rows, m])
-            if task.aggregate == "days":
+            if target.aggregate == "days":
                 np.rint(value_NS, out=value_NS)
             for (_, _, _, group_N), sum_MKS in zip(groupings, sum_K, strict=True):
                 inside, place_N = np.unique(group_N[rows], return_inverse=True)
@@ -251,7 +252,7 @@ def add_up(
                 sum_MKS[m, inside] += is_in_kN @ value_NS
             if len(several):
                 total_AS = np.add.reduceat(value_NS, starts_A[owners] - rows.start)[several - owners.start]
-                most_A = count_A[several] * spec.horizon_days if task.aggregate == "days" else None
+                most_A = count_A[several] * target.horizon_days if target.aggregate == "days" else None
                 p_zero_AM[several, m], level_QAM[:, several, m] = _figures(
                     total_AS, mean_AM[several, m], square_AM[several, m], most_A
                 )
@@ -349,15 +350,14 @@ def _figures(sample_KS: Floats, mean_K: Floats, square_K: Floats, most_K: Ints |
 def _keys(
     spec: SequenceSpec, level: str, name: str | None, values: Sequence[str | None], series_K: Ints
 ) -> dict[str, Any]:
-    """Columns of K groups and M tasks, the tasks of a group beside each other."""
-    tasks, rows = [task.name for task in spec.tasks], len(values) * len(spec.tasks)
+    """Columns of K groups and M targets, the targets of a group beside each other."""
+    targets, rows = spec.targets, len(values) * len(spec.targets)
     return {
         "level": [level] * rows,
         "name": [name] * rows,
-        "value": [value for value in values for _ in tasks],
-        "task": tasks * len(values),
-        "horizon_days": np.full(rows, spec.horizon_days, np.int32),
-        "series": np.repeat(series_K, len(tasks)),
+        "value": [value for value in values for _ in targets],
+        **named(targets, len(values)),
+        "series": np.repeat(series_K, len(targets)),
     }
 
 

@@ -51,8 +51,7 @@ def forecasts(panel: Panel) -> Forecasts:
         targets_Nm(panel, cutoff, series),
         panel.scenario_N[series],
         activity_NM(panel, cutoff, series),
-        panel.spec.tasks,
-        panel.spec.horizon_days,
+        panel.spec.targets,
     )
     calibrations = {"mean_28": learned, "cold_start": learned, "silent": learned}
     return forecast_baseline("mean_28", panel, panel.last_day, calibrations, all_series=True)

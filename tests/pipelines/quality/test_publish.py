@@ -79,6 +79,7 @@ def test_a_day_far_below_the_usual_stops_or_warns(deployment: Deployment) -> Non
             "scenario_id": "s",
             "n": 1,
             "run_id": run.run_id,
+            "horizon_days": 7,
         }
         frame = pl.DataFrame([fixed | {"task": f"task{place}"} for place in range(rows)])
         files = warehouse.write_rows("marts.forecast_quality", frame, run.run_id)
