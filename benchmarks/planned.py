@@ -42,7 +42,7 @@ SPEC = SequenceSpec(
     advertiser_attributes=(),
     scenario_attributes=(),
     tasks=(Task("clicks", "clicks", "sum"), Task("active_days", ACTIVE, "days")),
-    horizon_days=HORIZON,
+    horizons_days=(HORIZON,),
     window_days=56,
     known_future=(KnownFuture("planned_budget", "money", of="spend"),),
 )

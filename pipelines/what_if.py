@@ -15,7 +15,7 @@ from m2m_model.data.spec import SequenceSpec
 from pipelines.cli import Run
 from pipelines.errors import ConfigError, plain
 from pipelines.kernels.sequences import known_ahead
-from pipelines.life.evaluation import load_forecaster
+from pipelines.life.evaluation import load_forecaster, titled
 from pipelines.life.registry import Registry
 from pipelines.stages.score import usable_champion
 from pipelines.toml_tables import nearest
@@ -178,7 +178,7 @@ def work(run: Run, file: Path, out: Path | None) -> None:
         part.replace(out)
     print(f"{'advertiser':20} {'scenario':16} {'task':16} {'as planned (90 %)':>32}    what if")
     widths = {"advertiser_id": 20, "scenario_id": 16, "task": 16}
-    for row in found.head(SHOWN).iter_rows(named=True):
+    for row in titled(found.head(SHOWN), run.config.sequence_spec).iter_rows(named=True):
         sides = [f"{row['point' + s]:,.4g} ({row['p05' + s]:,.4g} .. {row['p95' + s]:,.4g})" for s in ("", "_what_if")]
         row["task"] = f"{row['task']} {row['horizon_days']}d"
         names = " ".join(f"{plain(row[name]):{width}}" for name, width in widths.items())

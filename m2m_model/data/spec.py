@@ -125,7 +125,7 @@ class SequenceSpec:
     @property
     def plans(self) -> tuple[Plan, ...]:
         """The columns of what is known of days to come, a horizon each."""
-        return tuple(Plan(covariate, self.horizon_days) for covariate in self.known_future)
+        return tuple(Plan(covariate, days) for covariate in self.known_future for days in self.horizons_days)
 
     @property
     def listed_plans(self) -> tuple[Plan, ...]:

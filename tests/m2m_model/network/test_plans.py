@@ -26,7 +26,7 @@ SPEC = SequenceSpec(
     advertiser_attributes=(),
     scenario_attributes=(),
     tasks=(Task("clicks", "clicks", "sum"),),
-    horizon_days=7,
+    horizons_days=(7,),
     window_days=28,
     known_future=(KnownFuture("budget", "money", of="spend"), KnownFuture("campaigns")),
 )
@@ -111,7 +111,7 @@ def test_a_panel_keeps_its_plans_in_its_file(made: Callable, tmp_path) -> None:
 
 
 def test_a_long_horizon_looks_back_to_a_time_that_is_over() -> None:
-    spec = replace(SPEC, horizon_days=60)
+    spec = replace(SPEC, horizons_days=(60,))
     assert list(spec.plans[0].past_days) == [60]
     assert spec.lookback_days == 61
     assert list(SPEC.plans[0].past_days) == [7, 14, 21, 28]
