@@ -41,7 +41,7 @@ def monitor(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         publish(run, warehouse, reads, [Draft.uncounted(TABLE, list(found), files)])
     for as_of, rows in found.items():
         for task, days, n, nmae, coverage in _overall(rows):
-            of = f"{task} over {days} days" if len(dataset.horizons) > 1 else task
+            of = f"{days}-day {task}" if len(dataset.horizons) > 1 else task
             nmae_text = "undefined (nothing happened)" if nmae is None else f"{nmae:.4f}"
             run.say(
                 f"{TABLE} as of {as_of}: {of}: NMAE {nmae_text}, {coverage:.1%} within 90 % intervals, {n:,} forecasts"

@@ -108,7 +108,8 @@ def totals(chain: Deployment, days: int) -> pl.DataFrame:
     return chain.rows("staged.performance_daily").filter(after).group_by(SERIES).agg(pl.sum("spend").alias("actual"))
 
 
-def test_5_monitor_judges_each_horizon(chain: Deployment) -> None:
+def test_5_monitor_judges_each_horizon(chain: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+    chain.capture = lambda: "".join(capsys.readouterr())
     last = AS_OF + timedelta(days=14)
     for number in range(77, 84):
         chain.write_day(FIRST_DAY + timedelta(days=number))
@@ -118,7 +119,7 @@ def test_5_monitor_judges_each_horizon(chain: Deployment) -> None:
         assert status == 0, text
         over = {other for other in HORIZONS if other <= days}
         assert set(chain.rows("marts.forecast_quality").filter(ds=AS_OF)["horizon_days"]) == over
-        assert ("spend over 7 days: NMAE" in text) == (days >= 7)
+        assert ("7-day spend: NMAE" in text) == (days >= 7)
     judged = chain.rows("marts.forecast_quality").drop("run_id")
     assert chain.run("monitor", "--date", last)[0] == 0
     assert chain.rows("marts.forecast_quality").drop("run_id").equals(judged)
@@ -133,7 +134,10 @@ def test_5_monitor_judges_each_horizon(chain: Deployment) -> None:
         assert nmae == pytest.approx(error / both["actual"].sum()), days
 
 
-def test_6_a_champion_of_other_horizons_steps_back_for_the_baseline(chain: Deployment) -> None:
+def test_6_a_champion_of_other_horizons_steps_back_for_the_baseline(
+    chain: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chain.capture = lambda: "".join(capsys.readouterr())
     chain.edit("[1, 7, 14]", "[7, 14]")
     status, text = chain.run("score", "--date", AS_OF)
     assert status == 0, text
