@@ -21,7 +21,9 @@ from pipelines.warehouse.sequences import open_sequences, panel_of, put_together
 
 LAST_DAY, HORIZON = FIRST_DAY + timedelta(days=20), 3
 BUDGET, PRICE = KnownFuture("budget", "money", of="spend"), KnownFuture("price", "ratio")
-SPEC = SequenceSpec(("spend",), (), (), (), (Task("spend", "spend", "sum"),), HORIZON, 7, known_future=(BUDGET, PRICE))
+SPEC = SequenceSpec(
+    ("spend",), (), (), (), (Task("spend", "spend", "sum"),), (HORIZON,), 7, known_future=(BUDGET, PRICE)
+)
 KEY = {"advertiser_id": pl.String, "scenario_id": pl.String, "ds": pl.Date}
 
 _ids, _scenarios = st.sampled_from(["a", "b"]), st.sampled_from(["search", "feed"])

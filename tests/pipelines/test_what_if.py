@@ -19,7 +19,7 @@ from pipelines.what_if import read_changes, replan
 
 DAY = date(2024, 3, 10)
 SPEC = SequenceSpec(
-    ("spend",), (), (), (), (Task("spend", "spend", "sum"),), 3, 7,
+    ("spend",), (), (), (), (Task("spend", "spend", "sum"),), (3,), 7,
     known_future=(KnownFuture("budget", "money"), KnownFuture("holidays", country="GB"), KnownFuture("price", "ratio")),
 )  # fmt: skip
 
