@@ -63,6 +63,10 @@ results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/resu
 studies: $(INSTALLED) ## The paper's studies (history, width, depth, experts) on online_retail: docs/studies.md
 	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/studies.py
 
+.PHONY: totals
+totals: $(INSTALLED) ## Whether the intervals of totals hold what they say: docs/totals.md
+	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/totals.py
+
 .PHONY: recovery
 recovery: $(INSTALLED) ## Whether M2M finds known scenario-specific responses in made-up data: docs/recovery.md
 	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/recovery.py

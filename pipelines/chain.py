@@ -124,9 +124,9 @@ CHAIN = (
     ),
     Stage(
         "score",
-        "a forecast of every task for every advertiser and scenario; who may leave",
+        "a forecast of every task for every advertiser and scenario; who may leave; totals",
         reads={**MODEL_INPUT, "model.champion": NOW, "marts.forecast_daily": THE_DAY},
-        daily=("marts.forecast_daily", "marts.churn_risk"),
+        daily=("marts.forecast_daily", "marts.churn_risk", "marts.forecast_total"),
         settings="[checks]",
         dag="advertiser_forecasts",
     ),

@@ -67,7 +67,18 @@ ROOMS = {
         *("config", "chain", "cli"),
         *("warehouse", "spark", "sources", "quality", "life", "kernels", "stages"),
     ),
-    "m2m_model": ("arrays", "levels", "files", "config", "data", "network", "forecasts", "training", "rivals"),
+    "m2m_model": (
+        "arrays",
+        "levels",
+        "files",
+        "config",
+        "data",
+        "network",
+        "forecasts",
+        "totals",
+        "training",
+        "rivals",
+    ),
 }
 
 

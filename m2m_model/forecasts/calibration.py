@@ -256,3 +256,31 @@ def _quantiles_of(low_X: Floats, high_X: Floats) -> Floats:
     share_E = np.array([np.clip((level - low_X) / (high_X - low_X), 0, 1).mean() for level in edge])
     rising_E = share_E + 1e-9 * np.arange(len(edge))  # flat stretches have no inverse
     return np.asarray(np.interp(LEVELS, rising_E, edge))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One target: the share of the variance of a series' normal score that is all series', its scenario's (``scenarios``:
+    of those that were seen), its advertiser's; and the cutoffs that say so."""
+
+    market: float
+    scenario: float
+    scenarios: Mapping[str, float]
+    advertiser: float
+    cutoffs: int
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """How series go wrong together, per target; JSON-serialisable."""
+
+    targets: tuple[Shared, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Dependence:
+        """The inverse of ``to_dict``."""
+        return cls(tuple(Shared(**target) for target in values["targets"]))

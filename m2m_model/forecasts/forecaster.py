@@ -24,7 +24,7 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.files import replaced_folder
 from m2m_model.forecasts.blend import Blend
-from m2m_model.forecasts.calibration import LevelCalibration, ResidualQuantiles
+from m2m_model.forecasts.calibration import Dependence, LevelCalibration, ResidualQuantiles
 from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import Forecast, Forecasts, forecast_each, simple_distribution
@@ -51,6 +51,7 @@ class Forecaster:
     levels: LevelCalibration
     blend: Blend | None  # None: the network alone
     young_blend: Blend | None  # the same for series with less than COLD_START_DAYS of history
+    shared: Dependence  # how series go wrong together: for totals
     metadata: Mapping[str, Any]  # versions, held_out_from, validation cutoffs, best epoch
     device: torch.device
 
@@ -86,7 +87,9 @@ class Forecaster:
         levels = LevelCalibration.from_dict(stored["levels"])
         blend, young_blend = (blend and Blend.from_dict(blend) for blend in (stored["blend"], stored["young_blend"]))
         model = model.to(device).eval()
-        return cls(model, config, inputs, calibrations, levels, blend, young_blend, stored["metadata"], device)
+        shared = Dependence.from_dict(stored["shared"])
+        served = (calibrations, levels, blend, young_blend, shared)
+        return cls(model, config, inputs, *served, stored["metadata"], device)
 
     def save(self, folder: Path | str) -> Path:
         """Write the model folder; it appears whole or not at all, and replaces an older one."""
@@ -100,6 +103,7 @@ class Forecaster:
             "levels": self.levels.to_dict(),
             "blend": self.blend and self.blend.to_dict(),
             "young_blend": self.young_blend and self.young_blend.to_dict(),
+            "shared": self.shared.to_dict(),
             "metadata": dict(self.metadata),
             "versions": {"python": platform.python_version()}
             | {name: packages.version(name) for name in ("torch", "numpy", "pyarrow", "safetensors")},

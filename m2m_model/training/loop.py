@@ -47,7 +47,7 @@ from m2m_model.training.progress import (
     weights_of,
 )
 from m2m_model.training.ranks import Ranks
-from m2m_model.training.serving import SIMPLE, Seen, fit_serving, residual_quantiles, seen_by_rule
+from m2m_model.training.serving import SIMPLE, Seen, fit_serving, residual_quantiles, seen_by_rule, shared_when_served
 
 LEARNED_FROM = 50_000  # training windows that edges and feature scales are taken from
 WARM_UP = 0.05  # share of the steps
@@ -126,7 +126,8 @@ def train_rank(
             "steps": state.step,
             "training_windows": len(pool),
         }
-        forecaster = Forecaster(model, model_config, inputs, calibrations, *served, metadata, device)
+        shared = shared_when_served(inputs.spec, trainer.seen, raw, calibrations, *served)
+        forecaster = Forecaster(model, model_config, inputs, calibrations, *served, shared, metadata, device)
         forecaster.save(run_dir / "model")
     rows = (state.step - resumed_from) * plan.batch_size
     return TrainResult(

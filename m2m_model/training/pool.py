@@ -187,6 +187,13 @@ class Shards:
             young_X[rows] = index.cutoff_X[rows] + 1 - registered_X < COLD_START_DAYS
         return young_X
 
+    def advertiser_of(self, index: WindowIndex) -> Ints:
+        """A number of each window's advertiser, the same in all its scenarios: they are in one shard."""
+        advertiser_X = index.shard_X.astype(np.int64) << 32
+        for shard, rows in self.by_shard(index):
+            advertiser_X[rows] += self.panels[shard].advertiser_index_N[index.series_X[rows]]
+        return advertiser_X
+
     def scenario_of(self, index: WindowIndex) -> Strings:
         scenario_X = np.empty(len(index), object)
         for shard, rows in self.by_shard(index):

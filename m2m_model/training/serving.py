@@ -1,5 +1,5 @@
 """What is fitted on the validation cutoffs after the last step: calibration, blend, the intervals of the simple
-forecasts."""
+forecasts, what series share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from m2m_model.data.served_by import COLD_START, NETWORK, SILENT
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.forecasts import baselines, methods
 from m2m_model.forecasts.blend import Blend
-from m2m_model.forecasts.calibration import SHIFT_KEPT, LevelCalibration, ResidualQuantiles
+from m2m_model.forecasts.calibration import SHIFT_KEPT, Dependence, LevelCalibration, ResidualQuantiles
 from m2m_model.forecasts.cells import GROUP_ROWS
+from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import around
+from m2m_model.totals.dependence import fit_dependence
 from m2m_model.training.calendar import validation_cutoffs
 from m2m_model.training.pool import Columns, Shards, WindowIndex
 
@@ -30,6 +32,7 @@ SIMPLE: Mapping[str, baselines.Baseline] = {**baselines.BASELINES, methods.COLD_
 class Seen:
     """Windows whose horizon is over: what they were, what came of them, and what simple forecasts would have said."""
 
+    advertiser_X: Ints
     scenario_X: Strings
     cutoff_X: Ints
     group_XM: Ints
@@ -40,6 +43,7 @@ class Seen:
     def __getitem__(self, rows: Bools) -> Seen:
         said = {name: said_XM[rows] for name, said_XM in self.simple.items()}
         return Seen(
+            self.advertiser_X[rows],
             self.scenario_X[rows],
             self.cutoff_X[rows],
             self.group_XM[rows],
@@ -54,10 +58,12 @@ class Seen:
 
         def look(own: WindowIndex) -> list[Columns]:
             said = [data.by_day(forecast, own) for forecast in simple.values()]
-            return [data.scenario_of(own), data.groups(own), data.is_young(own), data.targets(own), *said]
+            whose = [data.advertiser_of(own), data.scenario_of(own)]
+            return [*whose, data.groups(own), data.is_young(own), data.targets(own), *said]
 
-        scenario_X, group_XM, young_X, actual_XM, *said = data.everywhere(look, index)
-        return cls(scenario_X, index.cutoff_X, group_XM, young_X, actual_XM, dict(zip(simple, said, strict=True)))
+        advertiser_X, scenario_X, group_XM, young_X, actual_XM, *said = data.everywhere(look, index)
+        forecasts = dict(zip(simple, said, strict=True))
+        return cls(advertiser_X, scenario_X, index.cutoff_X, group_XM, young_X, actual_XM, forecasts)
 
 
 def fit_serving(
@@ -89,10 +95,7 @@ def fit_serving(
 
     def blend(rows: Bools, names: Iterable[str]) -> Blend:
         known = seen[rows]
-        published = {
-            name: around(name, known.simple[name], known.scenario_X, known.group_XM, calibrations[name], spec).point_NM
-            for name in names
-        }
+        published = {name: _around(name, known, calibrations, spec).point_NM for name in names}
         return Blend.fit(point_XM[rows], published, known.actual_XM, known.scenario_X, known.cutoff_X, whole_M)
 
     young_X = seen.young_X
@@ -100,13 +103,50 @@ def fit_serving(
     return levels, blend(~young_X, baselines.BASELINES) if not young_X.all() else None, young
 
 
+def shared_when_served(
+    spec: SequenceSpec,
+    seen: Seen,
+    raw: Distribution,
+    calibrations: Mapping[str, ResidualQuantiles],
+    levels: LevelCalibration,
+    blend: Blend | None,
+    young_blend: Blend | None,
+) -> Dependence:
+    """What series share, from the validation cutoffs, forecast as they are served."""
+    served = levels.apply(raw, seen.scenario_X, seen.group_XM)
+    order, parts = list[Ints](), list[Distribution]()
+    for rows, of_rows in ((~seen.young_X, blend), (seen.young_X, young_blend)):
+        part, known = served[rows], seen[rows]
+        if of_rows is not None:
+            part = of_rows.apply(
+                part, {n: _around(n, known, calibrations, spec) for n in of_rows.anchors}, known.scenario_X
+            )
+        order.append(np.flatnonzero(rows))
+        parts.append(coherent(part, spec))
+    known = seen[np.concatenate(order)]
+    together = Distribution.concatenate(parts)
+    return fit_dependence(together, known.actual_XM, known.advertiser_X, known.scenario_X, known.cutoff_X)
+
+
+def _around(name: str, seen: Seen, calibrations: Mapping[str, ResidualQuantiles], spec: SequenceSpec) -> Distribution:
+    """What would be published of a simple forecast."""
+    return around(name, seen.simple[name], seen.scenario_X, seen.group_XM, calibrations[name], spec)
+
+
 def calibrate_baselines(
     shards: list[Path], inputs: Inputs, held_out_from: date, most: int = 4, max_rows: int = 50_000
-) -> dict[str, ResidualQuantiles]:
-    """``residual_quantiles`` on the validation cutoffs, for want of a model."""
+) -> tuple[dict[str, ResidualQuantiles], dict[str, Dependence]]:
+    """``residual_quantiles`` on the validation cutoffs, for want of a model; and for each baseline what its series
+    share."""
     data = Shards(shards, inputs)
     cutoffs = validation_cutoffs(data.first_day, held_out_from, inputs.spec.horizon_days, most)
-    return residual_quantiles(inputs.spec, seen_by_rule(data, cutoffs, max_rows))
+    seen = seen_by_rule(data, cutoffs, max_rows)
+    calibrations, network = residual_quantiles(inputs.spec, seen), seen[0]
+    who = (network.actual_XM, network.advertiser_X, network.scenario_X, network.cutoff_X)
+    shared = {
+        name: fit_dependence(_around(name, network, calibrations, inputs.spec), *who) for name in baselines.BASELINES
+    }
+    return calibrations, shared
 
 
 def seen_by_rule(data: Shards, cutoffs: Sequence[date], limit: int) -> list[Seen]:

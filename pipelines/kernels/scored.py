@@ -1,56 +1,67 @@
-"""One bucket of the forecasts."""
+"""One bucket of the forecasts, and of their totals."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
+import pyarrow as pa
 
-from m2m_model.forecasts.calibration import ResidualQuantiles
 from m2m_model.forecasts.forecasts import forecast_baseline
+from m2m_model.totals.sampler import Sampler
+from m2m_model.totals.sums import add_up
 from pipelines.kernels.target import Target
-from pipelines.life.evaluation import load_forecaster
+from pipelines.life.evaluation import Fallback, load_forecaster
 from pipelines.spark import buckets
 from pipelines.warehouse.sequences import SequenceFiles
-from pipelines.warehouse.store import Packed
+from pipelines.warehouse.store import Folder, Packed
 
-AT_RISK = "at_risk:"
+AT_RISK, TOTAL = "at_risk:", "total:"
+ADDED = "added"  # counter: the forecasts that advertisers' totals are of
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """One scoring, as every bucket needs it: a champion's version and model, or a baseline's name with the calibrations
-    of all."""
+    """One scoring, as every bucket needs it: a champion's version and model, or what serves for want of one."""
 
     sequences: SequenceFiles
     champion: tuple[str, Packed] | None
-    baseline: tuple[str, dict[str, ResidualQuantiles]] | None
+    baseline: Fallback | None
     run_id: str
     target: Target
     risk: tuple[Target, str] | None  # where who may leave is written, and the query over the forecasts
+    total: Target
+    sums: Folder  # where each bucket leaves its part of the totals that no bucket has alone
+
+    def marked(self, rows: pl.DataFrame, bucket: int) -> pl.DataFrame:
+        """Rows of a bucket, with where they come from."""
+        return rows.with_columns(
+            ds=pl.lit(self.sequences.as_of),
+            bucket=pl.lit(bucket, pl.Int32),
+            model_version=pl.lit(self.champion[0] if self.champion else None, pl.String),
+            sequence_snapshot_id=pl.lit(self.sequences.snapshot_id),
+            run_id=pl.lit(self.run_id),
+        )
 
 
 def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
-    """Kernel of one bucket: forecast its series, count for the checks, write a file of forecasts and one of who may
-    leave."""
+    """Kernel of one bucket: forecast its series, count for the checks, write a file of forecasts, one of who may leave,
+    one of advertisers' totals, and its part of all other totals."""
     sequences, champion = job.sequences, job.champion
     spec, ds = sequences.spec, sequences.as_of
     panel = sequences.panel(bucket, spec.lookback_days)
     if champion:
-        forecasts = load_forecaster(champion[1]).predict(panel, ds, all_series=True)
+        forecaster = load_forecaster(champion[1])
+        shared, known = forecaster.shared, dict[str, Sequence[str]](forecaster.inputs.attributes)
+        forecasts = forecaster.predict(panel, ds, all_series=True)
     else:
         assert job.baseline is not None
-        name, calibrations = job.baseline
-        forecasts = forecast_baseline(name, panel, ds, calibrations, all_series=True)
+        shared, known = job.baseline.shared, dict(job.baseline.attributes)
+        forecasts = forecast_baseline(job.baseline.name, panel, ds, job.baseline.calibrations, all_series=True)
     rows = pl.from_arrow(forecasts.to_table(spec))
     assert isinstance(rows, pl.DataFrame)
-    rows = rows.with_columns(
-        ds=pl.lit(ds),
-        bucket=pl.lit(bucket, pl.Int32),
-        model_version=pl.lit(champion[0] if champion else None, pl.String),
-        sequence_snapshot_id=pl.lit(sequences.snapshot_id),
-        run_id=pl.lit(job.run_id),
-    ).sort(*job.target.key)
+    rows = job.marked(rows, bucket).sort(*job.target.key)
     reports = [job.target.count(bucket, rows)]
     if rows.height:
         reports.append(job.target.write(bucket, rows, ds))
@@ -59,4 +70,27 @@ def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
         risk = pl.SQLContext(forecast_daily=rows).execute(query, eager=True)
         risk = risk.with_columns(run_id=pl.lit(job.run_id)).sort(*target.key)
         reports.append(buckets.prefixed(AT_RISK, target.write(bucket, risk, ds)))
+    advertisers, sums = add_up(forecasts, panel, Sampler(shared), known)
+    write_sums(job.sums, bucket, sums)
+    if rows.height:
+        totals = pl.from_arrow(advertisers)
+        assert isinstance(totals, pl.DataFrame)
+        totals = job.marked(totals, bucket).sort(*job.total.key)
+        added = (bucket, ds, None, ADDED, float(totals["series"].sum()), None)
+        of_totals = [job.total.count(bucket, totals), job.total.write(bucket, totals, ds)]
+        of_totals.append(pl.DataFrame([added], schema=buckets.REPORT, orient="row"))
+        reports.append(buckets.prefixed(TOTAL, buckets.concat(of_totals)))
     return buckets.concat(reports)
+
+
+def write_sums(folder: Folder, bucket: int, sums: pa.Table) -> None:
+    """Leave a bucket's part of the totals that no bucket has alone."""
+    buffer = pa.BufferOutputStream()
+    with pa.ipc.new_file(buffer, sums.schema) as file:
+        file.write_table(sums)
+    folder.write(f"{bucket:05d}.arrow", memoryview(buffer.getvalue()))
+
+
+def read_sums(folder: Folder, bucket: int) -> pa.Table:
+    """What ``write_sums`` left."""
+    return pa.ipc.open_file(folder.read(f"{bucket:05d}.arrow")).read_all()

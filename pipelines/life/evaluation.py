@@ -22,7 +22,7 @@ from m2m_model.data.served_by import is_eligible, served_by
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import BASELINES
-from m2m_model.forecasts.calibration import ResidualQuantiles
+from m2m_model.forecasts.calibration import Dependence, ResidualQuantiles
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
 from m2m_model.forecasts.metrics import (
@@ -301,24 +301,33 @@ def mean_nmae(sums: pl.DataFrame) -> dict[str, float]:
     return dict(zip(ranked["forecaster"].to_pylist(), ranked["nmae"].to_pylist(), strict=True))
 
 
-def fallback(
-    run: Run, spark: SparkSession, sequences: SequenceFiles, scratch: Folder
-) -> tuple[str, dict[str, ResidualQuantiles]]:
-    """What serves when there is no champion: the best baseline at the held-out cutoffs, and every baseline's interval
-    calibration, learned on cutoffs before the held-out ones."""
+@dataclass(frozen=True)
+class Fallback:
+    """What serves when there is no champion: the best baseline by its name, every baseline's interval calibration, what
+    the series of the best one share, and the values of attributes that have totals."""
+
+    name: str
+    calibrations: Mapping[str, ResidualQuantiles]
+    shared: Dependence
+    attributes: Mapping[str, Sequence[str]]
+
+
+def fallback(run: Run, spark: SparkSession, sequences: SequenceFiles, scratch: Folder) -> Fallback:
+    """The best baseline at the held-out cutoffs, and what was learned on cutoffs before the held-out ones."""
     config = run.config
     cutoffs = held_out_cutoffs(config, run.ds)
     folder = scratch / "runs" / run.run_id
     try:
         inputs = fit_inputs(write_shards(spark, sequences, folder, cutoffs[-1]), config.model.bins)
         with folder.at_hand() as place:
-            calibrations = calibrate_baselines(
+            calibrations, shared = calibrate_baselines(
                 shards_in(place), inputs, cutoffs[-1], config.training.validation_cutoffs
             )
     finally:
         folder.remove()
     judged = evaluate(spark, sequences, cutoffs, Contenders({}, calibrations))
-    return best_baseline(mean_nmae(judged.errors)), calibrations
+    best = best_baseline(mean_nmae(judged.errors))
+    return Fallback(best, calibrations, shared[best], inputs.attributes)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

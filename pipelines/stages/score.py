@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import polars as pl
+import pyarrow as pa
 from pyspark.sql import SparkSession
 
+from m2m_model.totals.sums import added, finish
 from pipelines.chain import CHAMPION
 from pipelines.cli import Run, warn
-from pipelines.errors import DataError, ForecastError
-from pipelines.kernels.scored import AT_RISK, Scoring, score_bucket
+from pipelines.errors import ConfigError, DataError, ForecastError
+from pipelines.kernels.scored import ADDED, AT_RISK, TOTAL, Scoring, read_sums, score_bucket
 from pipelines.kernels.target import Target
 from pipelines.life.evaluation import active_task, differs, fallback
 from pipelines.life.registry import LostModelError, ModelVersion, Registry
@@ -18,6 +21,8 @@ from pipelines.quality.forecasts import TABLE, broken, forecast_rules
 from pipelines.quality.judge import CheckResult
 from pipelines.quality.publish import Draft, publish
 from pipelines.quality.rules import Check, Rule
+from pipelines.quality.totals import INCOMPLETE, NOT_THE_SUM, count_between, total_rules
+from pipelines.quality.totals import TABLE as TOTAL_TABLE
 from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
 from pipelines.spark.session import spark_session
@@ -27,6 +32,7 @@ from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import SequenceFiles, open_sequences
 
 RISK_TABLE = "marts.churn_risk"
+NO_BUCKET = -1  # of what is added up over buckets
 _COMPLETE = Rule(
     Check("unscored", None, "unscored", "a forecast for every series and task", max_value=0), pl.lit(False)
 )
@@ -40,28 +46,32 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
     rules = [*forecast_rules(sequences.spec), _COMPLETE]
     target = Target.of(run, warehouse, TABLE, rules[:-1])
     risk, champion, noticed = who_may_leave(run, warehouse, sequences), usable_champion(run, registry, sequences), []
+    total = Target.of(run, warehouse, TOTAL_TABLE, total_rules())
+    where = (run.run_id, target, risk, total, total.folder / "sums")
     if champion:
-        job = Scoring(sequences, (champion.version, champion.packed), None, run.run_id, target, risk)
+        job = Scoring(sequences, (champion.version, champion.packed), None, *where)
         report = forecast(spark, job)
         if faults := broken(report, rules):
             noticed = [_fault(run, champion, *fault) for fault in faults]
             champion = None
     if champion is None:
-        job = Scoring(sequences, None, fallback(run, spark, sequences, warehouse.scratch), run.run_id, target, risk)
+        job = Scoring(sequences, None, fallback(run, spark, sequences, warehouse.scratch), *where)
         report = forecast(spark, job)
     reads.model(CHAMPION, champion.version if champion else None)
     report, at_risk = buckets.split(report, AT_RISK)
+    report, of_advertisers = buckets.split(report, TOTAL)
     forecasts = Draft.counted(TABLE, [ds], report, [rule.check for rule in rules], volume="critical")
     # Without a task whose zero means leaving the day is replaced all the same: an earlier run may have had one.
     risks = Draft.uncounted(RISK_TABLE, [ds], buckets.files_in(at_risk))
+    totals = add_totals(job, of_advertisers, forecasts.rows)
     try:
-        publish(run, warehouse, reads, [forecasts, risks], noticed)
+        publish(run, warehouse, reads, [forecasts, risks, totals], noticed)
     except DataError as error:
         if broken(report, rules):
             raise ForecastError(error.lines) from error
         raise
-    by = f"version {champion.version}" if champion else f"baseline {job.baseline[0]}" if job.baseline else ""
-    run.say(f"{TABLE}: {forecasts.rows:,} forecasts for {sequences.series:,} series by {by}")
+    by = f"version {champion.version}" if champion else f"baseline {job.baseline.name}" if job.baseline else ""
+    run.say(f"{TABLE}: {forecasts.rows:,} forecasts for {sequences.series:,} series by {by}; {totals.rows:,} totals")
 
 
 def who_may_leave(run: Run, warehouse: Warehouse, sequences: SequenceFiles) -> tuple[Target, str] | None:
@@ -82,6 +92,31 @@ def forecast(spark: SparkSession, job: Scoring) -> pl.DataFrame:
     words = f"{rows} rows for {expected} series x tasks"
     unscored = [(None, sequences.as_of, None, _COMPLETE.check.counter, float(expected - rows), words)]
     return buckets.concat([report, pl.DataFrame(unscored, schema=REPORT, orient="row")])
+
+
+def add_totals(job: Scoring, report: pl.DataFrame, forecasts: int) -> Draft:
+    """The totals that no bucket has alone, added up and written; with those of advertisers, which ``report`` is of."""
+    sequences, ds = job.sequences, job.sequences.as_of
+
+    def parts() -> Iterator[pa.Table]:
+        try:
+            yield from (read_sums(job.sums, bucket) for bucket in sequences.buckets)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{TOTAL_TABLE} ds={ds}: {job.sums.uri} was just written and is not there: where workers are on other "
+                'machines, the warehouse must be in a store that all reach: [warehouse] warehouse = "s3://..."'
+            ) from None
+
+    groups = pl.from_arrow(finish(added(parts()), sequences.spec))
+    assert isinstance(groups, pl.DataFrame)
+    job.sums.remove()
+    in_advertisers = int(report.filter(counter=ADDED)["value"].sum())
+    reports = [report.filter(pl.col("counter") != ADDED), count_between(groups, ds, in_advertisers, forecasts)]
+    if groups.height:
+        groups = job.marked(groups, NO_BUCKET).sort(*job.total.key)
+        reports += [job.total.count(NO_BUCKET, groups), job.total.write(NO_BUCKET, groups, ds)]
+    checks = [*(rule.check for rule in job.total.rules), NOT_THE_SUM, INCOMPLETE]
+    return Draft.counted(TOTAL_TABLE, [ds], buckets.concat(reports), checks)
 
 
 def _fault(run: Run, champion: ModelVersion, rule: Rule, count: int, example: str) -> CheckResult:

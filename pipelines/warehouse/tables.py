@@ -322,6 +322,41 @@ def churn_risk(config: Config) -> Table:
     )
 
 
+def forecast_total(config: Config) -> Table:
+    quantiles = [Column(f"p{level:02}", "double", f"{level} % quantile of the total") for level in (5, 25, 75, 95)]
+    return Table(
+        "marts.forecast_total",
+        "What the series of marts.forecast_daily come to together: an advertiser over its scenarios, a scenario, each "
+        "value of each attribute, the platform. Means are the sums of the series' means. Quantiles are not sums of "
+        "quantiles: series are joined as they were seen to go wrong together (docs/model.md).",
+        ("ds", "level", "name", "value", "task", "horizon_days"),
+        _DAILY_PARTITION,
+        (
+            _AS_OF,
+            Column("bucket", "int", "Of an advertiser as in its forecasts; -1: of what has several"),
+            Column("level", "string", "platform, scenario, attribute or advertiser"),
+            Column("name", "string", "The attribute", null="the level is no attribute"),
+            Column(
+                "value",
+                "string",
+                "Advertiser, scenario, or value of the attribute",
+                null="the platform; or the attribute is unknown, or its value not among the 1,000 most frequent",
+            ),
+            Column("task", "string", f"{_TASK.doc}. Days are summed too: an active day in two scenarios is two"),
+            Column("horizon_days", "int", "Days that the total covers"),
+            Column("series", "long", "Series that it is the total of, silent ones too"),
+            Column("point", "double", "The median; of a single series its own point. Days are whole"),
+            Column("mean", "double", "Expected total: the sum of the series' means"),
+            Column("p_zero", "double", "Probability of a total of 0; an advertiser's active days: of leaving"),
+            Column("median", "double", "50 % quantile of the total"),
+            *quantiles,
+            Column("model_version", "string", "As in marts.forecast_daily", null="no champion serves"),
+            Column("sequence_snapshot_id", "long", "Snapshot of features.advertiser_sequence that was scored"),
+            _RUN,
+        ),
+    )
+
+
 _ERROR_COLUMNS = (
     Column("n", "long", "Forecasts compared"),
     Column("nmae", "double", "sum |actual - point| / sum actual", null="sum actual is 0"),
@@ -500,6 +535,7 @@ DECLARATIONS: dict[str, Callable[[Config], Table]] = {
     "features.advertiser_sequence": advertiser_sequence,
     "marts.forecast_daily": forecast_daily,
     "marts.churn_risk": churn_risk,
+    "marts.forecast_total": forecast_total,
     "marts.backtest": backtest,
     "marts.backtest_value": backtest_value,
     "marts.forecast_quality": forecast_quality,

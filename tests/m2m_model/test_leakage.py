@@ -27,6 +27,8 @@ from m2m_model.forecasts.metrics import cell_sums
 from m2m_model.network.windows import Days, Runs, Windows
 from m2m_model.rivals import boosted
 from m2m_model.rivals.artifact import Rival, load_rivals, rival_forecasts, train_rivals
+from m2m_model.totals.sampler import Sampler
+from m2m_model.totals.sums import add_up
 from m2m_model.training import loop
 from m2m_model.training.calendar import train_end
 from m2m_model.training.loop import train_rank
@@ -88,7 +90,7 @@ def model_files(panel: Panel, held_out_from: date, folder: Path) -> dict[str, by
 
 
 def said(forecaster: Forecaster, rivals: dict[str, Rival], panel: Panel, truth: Panel, cutoff: date) -> list[pa.Table]:
-    """Features, forecasts and errors of a cutoff; what happened afterwards is ``truth``'s."""
+    """Features, forecasts, totals and errors of a cutoff; what happened afterwards is ``truth``'s."""
     series = np.arange(len(panel))
     days = Days.of(panel, forecaster.inputs.profile(panel), torch.device("cpu"))
     runs = days.runs(torch.from_numpy(series), torch.full((len(series),), panel.index_of(cutoff)))
@@ -99,7 +101,8 @@ def said(forecaster: Forecaster, rivals: dict[str, Rival], panel: Panel, truth: 
         forecasts[name] = forecast_baseline(name, panel, cutoff, forecaster.calibrations)
     for name, rival in rivals.items():
         forecasts[name] = rival_forecasts(name, rival, panel, cutoff, forecaster.calibrations)
-    tables = [features]
+    totals = add_up(forecasts["m2m"], panel, Sampler(forecaster.shared), forecaster.inputs.attributes)
+    tables = [features, *totals]
     for name, found in forecasts.items():
         actual_NM = targets_Nm(truth, truth.index_of(cutoff), found.series_N)
         errors = cell_sums(found.distribution, actual_NM, found.scenario_N, panel.spec.targets, cutoff, name)

@@ -86,6 +86,37 @@ def test_1_who_may_leave_and_with_how_much_is_read_from_the_forecasts(chain: Dep
     assert chain.rows("marts.churn_risk").sort(key).drop("run_id").equals(rows.drop("run_id"))
 
 
+def _totals_of(chain: Deployment) -> pl.DataFrame:
+    """The day's totals, after proving them against the day's forecasts."""
+    forecasts, totals = _forecasts(chain), chain.rows("marts.forecast_total").filter(ds=AS_OF)
+    part = pl.sum("mean")
+    for level, column in (("platform", None), ("scenario", "scenario_id"), ("advertiser", "advertiser_id")):
+        value = pl.col(column) if column else pl.lit(None, pl.String)
+        parts = forecasts.group_by(value.alias("value"), "task").agg(part, series=pl.len().cast(pl.Int64))
+        found = totals.filter(level=level).select("value", "task", "mean", "series")
+        both = parts.join(found, on=["value", "task"], how="full", nulls_equal=True, coalesce=True)
+        assert both["series"].equals(both["series_right"].alias("series"))
+        assert both["mean"].to_list() == pytest.approx(both["mean_right"].to_list())
+    of_attributes = totals.filter(level="attribute").group_by("name", "task").agg(part)
+    whole = totals.filter(level="platform").select("task", whole="mean")
+    both = of_attributes.join(whole, on="task")
+    assert both["mean"].to_list() == pytest.approx(both["whole"].to_list())
+    assert totals.select("model_version").unique().rows() == forecasts.select("model_version").unique().rows()
+    assert (totals["p05"] <= totals["p95"]).all()
+    return totals
+
+
+def test_1_totals_are_what_the_forecasts_come_to(chain: Deployment) -> None:
+    key = ["level", "name", "value", "task"]
+    totals = _totals_of(chain).sort(key)
+    assert chain.run("score", "--date", AS_OF)[0] == 0
+    assert _totals_of(chain).sort(key).drop("run_id", "bucket").equals(totals.drop("run_id", "bucket"))
+    assert not list(chain.warehouse.folder("marts.forecast_total", "").local.parent.rglob("*.arrow"))
+    status, said = chain.run("show", "marts.forecast_total", "--date", AS_OF)
+    assert status == 0
+    assert "platform" in said
+
+
 def test_2_training_registers_a_challenger_with_its_whole_story(chain: Deployment) -> None:
     assert chain.run("train", "--date", AS_OF)[0] == 0
     registry = Registry(chain.config)

@@ -86,10 +86,10 @@ def test_no_label_holds_a_day_that_is_not_mature(
         assert deployment.run("build_sequences", "--date", last)[0] == 0
         config, warehouse = deployment.config, deployment.warehouse
         sequences = open_sequences(config, warehouse, last)
-        name, calibrations = fallback(Run("r", "score", config, last, last), spark, sequences, warehouse.scratch)
-        sums = evaluate(spark, sequences, held_out_cutoffs(config, last), Contenders({}, calibrations)).errors
-        stored = {key: calibration.to_dict() for key, calibration in calibrations.items()}
-        return (name, stored), sums.sort(sums.columns)
+        found = fallback(Run("r", "score", config, last, last), spark, sequences, warehouse.scratch)
+        sums = evaluate(spark, sequences, held_out_cutoffs(config, last), Contenders({}, found.calibrations)).errors
+        stored = {key: calibration.to_dict() for key, calibration in found.calibrations.items()}
+        return (found.name, stored), sums.sort(sums.columns)
 
     before = judged()
     for number in range(37, 40):

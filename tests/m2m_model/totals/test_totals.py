@@ -13,22 +13,13 @@ from m2m_model.data.served_by import eligible
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import BASELINES
-from m2m_model.forecasts.calibration import ResidualQuantiles
+from m2m_model.forecasts.calibration import Dependence, ResidualQuantiles, Shared
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import FIGURES, Forecasts, forecast_baseline
-from m2m_model.forecasts.totals import (
-    GROUP,
-    SAMPLES,
-    SUM_SCHEMA,
-    TOTAL_SCHEMA,
-    Dependence,
-    Sampler,
-    Shared,
-    add_up,
-    added,
-    finish,
-)
 from m2m_model.levels import LEVELS, PUBLISHED
+from m2m_model.totals.dependence import fit_dependence
+from m2m_model.totals.sampler import SAMPLES, Sampler
+from m2m_model.totals.sums import GROUP, SUM_SCHEMA, TOTAL_SCHEMA, add_up, added, finish
 
 USUAL = Dependence((Shared(0.1, 0.05, {"search": 0.2}, 0.1, 4),) * 3)
 
@@ -138,6 +129,15 @@ def test_no_forecast_has_no_total(forecasts: Forecasts, panel: Panel) -> None:
     assert finish(added([sums]), panel.spec).num_rows == 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_faulty_forecast_is_for_the_checks_to_see(forecasts: Forecasts, panel: Panel) -> None:
+    spread = forecasts.distribution
+    for mean in (np.nan, -1.0, np.inf):
+        wrong = replace(spread, mean_NM=np.full_like(spread.mean_NM, mean))
+        found = of(totals(replace(forecasts, distribution=wrong), panel), level="platform")
+        assert (found["mean"].to_numpy() < 0).all() or not np.isfinite(found["mean"].to_numpy()).any()
+
+
 def width(table: pa.Table) -> float:
     return float(of(table, level="platform", task="clicks")["p95"][0].as_py()) - float(
         of(table, level="platform", task="clicks")["p05"][0].as_py()
@@ -190,7 +190,7 @@ def test_what_was_shared_is_found(market: float, scenario: float, advertiser: fl
         np.ones(shape), np.ones(shape), np.full(shape, zeros), np.broadcast_to(level_G[:, None, None], (43, *shape))
     )
     names = np.array([f"s{k}" for k in range(places)], object)
-    (found,) = Dependence.fit(forecast, actual_N1, person_N, names[place_N], cutoff_N).tasks
+    (found,) = fit_dependence(forecast, actual_N1, person_N, names[place_N], cutoff_N).targets
     assert found.market == pytest.approx(market, abs=0.06)
     assert found.scenario == pytest.approx(scenario, abs=0.06)
     assert found.advertiser == pytest.approx(advertiser, abs=0.07)
@@ -200,15 +200,15 @@ def test_what_was_shared_is_found(market: float, scenario: float, advertiser: fl
 def test_a_dependence_survives_json_and_few_rows() -> None:
     assert Dependence.from_dict(USUAL.to_dict()) == USUAL
     none = np.zeros((0, 3))
-    found = Dependence.fit(Distribution.point(none), none, np.zeros(0, int), np.zeros(0, object), np.zeros(0, int))
-    assert len(found.tasks) == 3
-    assert all(0 < task.market < 0.1 and task.cutoffs == 0 for task in found.tasks)
+    found = fit_dependence(Distribution.point(none), none, np.zeros(0, int), np.zeros(0, object), np.zeros(0, int))
+    assert len(found.targets) == 3
+    assert all(0 < task.market < 0.1 and task.cutoffs == 0 for task in found.targets)
     one = np.ones((1, 3))
     names = np.array(["a"], object)
-    found = Dependence.fit(Distribution.point(one), one, np.zeros(1, int), names, np.zeros(1, int))
-    assert all(task.cutoffs == 1 for task in found.tasks)
+    found = fit_dependence(Distribution.point(one), one, np.zeros(1, int), names, np.zeros(1, int))
+    assert all(task.cutoffs == 1 for task in found.targets)
     two = np.ones((2, 3))
     names = np.array(["a", "a"], object)
-    found = Dependence.fit(Distribution.point(two), two, np.zeros(2, int), names, np.arange(2))
-    for task in found.tasks:
+    found = fit_dependence(Distribution.point(two), two, np.zeros(2, int), names, np.arange(2))
+    for task in found.targets:
         assert task.market + task.scenario + task.advertiser <= 1

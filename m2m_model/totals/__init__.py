@@ -1,0 +1,1 @@
+"""Totals of many series: what they share, samples of them, sums."""

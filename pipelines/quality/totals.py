@@ -1,0 +1,55 @@
+"""What must hold of every published total: within each, and between the parts of the platform."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import date
+
+import polars as pl
+
+from m2m_model.totals.sums import ATTRIBUTE, PLATFORM, SCENARIO
+from pipelines.quality.rules import Check, Rule, critical_rules, repeated
+from pipelines.spark.buckets import REPORT
+
+TABLE = "marts.forecast_total"
+_QUANTILES = ("p05", "p25", "median", "p75", "p95")
+_AMOUNTS = ("point", "mean", *_QUANTILES)
+_KEY = ("level", "name", "value", "task", "horizon_days")
+_TOLERANCE = 1e-6  # of the platform's mean: the same sum in another order
+
+NOT_THE_SUM = Check("not_the_sum", None, "not_the_sum", "parts whose means add up to the platform's", max_value=0)
+INCOMPLETE = Check("incomplete", None, "incomplete", "every forecast in one advertiser's total", max_value=0)
+
+
+def total_rules() -> list[Rule]:
+    """The rules within each, for rows in key order."""
+    crossing = pl.any_horizontal(pl.col(a) > pl.col(b) for a, b in itertools.pairwise(_QUANTILES))
+    finite = pl.all_horizontal(pl.col(name).is_finite().fill_null(False) for name in (*_AMOUNTS, "p_zero"))
+    return critical_rules(
+        {
+            "not_finite": ("finite numbers", ~finite),
+            "negative": ("at least 0", pl.any_horizontal(pl.col(name) < 0 for name in (*_AMOUNTS, "p_zero"))),
+            "no_probability": ("p_zero <= 1", pl.col("p_zero") > 1),
+            "crossing": ("p05 <= p25 <= median <= p75 <= p95", crossing),
+            "no_series": ("at least one series", pl.col("series") < 1),
+            "duplicate_key": (f"one row per ({', '.join(_KEY)})", repeated(_KEY)),
+        }
+    )
+
+
+def count_between(groups: pl.DataFrame, ds: date, in_advertisers: int, forecasts: int) -> pl.DataFrame:
+    """Report of what must hold between totals. ``groups`` are all but the advertisers', which are of
+    ``in_advertisers`` forecasts."""
+    key = ["task", "horizon_days"]
+    whole = groups.filter(level=PLATFORM).select(*key, whole="mean", every="series")
+    of_parts = groups.filter(pl.col("level").is_in([SCENARIO, ATTRIBUTE])).group_by("level", "name", *key)
+    parts = of_parts.agg(pl.sum("mean"), pl.sum("series")).join(whole, on=key, how="left")
+    apart = (pl.col("mean") - pl.col("whole")).abs() > _TOLERANCE * pl.col("whole") + 1e-9
+    wrong = parts.filter((apart | (pl.col("series") != pl.col("every"))).fill_null(True)).sort("level", "name", *key)
+    example = str(wrong.row(0)) if wrong.height else None
+    words = f"{in_advertisers} of {forecasts} forecasts"
+    found = [
+        (None, ds, None, NOT_THE_SUM.counter, float(wrong.height), example),
+        (None, ds, None, INCOMPLETE.counter, float(abs(forecasts - in_advertisers)), words),
+    ]
+    return pl.DataFrame(found, schema=REPORT, orient="row")
