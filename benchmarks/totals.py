@@ -53,11 +53,11 @@ def totals(forecasts: Forecasts, panel: Panel, shared: Dependence, known: Mappin
 
 def judged(forecasts: Forecasts, panel: Panel, shared: Dependence) -> pl.DataFrame:
     """Each total as each way joins it, with what happened."""
-    tasks = len(panel.spec.tasks)
+    targets = len(panel.spec.targets)
     ways = {
         JOINED: shared,
-        APART: Dependence((Shared(0.0, 0.0, {}, 0.0, 10**6),) * tasks),
-        TOGETHER: Dependence((Shared(1.0, 0.0, {}, 0.0, 10**6),) * tasks),
+        APART: Dependence((Shared(0.0, 0.0, {}, 0.0, 10**6),) * targets),
+        TOGETHER: Dependence((Shared(1.0, 0.0, {}, 0.0, 10**6),) * targets),
     }
     names = (*panel.spec.advertiser_attributes, *panel.spec.scenario_attributes)
     known = {name: pc.unique(panel.keys[name].drop_null()).to_pylist() for name in names}

@@ -260,8 +260,8 @@ def _quantiles_of(low_X: Floats, high_X: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Shared:
-    """One target: the share of the variance of a series' normal score that is all series', its scenario's (``scenarios``:
-    of those that were seen), its advertiser's; and the cutoffs that say so."""
+    """One target: the share of the variance of a series' normal score that is all series', its scenario's
+    (``scenarios``: of those that were seen), its advertiser's; and the cutoffs that say so."""
 
     market: float
     scenario: float
