@@ -150,7 +150,7 @@ def train(
     """A forecaster with the defaults but for what is named, and the seconds that it took."""
     started = time.monotonic()
     settings = replace(TrainConfig(), **training)
-    end = train_end(panel.first_day, held_out_from, panel.spec.horizon_days, settings.validation_cutoffs)
+    end = train_end(panel.first_day, held_out_from, panel.spec.horizons_days, settings.validation_cutoffs)
     config = replace(ModelConfig(), **model)
     inputs = fit_inputs(PanelStatistics.of(panel, end), config.bins)
     result = train_rank([panel.save(folder / "shard")], folder, inputs, config, settings, held_out_from)

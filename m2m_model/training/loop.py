@@ -1,9 +1,10 @@
 """The training loop: every rank calls ``train_rank``; rank 0 writes.
 
-Validation cutoffs are held_out_from - h and every 7 days before it; no training label ends after the earliest of them,
-and nothing after ``held_out_from`` is read. A rank holds its own of the shards, and takes of each batch the windows in
-them. A batch follows from (seed, step) alone, however many ranks there are, and dropout from (seed, step, rank), so a
-run that resumes needs no sampler state. V validation windows, X any windows; other shapes as in data/.
+Validation cutoffs are held_out_from - h, h the longest horizon, and some before it (``calendar``); no training label
+ends after the earliest of them, and nothing after ``held_out_from`` is read. A rank holds its own of the shards, and
+takes of each batch the windows in them. A batch follows from (seed, step) alone, however many ranks there are, and
+dropout from (seed, step, rank), so a run that resumes needs no sampler state. V validation windows, X any windows;
+other shapes as in data/.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def train_rank(
     data = Shards(shards, inputs, device)
     ranks = data.ranks
     cutoffs = validation_cutoffs(
-        data.first_day, held_out_from, inputs.spec.horizon_days, train_config.validation_cutoffs
+        data.first_day, held_out_from, inputs.spec.horizons_days, train_config.validation_cutoffs
     )
     pool, validation = windows_of(data, cutoffs, train_config)
     learned = learn(data, pool, model_config.ratio_bins)

@@ -139,7 +139,7 @@ def calibrate_baselines(
     """``residual_quantiles`` on the validation cutoffs, for want of a model; and for each baseline what its series
     share."""
     data = Shards(shards, inputs)
-    cutoffs = validation_cutoffs(data.first_day, held_out_from, inputs.spec.horizon_days, most)
+    cutoffs = validation_cutoffs(data.first_day, held_out_from, inputs.spec.horizons_days, most)
     seen = seen_by_rule(data, cutoffs, max_rows)
     calibrations, network = residual_quantiles(inputs.spec, seen), seen[0]
     who = (network.actual_XM, network.advertiser_X, network.scenario_X, network.cutoff_X)

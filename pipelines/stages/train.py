@@ -53,8 +53,8 @@ def _train(
     config = run.config
     wait_for_ranks(spark, config.distributor, run.say)  # before anything is made for them
     held_out_from = held_out_cutoffs(config, run.ds)[-1]
-    horizon, most = config.dataset.horizon_days, config.training.validation_cutoffs
-    last_label = train_end(sequences.first, held_out_from, horizon, most)
+    most = config.training.validation_cutoffs
+    last_label = train_end(sequences.first, held_out_from, config.dataset.horizons, most)
     if from_scratch:
         for part in folder.folders():  # and not the claim that we hold it by
             part.remove()

@@ -81,7 +81,7 @@ def planned(panel: Panel, values: tuple[np.ndarray, np.ndarray]) -> Callable[[da
 
 def model_files(panel: Panel, held_out_from: date, folder: Path) -> dict[str, bytes]:
     """Bins, scales, vocabularies, weights, calibration, blend, LightGBM: every byte of the artifact, by file."""
-    end = train_end(panel.first_day, held_out_from, panel.spec.horizon_days, TRAIN.validation_cutoffs)
+    end = train_end(panel.first_day, held_out_from, panel.spec.horizons_days, TRAIN.validation_cutoffs)
     inputs = fit_inputs(PanelStatistics.of(panel, end), bins=8)
     result = train_rank([panel.save(folder / "shard")], folder, inputs, MODEL, TRAIN, held_out_from)
     rivals = train_rivals([folder / "shard"], inputs, held_out_from, folder / "rivals")
@@ -152,7 +152,7 @@ def test_labels_that_end_with_the_shortest_horizon_break_the_proof(
     panel: Panel, absurd_after: Absurd, held_out_from: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = loop.validation_cutoffs
-    monkeypatch.setattr(loop, "validation_cutoffs", lambda first, day, days, most: honest(first, day, 2, most))
+    monkeypatch.setattr(loop, "validation_cutoffs", lambda first, day, days, most: honest(first, day, days[:1], most))
     with pytest.raises(AssertionError, match="what came after"):
         prove(*over_two_and_seven_days(panel, absurd_after), held_out_from, tmp_path)
 

@@ -62,7 +62,7 @@ def test_labels_after_train_end_do_not_reach_the_weights(
 ) -> None:
     """Validation days choose the epoch and calibrate; with one epoch there is nothing to choose."""
     config = replace(TRAIN, epochs=1)
-    end = train_end(panel.first_day, held_out_from, 7, config.validation_cutoffs)
+    end = train_end(panel.first_day, held_out_from, [7], config.validation_cutoffs)
 
     def absurd(performance_NTP: np.ndarray, _: np.ndarray) -> None:
         performance_NTP[:, panel.index_of(end) + 1 :] = 1e9
