@@ -105,7 +105,7 @@ class Dataset:
                 if shorter >= longer:
                     words = "expected each to be above the one before it"
                     raise ValueError(f"horizons_days = {list(self.horizons_days)}: {longer} after {shorter}; {words}")
-            object.__setattr__(self, "horizon_days", self.horizons_days[-1])
+            object.__setattr__(self, "horizon_days", self.horizons_days[-1])  # frozen, and not said twice
 
     @property
     def horizons(self) -> tuple[int, ...]:
