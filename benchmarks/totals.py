@@ -87,7 +87,7 @@ def figures(found: pl.DataFrame) -> pl.DataFrame:
 def walk(panel: Panel, folder: Path) -> Iterator[tuple[str, pl.DataFrame]]:
     """Baselines week by week, calibrated on the four cutoffs before."""
     horizon, shard = panel.spec.horizon_days, [panel.save(folder / "shard")]
-    inputs = fit_inputs(PanelStatistics.of(panel, train_end(panel.first_day, panel.last_day, horizon, 4)))
+    inputs = fit_inputs(PanelStatistics.of(panel, train_end(panel.first_day, panel.last_day, [horizon], 4)))
     for cutoff in range(panel.days - 1 - horizon, 7 * FIRST_WEEK, -7):
         as_of = panel.day_of(cutoff)
         calibrations, shared = calibrate_baselines(shard, inputs, as_of)
