@@ -134,12 +134,13 @@ def panel_of(
     def of_all(found: DayRows, key: list[str]) -> DayRows | None:
         """Rows of ``key`` alone, once for each of the series that have it; None where there is none."""
         own_N = np.logical_and.reduce([said_N[name] == (name in key) for name in SERIES])
-        if not own_N.any():
+        if not own_N.any() or not series.height:
             return None
-        owners = series.select(pl.lit(0).alias("all"), *key).unique(maintain_order=True)
-        by_owner, owner_N = (
-            _places(rows.with_columns(all=pl.lit(0)), owners, ["all", *key]) for rows in (weeks, series)
-        )
+        if key:
+            owners = series.select(key).unique(maintain_order=True)
+            by_owner, owner_N = (_places(rows, owners, key) for rows in (weeks, series))
+        else:
+            by_owner, owner_N = (np.zeros(rows.height, np.int64) for rows in (weeks, series))
         return _repeated(_of_series(found.on(own_N[found.series_R]), by_owner), owner_N)
 
     acted = rows("behavior_day", spec.behaviors) if spec.behaviors else None

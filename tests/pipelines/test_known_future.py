@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from deployment import FIRST_DAY, Deployment, day
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from m2m_model.config import KnownFuture, Task
@@ -46,6 +46,7 @@ def expected_point(plans: dict, advertiser: str, scenario: str, known: date, col
 
 @settings(max_examples=100, deadline=None)
 @given(_performance, _plans, st.integers(0, 10), st.integers(1, 30))
+@example({("a", "feed", FIRST_DAY)}, {(None, None, day(12), 1): (1.0, None)}, 7, 9)  # plans, and no series yet
 def test_a_panel_has_the_plans_that_were_known_each_evening(
     performance: set, plans: dict, later: int, span: int
 ) -> None:
