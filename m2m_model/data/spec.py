@@ -44,8 +44,10 @@ class Plan:
 
     @property
     def past_days(self) -> range:
-        """Days before a cutoff whose plans are over at it: of four weeks, one after the other, or of one such time."""
-        return range(self.days, max(max(LEVEL_DAYS), self.days) + 1, self.days)
+        """Days before a cutoff whose plans are over at it: of four weeks, one after the other, or of one such time. Of
+        holidays the last ones alone: what matters is that they were just now."""
+        longest = 0 if self.covariate.is_holidays else max(LEVEL_DAYS)
+        return range(self.days, max(longest, self.days) + 1, self.days)
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,7 @@ def test_a_long_horizon_looks_back_to_a_time_that_is_over() -> None:
     assert list(spec.plans[0].past_days) == [60]
     assert spec.lookback_days == 61
     assert list(SPEC.plans[0].past_days) == [7, 14, 21, 28]
+    assert list(Plan(KnownFuture("holidays", country="GB"), 7).past_days) == [7]
     assert replace(SPEC, known_future=()).lookback_days == 56
 
 
