@@ -94,6 +94,13 @@ def test_other_plans_count_by_scenario_and_day_and_the_rest_stays(tmp_path: Path
     found = replan(panel, staged, read_changes(each_day, SPEC, DAY))
     assert found.future_NTC[2, -1, 0] == to_grid(np.array(6.0))
     assert NOTHING not in found.future_NTC
+    # Beside what is planned for a whole scenario, which counts before what is for everyone.
+    of_all = pl.DataFrame(
+        [(None, "feed", ahead(1), 3.0, None), (None, None, ahead(1), 8.0, None)], schema=staged.schema, orient="row"
+    )
+    each_day.write_text(f"advertiser_id,for_day,budget\nb,{ahead(2)},2\n")
+    found = replan(panel, pl.concat([staged, of_all]), read_changes(each_day, SPEC, DAY))
+    assert found.future_NTC[2, -1, 0] == to_grid(np.array(3.0 + 2.0))
 
 
 PLANNED = """
