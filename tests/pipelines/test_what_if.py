@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from deployment import AS_OF, FIRST_DAY, Deployment, day, rows_of_day
 
 from m2m_model.config import KnownFuture, Task
 from m2m_model.data.grid import NOTHING, to_grid
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
-from pipelines.errors import ConfigError
+from pipelines.errors import EXIT_USAGE, ConfigError
 from pipelines.what_if import read_changes, replan
 
 DAY = date(2024, 3, 10)
@@ -100,3 +101,68 @@ def test_other_plans_count_by_scenario_and_day_and_the_rest_stays(tmp_path: Path
     each_day.write_text(f"advertiser_id,for_day,budget\nb,{ahead(2)},2\n")
     found = replan(panel, pl.concat([staged, of_all]), read_changes(each_day, SPEC, DAY))
     assert found.future_NTC[2, -1, 0] == to_grid(np.array(3.0 + 2.0))
+
+
+PLANNED = """
+select day as ds, who as advertiser_id, place as scenario_id, date_add(day, n) as for_day, cost as budget
+from raw_day lateral view explode(sequence(1, 9)) as n
+"""
+DECLARED = """
+known_future = "known_future.sql"
+
+[gate]
+max_ratio_to_baseline = 100.0
+
+[[known_future]]
+name = "budget"
+kind = "money"
+of = "spend"
+"""
+
+
+@pytest.mark.spark
+def test_as_a_person_asks_it(deployment: Deployment) -> None:
+    def did(stage: str, *arguments: object) -> str:
+        status, said = deployment.run(stage, *arguments)
+        assert status == 0, said
+        return said
+
+    def refused(*arguments: object) -> str:
+        status, said = deployment.run("score", *arguments, spark=False)
+        assert status == EXIT_USAGE
+        return said
+
+    for number in range(70):
+        rows = rows_of_day(day(number))
+        deployment.write_day(day(number), rows.with_columns(cost=pl.col("cost") * (1 + number // 7 % 3)))
+    plans, kept = deployment.folder / "plans.csv", deployment.folder / "found.csv"
+    plans.write_text("advertiser_id,budget\nadv2,50\nadv3,0\n")
+    asked = ("--date", AS_OF, "--what-if", plans)
+    assert "declares no plans" in refused(*asked)
+    (deployment.folder / "known_future.sql").write_text(PLANNED)
+    sql = 'performance_daily = "performance_daily.sql"'
+    deployment.edit(sql, sql + DECLARED)
+    deployment.edit("epochs = 2", "epochs = 2\nblend = false")  # a blend may give the network no part
+    did("stage_sources", "--from", FIRST_DAY, "--to", AS_OF)
+    did("build_sequences", "--date", AS_OF)
+    did("train", "--date", AS_OF)
+    assert "no champion serves" in refused(*asked)
+    for stage in ("backtest", "promote", "score"):
+        did(stage, "--date", AS_OF)
+    before = deployment.warehouse.snapshot_id("marts.forecast_daily")
+    status, said = deployment.run("score", *asked, "--out", kept, spark=False)
+    assert status == 0, said
+    assert "nothing was published" in said
+    assert "adv2" in said
+    found = pl.read_csv(kept)
+    ids = ["adv2", "adv3"]
+    assert set(found["advertiser_id"]) == set(ids)
+    published = deployment.rows("marts.forecast_daily").filter(pl.col("advertiser_id").is_in(ids))
+    assert found["point"].to_list() == pytest.approx(published["point"].to_list(), rel=1e-5)
+    assert (found["p95"] != found["p95_what_if"]).any()
+    assert deployment.warehouse.snapshot_id("marts.forecast_daily") == before
+    plans.write_text("advertiser_id,scenario_id,budget\nadv2,video,50\n")
+    assert "1 of 1 (advertiser_id, scenario_id) have no sequence" in refused(*asked)
+    plans.write_text("advertiser_id,budget\nadv99,50\nadv2,50\n")
+    assert "1 of 2 (advertiser_id) have no sequence" in refused(*asked)
+    assert "--out" in refused(*asked, "--out", deployment.folder / "found.xlsx")
