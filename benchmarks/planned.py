@@ -117,7 +117,7 @@ def lines(seeds: int) -> list[str]:
                 settings = {"seed": seed, "boosted": False, "blend": False, "max_windows": WINDOWS}
                 forecaster, _ = train(seen, cutoffs[-1], Path(folder), {}, settings)
             said[f"m2m, {plans}"] = [forecaster.predict(seen, c).distribution.point_NM[:, 0] for c in cutoffs]
-            trees = boosted.fit([seen], forecaster.inputs, cutoffs[-1])["lightgbm_l1"]
+            trees = boosted.refit([seen], forecaster.inputs, cutoffs[-1], {})["lightgbm_l1"]
             said[f"LightGBM L1, {plans}"] = [
                 trees(seen, day, series)[:, 0] for day, series in zip(days, judged, strict=True)
             ]

@@ -43,11 +43,11 @@ from m2m_model.forecasts.calibration import LevelCalibration
 from m2m_model.forecasts.cells import CELL_ROWS
 from m2m_model.forecasts.distribution import Distribution, pool
 from m2m_model.forecasts.forecaster import Forecaster
-from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
+from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline, rival_forecasts
 from m2m_model.forecasts.metrics import CELL_SCHEMA, cell_sums, finish, group_sums, mean_over_tasks
 from m2m_model.forecasts.value import churn, ranking, reliability, size_deciles
 from m2m_model.rivals import NAMES as RIVALS
-from m2m_model.rivals.artifact import fit_rivals, rival_forecasts
+from m2m_model.rivals.artifact import Rivals, fit_rivals
 from m2m_model.rivals.boosted import (
     CUTOFFS,
     EVERY_DAYS,
@@ -55,7 +55,7 @@ from m2m_model.rivals.boosted import (
     TREES,
     features,
 )
-from m2m_model.training.calendar import train_end
+from m2m_model.training.calendar import train_end, validation_cutoffs
 from m2m_model.training.loop import train_rank
 from pipelines.config import Config, load_config
 from pipelines.life.evaluation import valued
@@ -69,6 +69,7 @@ PER_CELL = "one model per cell"
 ALONE = "network alone"
 DEFAULTS = "defaults, short training"
 SIMPLE = "simple, chosen by validation"
+SAME_LABELS = "lightgbm_level, the network's labels"
 Settings = dict[str, Any]  # of a model or of a training: what differs from the defaults
 PAPER: Settings = {
     "loss": "poisson",
@@ -145,7 +146,12 @@ def sequences(data: DataSet, home: Path) -> tuple[pa.Table, Config]:
 
 
 def train(
-    panel: Panel, held_out_from: date, folder: Path, model: Settings, training: Settings
+    panel: Panel,
+    held_out_from: date,
+    folder: Path,
+    model: Settings,
+    training: Settings,
+    rivals: Rivals | None = None,
 ) -> tuple[Forecaster, float]:
     """A forecaster with the defaults but for what is named, and the seconds that it took."""
     started = time.monotonic()
@@ -153,8 +159,17 @@ def train(
     end = train_end(panel.first_day, held_out_from, panel.spec.horizons_days, settings.validation_cutoffs)
     config = replace(ModelConfig(), **model)
     inputs = fit_inputs(PanelStatistics.of(panel, end), config.bins)
-    result = train_rank([panel.save(folder / "shard")], folder, inputs, config, settings, held_out_from)
+    shard = panel.save(folder / "shard")
+    result = train_rank([shard], folder, inputs, config, settings, held_out_from, rivals=rivals)
     return Forecaster.load(result.model_folder), time.monotonic() - started
+
+
+def learned_baselines(panel: Panel, held_out_from: date) -> tuple[Rivals, float]:
+    """Every rival, as ``train`` fits them, and the seconds that it took."""
+    started, spec, settings = time.monotonic(), panel.spec, TrainConfig()
+    cutoffs = validation_cutoffs(panel.first_day, held_out_from, spec.horizons_days, settings.validation_cutoffs)
+    inputs = fit_inputs(PanelStatistics.of(panel, cutoffs[-1]), ModelConfig().bins)
+    return fit_rivals([panel], inputs, cutoffs, held_out_from), time.monotonic() - started
 
 
 def subset(rows: pa.Table, panel: Panel, kept_N: np.ndarray, tasks: tuple[Task, ...]) -> Panel:
@@ -176,10 +191,9 @@ def judged(forecasts: Forecasts, panel: Panel, cutoff: date, name: str) -> pa.Ta
 
 
 def chosen_simple(forecaster: Forecaster, panel: Panel, cutoff: date) -> Forecasts:
-    """What validation would have chosen without a network: the blend's anchor of each task."""
-    assert forecaster.blend is not None
-    anchors = [share.anchor for share in forecaster.blend.tasks]
-    each = [forecast_baseline(name, panel, cutoff, forecaster.calibrations) for name in anchors]
+    """What validation would have chosen without the network and LightGBM."""
+    simple = [forecaster.metadata["simple"][title] for title in panel.spec.titles]
+    each = [forecast_baseline(name, panel, cutoff, forecaster.calibrations) for name in simple]
     point_NM = np.stack([forecasts.distribution.point_NM[:, m] for m, forecasts in enumerate(each)], 1)
     return replace(each[0], distribution=Distribution.point(point_NM))
 
@@ -242,20 +256,22 @@ def run_block(
             keep(name, forecaster.predict(panel, cutoff), worth)
 
     trained = []
+    rivals, seconds = learned_baselines(panel, held_out_from)
+    say(f"{data.name} {as_of} LightGBM: {seconds:.0f} s")
     for seed in SEEDS[:1] if quick else SEEDS:
-        forecaster, seconds = train(panel, held_out_from, folder, {}, {"seed": seed})
+        forecaster, seconds = train(panel, held_out_from, folder, {}, {"seed": seed}, rivals)
         say(f"{data.name} {as_of} m2m, seed {seed}: {seconds:.0f} s")
         scale_M = np.asarray(forecaster.inputs.target_scales)
         judge(f"m2m, seed {seed}", forecaster, worth=seed == SEEDS[0])
         trained.append(replace(forecaster, blend=None, young_blend=None))
         judge(f"{ALONE}, seed {seed}", trained[-1])
         if seed == SEEDS[0]:
-            rivals = fit_rivals([panel], forecaster.inputs, held_out_from)
             for cutoff in cutoffs:
                 keep(SIMPLE, chosen_simple(forecaster, panel, cutoff), False)
                 for name in BASELINES:
                     keep(name, forecast_baseline(name, panel, cutoff, forecaster.calibrations), True)
-                for name, rival in rivals.items():
+                judged_rivals = {**rivals.late, SAME_LABELS: rivals.early["lightgbm_level"]}
+                for name, rival in judged_rivals.items():
                     keep(name, rival_forecasts(name, rival, panel, cutoff, forecaster.calibrations), True)
             if not quick and (data.last_day - cutoffs[0]).days >= spec.horizon_days + 28:
                 later = Panel.from_sequences(rows, spec, data.last_day, (data.last_day - first_day).days + 1)
@@ -381,6 +397,8 @@ def headline(data: DataSet, main: pl.DataFrame, found: dict[str, Any]) -> list[s
         "smape_over_best_baseline": seeds["smape_ratio"].mean(),
         "nmae_over_last_h_days": nmae / by_name["last_h_days"]["nmae"],
         "nmae_over_lightgbm_l1": nmae / by_name["lightgbm_l1"]["nmae"],
+        "nmae_over_lightgbm_level": nmae / by_name["lightgbm_level"]["nmae"],
+        "nmae_over_lightgbm_level_same_labels": nmae / by_name[SAME_LABELS]["nmae"],
         "forecasters": view.to_dicts(),
     }
     cutoffs = found["cutoffs"]
@@ -390,7 +408,9 @@ def headline(data: DataSet, main: pl.DataFrame, found: dict[str, Any]) -> list[s
         f"{len(cutoffs)} cutoffs, {cutoffs[0]} .. {cutoffs[-1]}, from {len(data.blocks)} trainings a seed.",
         f"Against the best baseline of each task and cutoff: NMAE **{mean:.3f}** ({low:.3f} .. {high:.3f} over seeds), "
         f"SMAPE **{found['smape_over_best_baseline']:.3f}**. Against last_h_days: "
-        f"NMAE {found['nmae_over_last_h_days']:.3f}; against lightgbm_l1: {found['nmae_over_lightgbm_l1']:.3f}.",
+        f"NMAE {found['nmae_over_last_h_days']:.3f}; against lightgbm_l1: {found['nmae_over_lightgbm_l1']:.3f}; "
+        f"against lightgbm_level: {found['nmae_over_lightgbm_level']:.3f}, and "
+        f"{found['nmae_over_lightgbm_level_same_labels']:.3f} where it has the network's labels.",
         "",
         "`nmae_ratio` and `smape_ratio` are to the best baseline, `spread` is the deviation over task x cutoff.",
         "",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from m2m_model.arrays import Floats, Ints
-from m2m_model.data.panel import Panel
+from m2m_model.data.panel import Panel, recent
 from m2m_model.data.served_by import history_days
 from m2m_model.forecasts.methods import COLD_START, SILENT
 
@@ -70,13 +70,6 @@ def cold_start(panel: Panel, cutoff: int, series: Ints) -> Floats:
 def silent(panel: Panel, cutoff: int, series: Ints) -> Floats:
     """A series without a row in eligible_days: 0."""
     return np.zeros((len(series), len(panel.spec.targets)))
-
-
-def recent(panel: Panel, cutoff: int, series: Ints, days: int) -> Floats:
-    """Daily totals of the ``days`` up to the cutoff, oldest first; 0 before the panel."""
-    start = max(0, cutoff + 1 - days)
-    block_NDM = panel.daily_NTM[series, start : cutoff + 1].astype(np.float64)
-    return np.pad(block_NDM, ((0, 0), (days - block_NDM.shape[1], 0), (0, 0)))
 
 
 TSB_DAYS, TSB_RATE = 56, 0.1

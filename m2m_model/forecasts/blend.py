@@ -1,8 +1,10 @@
-"""The network and the simple forecast in one: weights per target, and per scenario where there are rows enough.
+"""The network and one other forecast together: weights per target, and per scenario where there are rows enough.
 
 Learned on validation cutoffs, never on held-out ones. A network extrapolates trends; on small, regular sets last week's
-figures are better, and validation sees it. The simple forecast is the *anchor*: what validation would have chosen
-without a network. The network takes from it only what it wins by more than the cutoffs differ.
+figures or LightGBM are better, and validation sees it. The other forecast is the *anchor*: what validation would have
+chosen without a network. The network takes from it only what it wins by more than the cutoffs differ. A learned
+baseline is the anchor only where that wins surely over a simple one as the anchor: of seven, on few cutoffs, one is
+always lucky, and it costs its fitting and loading.
 
 N rows, M targets, W candidate weights, D cutoffs.
 """
@@ -23,6 +25,7 @@ from m2m_model.forecasts.metrics import symmetric_error
 
 WEIGHTS: Floats = np.arange(11) / 10  # of the network; the anchor has the rest
 CAUTION = 1.25  # standard errors by which a weight must not lose to the anchor
+SIMPLER = 1.0  # standard errors by which a blend with a learned baseline must win over one with a simple forecast
 SHARED = 4.0  # rows of a date rise and fall together: their chance counts as if they were a quarter as many
 
 
@@ -57,17 +60,22 @@ class Blend:
         scenario_N: Strings,
         cutoff_N: Ints,
         whole_M: Sequence[bool] = (),
+        learned: Mapping[str, Floats] | None = None,
     ) -> Blend:
-        """Learn from the points of the network and the simple forecasts on N validation rows.
+        """Learn from the points of the network, the simple forecasts and ``learned`` baselines on N validation rows.
 
         ``whole_M``: targets whose points are published as whole numbers, and judged as such.
         """
 
         def shares(rows: Bools) -> tuple[Share, ...]:
+            def of_task(said: Mapping[str, Floats], m: int) -> dict[str, Floats]:
+                return {name: said_NM[rows, m] for name, said_NM in said.items()}
+
             return tuple(
                 _share(
                     network_NM[rows, m],
-                    {name: forecast_NM[rows, m] for name, forecast_NM in simple.items()},
+                    of_task(simple, m),
+                    of_task(learned or {}, m),
                     actual_NM[rows, m],
                     cutoff_N[rows],
                     m < len(whole_M) and whole_M[m],
@@ -81,12 +89,15 @@ class Blend:
 
     @property
     def anchors(self) -> tuple[str, ...]:
-        """Every simple forecast that some cell uses."""
-        cells = [self.tasks, *self.scenarios.values()]
-        return tuple(sorted({share.anchor for cell in cells for share in cell if share.network < 1}))
+        """Every other forecast that some cell uses."""
+        return tuple(sorted({share.anchor for _, _, share in self._shares() if share.network < 1}))
+
+    def targets_with(self, anchor: str) -> frozenset[int]:
+        """The targets, by number, that some cell uses an anchor for."""
+        return frozenset(m for _, m, share in self._shares() if share.anchor == anchor and share.network < 1)
 
     def apply(self, network: Distribution, simple: Mapping[str, Distribution], scenario_N: Strings) -> Distribution:
-        """The pooled distributions of N rows; ``simple`` holds at least ``anchors``."""
+        """The pooled distributions of N rows; ``simple`` holds at least the ``anchors``."""
         names, code_N = self.anchors, codes_of(scenario_N, list(self.scenarios))
         weight_PSM = np.zeros((1 + len(names), len(self.scenarios) + 1, len(self.tasks)))
         for s, m, share in self._shares():
@@ -124,30 +135,55 @@ class Blend:
         return cls(read(values["tasks"]), {name: read(cell) for name, cell in values["scenarios"].items()})
 
 
-def _share(network_X: Floats, simple: Mapping[str, Floats], actual_X: Floats, cutoff_X: Ints, whole: bool) -> Share:
+def _share(
+    network_X: Floats,
+    simple: Mapping[str, Floats],
+    learned: Mapping[str, Floats],
+    actual_X: Floats,
+    cutoff_X: Ints,
+    whole: bool,
+) -> Share:
+    """With a simple forecast as the anchor, or with a learned one where that is surely better."""
+    plain, plain_X = _best_share(network_X, simple, actual_X, cutoff_X, whole)
+    if not learned:
+        return plain
+    other, other_X = _best_share(network_X, learned, actual_X, cutoff_X, whole)
+    said_WX = np.stack([plain_X, other_X])
+    sure_W, both_W = _against_first(said_WX, actual_X, cutoff_X, SIMPLER)
+    return other if sure_W[1] < 0 and both_W[1] < both_W[0] else plain
+
+
+def _best_share(
+    network_X: Floats, anchors: Mapping[str, Floats], actual_X: Floats, cutoff_X: Ints, whole: bool
+) -> tuple[Share, Floats]:
     """The anchor with the least absolute error; of the weights that surely do not lose to it there, the one with the
-    least of both errors, absolute and SMAPE, each over the anchor's."""
-    cutoffs = np.unique(cutoff_X)
-    anchor = min(simple, key=lambda name: float(np.abs(actual_X - simple[name]).sum()))
+    least of both errors, absolute and SMAPE, each over the anchor's. And the points that come of it."""
+    anchor = min(anchors, key=lambda name: float(np.abs(actual_X - anchors[name]).sum()))
     weight_W1 = WEIGHTS[:, None]
-    mixed_WX = keep_zeros(network_X, weight_W1 * network_X + (1 - weight_W1) * simple[anchor], weight_W1)
+    mixed_WX = keep_zeros(network_X, weight_W1 * network_X + (1 - weight_W1) * anchors[anchor], weight_W1)
     mixed_WX = np.round(mixed_WX) if whole else mixed_WX
+    sure_W, both_W = _against_first(mixed_WX, actual_X, cutoff_X, CAUTION)
+    best = int(np.argmin(np.where(sure_W <= 0, both_W, np.inf)))
+    return Share(anchor, float(WEIGHTS[best])), mixed_WX[best]
+
+
+def _against_first(said_WX: Floats, actual_X: Floats, cutoff_X: Ints, caution: float) -> tuple[Floats, Floats]:
+    """Of W forecasts: by how much each loses to the first in absolute error, so many standard errors added, over the
+    first's on a mean cutoff; and by how much in both errors, absolute and SMAPE."""
+    cutoffs = np.unique(cutoff_X)
 
     def gain(error_WX: Floats) -> Floats:
-        """Over the anchor's error on a mean cutoff: a cutoff counts by what happened on it."""
+        """A cutoff counts by what happened on it."""
         return np.asarray((error_WX - error_WX[0]) / max(error_WX[0].sum() / len(cutoffs), 1e-12))
 
-    gain_WX = gain(np.abs(actual_X - mixed_WX))
+    gain_WX = gain(np.abs(actual_X - said_WX))
     gain_WD = np.stack([gain_WX[:, cutoff_X == day].sum(1) for day in cutoffs], 1)
     # How much of a cutoff's gain is chance shows in how cutoffs differ, and, where they are few, in how rows do.
     between_W = gain_WD.var(1)
     within_W = gain_WX.var(1) * len(actual_X) / len(cutoffs)
     spread_W = np.sqrt((between_W + SHARED * within_W / len(cutoffs)) / len(cutoffs))
-    sure_W = gain_WD.mean(1) + CAUTION * spread_W
-    both_W = gain_WD.mean(1) + gain(symmetric_error(mixed_WX, np.broadcast_to(actual_X, mixed_WX.shape))).sum(1) / len(
-        cutoffs
-    )
-    return Share(anchor, float(WEIGHTS[int(np.argmin(np.where(sure_W <= 0, both_W, np.inf)))]))
+    relative_WX = gain(symmetric_error(said_WX, np.broadcast_to(actual_X, said_WX.shape)))
+    return gain_WD.mean(1) + caution * spread_W, gain_WD.mean(1) + relative_WX.sum(1) / len(cutoffs)
 
 
 def keep_zeros(network_x: Floats, mixed_x: Floats, weight_x: Floats | float) -> Floats:

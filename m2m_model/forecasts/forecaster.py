@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from importlib import metadata as packages
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,13 +33,17 @@ from m2m_model.forecasts.methods import M2M as M2M_METHOD
 from m2m_model.network.model import M2M, Batch
 from m2m_model.network.windows import Days, Windows
 
+if TYPE_CHECKING:
+    from m2m_model.rivals.artifact import Rival
+
 FORMAT_VERSION = 5
+_RIVALS = "rivals"
 
 
 @dataclass(frozen=True)
 class Forecaster:
-    """A trained model with its inputs, the calibration of its levels, its blend with the simple forecasts, and the
-    residuals of those (cold_start, silent, and each baseline's name).
+    """A trained model with its inputs, the calibration of its levels, its blend with simple forecasts and learned
+    baselines, and the residuals of those (cold_start, silent, and each one's name).
 
     Safe to share between threads; one per worker process is enough.
     """
@@ -54,6 +58,7 @@ class Forecaster:
     shared: Dependence  # how series go wrong together: for totals
     metadata: Mapping[str, Any]  # versions, held_out_from, validation cutoffs, best epoch
     device: torch.device
+    rivals: Mapping[str, Rival] = field(default_factory=dict)  # of the blend's anchors, those that were learned
 
     @property
     def spec(self) -> SequenceSpec:
@@ -68,7 +73,8 @@ class Forecaster:
         """Open a model folder.
 
         Raises:
-            ValueError: the folder was written by another format version, or weights and config.json do not fit.
+            ValueError: the folder was written by another format version, weights and config.json do not fit, or a
+                learned baseline that serves is missing or damaged.
         """
         folder = Path(folder)
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -88,8 +94,15 @@ class Forecaster:
         blend, young_blend = (blend and Blend.from_dict(blend) for blend in (stored["blend"], stored["young_blend"]))
         model = model.to(device).eval()
         shared = Dependence.from_dict(stored["shared"])
+        rivals: Mapping[str, Rival] = {}
+        if (folder / _RIVALS).exists():
+            from m2m_model.rivals import artifact  # with what it takes to open them: where none serves, not loaded
+
+            rivals = artifact.load_rivals(folder / _RIVALS)
+        if missing := sorted(set(stored["rivals"]) - rivals.keys()):
+            raise ValueError(f"{folder / _RIVALS}: {', '.join(missing)} is missing")
         served = (calibrations, levels, blend, young_blend, shared)
-        return cls(model, config, inputs, *served, stored["metadata"], device)
+        return cls(model, config, inputs, *served, stored["metadata"], device, rivals)
 
     def save(self, folder: Path | str) -> Path:
         """Write the model folder; it appears whole or not at all, and replaces an older one."""
@@ -104,6 +117,7 @@ class Forecaster:
             "blend": self.blend and self.blend.to_dict(),
             "young_blend": self.young_blend and self.young_blend.to_dict(),
             "shared": self.shared.to_dict(),
+            "rivals": list(self.rivals),
             "metadata": dict(self.metadata),
             "versions": {"python": platform.python_version()}
             | {name: packages.version(name) for name in ("torch", "numpy", "pyarrow", "safetensors")},
@@ -112,6 +126,10 @@ class Forecaster:
         with replaced_folder(folder) as partial:
             save_file(weights, partial / "weights.safetensors")
             (partial / "config.json").write_text(json.dumps(stored), encoding="utf-8")
+            if self.rivals:
+                from m2m_model.rivals import artifact
+
+                artifact.save_rivals(self.rivals, partial / _RIVALS)
         return folder
 
     def predict(
@@ -165,7 +183,7 @@ class Forecaster:
         method_NM = np.full(served.mean_NM.shape, M2M_METHOD, object)
         if blend is not None:
             simple = {
-                name: simple_distribution(name, panel, day, series, self.calibrations.get(name))
+                name: simple_distribution(name, panel, day, series, self.calibrations.get(name), self.rivals)
                 for name in blend.anchors
             }
             served, method_NM = blend.apply(served, simple, scenario_N), blend.methods(scenario_N)

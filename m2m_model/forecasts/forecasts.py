@@ -83,11 +83,28 @@ def forecast_baseline(
     return forecast_each(panel, cutoff, by_simple(name, panel, known), known, all_series=all_series)
 
 
+def rival_forecasts(
+    name: str, rival: baselines.Baseline, panel: Panel, cutoff: date, calibrations: Mapping[str, ResidualQuantiles]
+) -> Forecasts:
+    """``Forecaster.predict`` for a learned baseline: points without a distribution, on the same series."""
+
+    def forecast(day: int, series: Ints) -> tuple[Distribution, Strings]:
+        own_NM = rival(panel, day, series)
+        return Distribution.point(own_NM), np.full(own_NM.shape, methods.own_method(name), object)
+
+    return forecast_each(panel, cutoff, forecast, calibrations)
+
+
 def simple_distribution(
-    name: str, panel: Panel, day: int, series: Ints, calibration: ResidualQuantiles | None
+    name: str,
+    panel: Panel,
+    day: int,
+    series: Ints,
+    calibration: ResidualQuantiles | None,
+    learned: Mapping[str, baselines.Baseline] | None = None,
 ) -> Distribution:
-    """What is published of a baseline or rule: ``around`` its own forecast."""
-    own_NM = {**baselines.BASELINES, **baselines.RULES}[name](panel, day, series)
+    """What is published of a baseline, one that was ``learned`` too, or of a rule: ``around`` its own forecast."""
+    own_NM = {**baselines.BASELINES, **baselines.RULES, **(learned or {})}[name](panel, day, series)
     return around(name, own_NM, panel.scenario_N[series], activity_NM(panel, day, series), calibration, panel.spec)
 
 

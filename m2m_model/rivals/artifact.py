@@ -1,36 +1,33 @@
-"""All rivals of a training run: fitted together, kept in one folder, judged as the model is.
+"""All rivals of a training run: fitted together, kept in one folder.
 
-N series, M tasks.
+N series, M targets.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
-from m2m_model.arrays import Floats, Ints, Strings
+from m2m_model.arrays import Floats, Ints
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.files import replaced_folder
-from m2m_model.forecasts.calibration import ResidualQuantiles
-from m2m_model.forecasts.distribution import Distribution
-from m2m_model.forecasts.forecasts import Forecasts, forecast_each
 from m2m_model.rivals import MODULES
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _LIST = "rivals.json"
 
 
 class Rival(Protocol):
-    """A learned baseline. Its module has ``fit(panels, inputs, held_out_from)``, rivals by name, and ``opened(parts)``,
-    the inverse of ``parts``, which raises ValueError where it cannot."""
+    """A learned baseline. Its module has ``fit(panels, inputs, last_label, seen)`` and ``refit(panels, inputs,
+    last_label, fitted)``, rivals by name, and ``opened(parts)``, the inverse of ``parts``, which raises ValueError
+    where it cannot."""
 
     def __call__(self, panel: Panel, cutoff: int, series: Ints) -> Floats:
         """(N, M) totals; ``cutoff`` is a day index, ``series`` row indices."""
@@ -40,18 +37,32 @@ class Rival(Protocol):
         """All of it, as files by name."""
         ...
 
-
-def fit_rivals(panels: Sequence[Panel], inputs: Inputs, held_out_from: date) -> dict[str, Rival]:
-    """Every rival, from labels that end by ``held_out_from``."""
-    found: dict[str, Rival] = {}
-    for module in MODULES:
-        found |= import_module(module).fit(panels, inputs, held_out_from)
-    return found
+    def of_targets(self, targets: Collection[int]) -> Rival:
+        """What forecasts some of the targets, by number; of the others it says 0."""
+        ...
 
 
-def train_rivals(shards: Sequence[Path], inputs: Inputs, held_out_from: date, folder: Path) -> Path:
-    """Fit on the panels of a training run and write ``folder``. Needs no rank: minutes at most, on one machine."""
-    return save_rivals(fit_rivals([Panel.open(shard) for shard in shards], inputs, held_out_from), folder)
+@dataclass(frozen=True)
+class Rivals:
+    """The same rivals twice: ``early`` learned from labels up to the same day as the network, so that validation may
+    judge both; ``late`` from all up to the first held-out cutoff. The late ones are what a backtest judges, and serve
+    where the early ones won."""
+
+    early: Mapping[str, Rival]
+    late: Mapping[str, Rival]
+
+
+def fit_rivals(panels: Sequence[Panel], inputs: Inputs, validation: Sequence[date], held_out_from: date) -> Rivals:
+    """Every rival, both ways. Early labels end by the first of the ``validation`` cutoffs; what is set beside labels,
+    like where a forecast is nothing, is learned on these, whose horizons end by ``held_out_from``."""
+    early: dict[str, Rival] = {}
+    late: dict[str, Rival] = {}
+    for name in MODULES:
+        module = import_module(name)
+        fitted = module.fit(panels, inputs, min(validation), validation)
+        early |= fitted
+        late |= module.refit(panels, inputs, held_out_from, fitted)
+    return Rivals(early, late)
 
 
 def save_rivals(found: Mapping[str, Rival], folder: Path) -> Path:
@@ -89,15 +100,3 @@ def load_rivals(folder: Path) -> dict[str, Rival]:
         return found
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder}: {error}") from error
-
-
-def rival_forecasts(
-    name: str, rival: Rival, panel: Panel, cutoff: date, calibrations: Mapping[str, ResidualQuantiles]
-) -> Forecasts:
-    """``Forecaster.predict`` for a rival: points without a distribution, on the same series."""
-
-    def forecast(day: int, series: Ints) -> tuple[Distribution, Strings]:
-        own_NM = rival(panel, day, series)
-        return Distribution.point(own_NM), np.full(own_NM.shape, f"baseline:{name}", object)
-
-    return forecast_each(panel, cutoff, forecast, calibrations)

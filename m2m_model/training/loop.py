@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -26,11 +26,13 @@ from m2m_model.config import ModelConfig, TrainConfig, to_dict
 from m2m_model.data.features import Inputs
 from m2m_model.data.served_by import COLD_START, NETWORK
 from m2m_model.files import Files, LocalFiles
+from m2m_model.forecasts.baselines import Baseline
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forward import choose_device, network_outputs, quick, to_distribution
 from m2m_model.levels import LEVELS, MEDIAN
 from m2m_model.network.model import M2M, Batch, Learned
+from m2m_model.rivals.artifact import Rivals
 from m2m_model.training import checkpoint
 from m2m_model.training.calendar import validation_cutoffs
 from m2m_model.training.plan import Plan
@@ -48,7 +50,16 @@ from m2m_model.training.progress import (
     weights_of,
 )
 from m2m_model.training.ranks import Ranks
-from m2m_model.training.serving import SIMPLE, Seen, fit_serving, residual_quantiles, seen_by_rule, shared_when_served
+from m2m_model.training.serving import (
+    SIMPLE,
+    Seen,
+    best_simple,
+    fit_serving,
+    residual_quantiles,
+    seen_by_rule,
+    serving_rivals,
+    shared_when_served,
+)
 
 LEARNED_FROM = 50_000  # training windows that edges and feature scales are taken from
 WARM_UP = 0.05  # share of the steps
@@ -71,13 +82,15 @@ def train_rank(
     say: Say = printed,
     at: At = unheard,
     checkpoints: Files | None = None,
+    rivals: Rivals | None = None,
 ) -> TrainResult:
     """Train on the panels in ``shards`` (this rank's own, see ``pool.shares``) and write ``run_dir``/model.
 
     Works alone or inside an initialised torch.distributed process group, which it leaves after the last step: what is
     fitted then is rank 0's work alone, needs no shard, and may take longer than a collective waits. With ``resume`` it
     goes on from the newest of ``checkpoints`` (by default in ``run_dir``) and ends at the same weights as a run that
-    was never stopped. ``say`` takes rank 0's lines of progress, ``at`` every rank's step, the seconds that it has
+    was never stopped. ``rivals`` are learned baselines that may serve where they win; the model folder holds those that
+    do. ``say`` takes rank 0's lines of progress, ``at`` every rank's step, the seconds that it has
     waited for the others and the windows that it has trained on.
 
     Raises:
@@ -105,7 +118,9 @@ def train_rank(
     progress = Progress(ranks.rank == 0, say, at)
     if uneven := unevenness(data, pool):
         progress.say(uneven)
-    trainer = Trainer(data, pool, validation, train_config, model, ranks, device, progress)
+    rivals = rivals if rivals and train_config.blend else Rivals({}, {})
+    others: dict[str, Baseline] = {**SIMPLE, **rivals.early} if train_config.blend else {}
+    trainer = Trainer(data, pool, validation, others, train_config, model, ranks, device, progress)
     kept = checkpoints or LocalFiles(run_dir / "checkpoints")
     seconds, resumed_from = trainer.run(kept, json.dumps(settings, sort_keys=True), resume)
 
@@ -117,7 +132,14 @@ def train_rank(
     if ranks.rank == 0:
         progress.say(f"calibrating on {len(validation):,} validation windows")
         calibrations = residual_quantiles(inputs.spec, seen)
-        served = fit_serving(inputs.spec, trainer.seen, raw, calibrations, train_config.blend)
+        known = trainer.seen[~trainer.seen.young_X]
+        by_rivals = replace(known, simple={name: known.simple[name] for name in rivals.early})
+        calibrations |= residual_quantiles(inputs.spec, [by_rivals])
+        served = fit_serving(inputs.spec, trainer.seen, raw, calibrations, train_config.blend, rivals.early)
+        shared = shared_when_served(inputs.spec, trainer.seen, raw, calibrations, *served)
+        serving = serving_rivals(served[1], rivals.late)
+        for name in rivals.early.keys() - serving.keys():
+            del calibrations[name]
         metadata = {
             "held_out_from": str(held_out_from),
             "validation_cutoffs": [str(cutoff) for cutoff in cutoffs],
@@ -126,9 +148,9 @@ def train_rank(
             "validation_nmae": state.best_nmae,
             "steps": state.step,
             "training_windows": len(pool),
+            "simple": best_simple(inputs.spec, known),
         }
-        shared = shared_when_served(inputs.spec, trainer.seen, raw, calibrations, *served)
-        forecaster = Forecaster(model, model_config, inputs, calibrations, *served, shared, metadata, device)
+        forecaster = Forecaster(model, model_config, inputs, calibrations, *served, shared, metadata, device, serving)
         forecaster.save(run_dir / "model")
     rows = (state.step - resumed_from) * plan.batch_size
     return TrainResult(
@@ -196,6 +218,7 @@ class Trainer:
     data: Shards
     pool: WindowIndex
     validation: WindowIndex
+    others: Mapping[str, Baseline]  # what the network may be blended with
     config: TrainConfig
     model: M2M
     ranks: Ranks
@@ -205,7 +228,7 @@ class Trainer:
     def __post_init__(self) -> None:
         config = self.config
         self.plan = Plan.of(len(self.pool), config)
-        self.seen = Seen.of(self.data, self.validation, SIMPLE if config.blend else {})
+        self.seen = Seen.of(self.data, self.validation, self.others)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
         )

@@ -3,7 +3,7 @@ forecasts, what series share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,6 +21,7 @@ from m2m_model.forecasts.cells import GROUP_ROWS
 from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import around
+from m2m_model.rivals.artifact import Rival
 from m2m_model.totals.dependence import fit_dependence
 from m2m_model.training.calendar import validation_cutoffs
 from m2m_model.training.pool import Columns, Shards, WindowIndex
@@ -72,9 +73,10 @@ def fit_serving(
     raw: Distribution,
     calibrations: Mapping[str, ResidualQuantiles],
     blended: bool,
+    learned: Collection[str] = (),
 ) -> tuple[LevelCalibration, Blend | None, Blend | None]:
-    """From the validation cutoffs: calibration of the network's levels, its blend with the simple forecasts, and its
-    blend with the cold-start rule for young series, where enough of them were seen.
+    """From the validation cutoffs: calibration of the network's levels, its blend with the simple forecasts and the
+    ``learned`` baselines, and its blend with the cold-start rule for young series, where enough of them were seen.
 
     The blend judges the network at each cutoff with levels that were calibrated on the others, and all points as they
     would be published.
@@ -93,14 +95,30 @@ def fit_serving(
         point_XM[rows] = fit(~rows).apply(raw[rows], seen.scenario_X[rows], seen.group_XM[rows]).point_NM
     whole_M = [target.aggregate == "days" for target in spec.targets]
 
-    def blend(rows: Bools, names: Iterable[str]) -> Blend:
+    def blend(rows: Bools, names: Iterable[str], learned: Iterable[str] = ()) -> Blend:
         known = seen[rows]
-        published = {name: _around(name, known, calibrations, spec).point_NM for name in names}
-        return Blend.fit(point_XM[rows], published, known.actual_XM, known.scenario_X, known.cutoff_X, whole_M)
+        published, others = (
+            {name: _around(name, known, calibrations, spec).point_NM for name in some} for some in (names, learned)
+        )
+        where = known.actual_XM, known.scenario_X, known.cutoff_X, whole_M
+        return Blend.fit(point_XM[rows], published, *where, others)
 
     young_X = seen.young_X
     young = blend(young_X, [methods.COLD_START]) if young_X.sum() >= GROUP_ROWS else None
-    return levels, blend(~young_X, baselines.BASELINES) if not young_X.all() else None, young
+    return levels, blend(~young_X, baselines.BASELINES, learned) if not young_X.all() else None, young
+
+
+def best_simple(spec: SequenceSpec, seen: Seen) -> dict[str, str]:
+    """By target, the baseline that validation would have chosen without anything learned."""
+    names = [name for name in baselines.BASELINES if name in seen.simple]
+    error_PM = np.array([np.abs(seen.simple[name] - seen.actual_XM).sum(0) for name in names])
+    return {title: names[int(error_PM[:, m].argmin())] for m, title in enumerate(spec.titles) if names}
+
+
+def serving_rivals(blend: Blend | None, late: Mapping[str, Rival]) -> dict[str, Rival]:
+    """The learned baselines that a blend uses, of the targets that it uses them for."""
+    used = blend.anchors if blend else ()
+    return {name: late[name].of_targets(blend.targets_with(name)) for name in used if blend and name in late}
 
 
 def shared_when_served(

@@ -24,7 +24,7 @@ from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.calibration import Dependence, ResidualQuantiles
 from m2m_model.forecasts.forecaster import Forecaster
-from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
+from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline, rival_forecasts
 from m2m_model.forecasts.metrics import (
     CELL_SCHEMA,
     GROUP_SCHEMA,
@@ -344,7 +344,5 @@ def _forecasts(contenders: Contenders, panel: Panel, cutoff: date, all_series: b
     baselines = [(name, forecast_baseline(name, panel, cutoff, contenders.baselines)) for name in BASELINES]
     if not contenders.rivals:
         return models + baselines
-    from m2m_model.rivals.artifact import rival_forecasts
-
     rivals = load_rivals(contenders.rivals).items()
     return models + baselines + [(n, rival_forecasts(n, r, panel, cutoff, contenders.baselines)) for n, r in rivals]

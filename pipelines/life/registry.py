@@ -162,7 +162,7 @@ class Registry:
                 # Without the local part: no index has torch 2.13.0+cpu.
                 f"{d.metadata['Name']}=={d.version.split('+')[0]}"
                 for d in distributions()
-                if d.metadata["Name"] in _REQUIREMENTS
+                if d.metadata["Name"] in (*_REQUIREMENTS, *(["lightgbm"] if (folder / _RIVALS).exists() else []))
             ],
             registered_model_name=self.name,
         )

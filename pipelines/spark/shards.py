@@ -24,7 +24,8 @@ from pipelines.spark.code import shipped
 from pipelines.warehouse.sequences import SequenceFiles
 from pipelines.warehouse.store import Folder
 
-SHARDS, CHECKPOINTS, MODEL = "shards", "checkpoints", "model"  # folders of a training run
+# Folders of a training run; the rivals that learned from early labels, and those that learned from all.
+SHARDS, CHECKPOINTS, MODEL, EARLY, LATE = "shards", "checkpoints", "model", "rivals-early", "rivals-late"
 _NAMED = "bucket=*[0-9]"
 
 
@@ -63,13 +64,19 @@ def shards_in(folder: Path) -> list[Path]:
 
 
 def train_on_shards(folder: Folder, **arguments: Any) -> TrainResult:
-    """One rank of the run that ``folder`` is of: it has its own shards at hand, and rank 0 leaves checkpoints and the
-    model there; ``arguments`` are the others of ``train_rank``."""
+    """One rank of the run that ``folder`` is of: it has its own shards at hand, and the rivals if there are some, and
+    rank 0 leaves checkpoints and the model there; ``arguments`` are the others of ``train_rank``."""
     checkpoints = None if folder.local else folder / CHECKPOINTS
     with ExitStack() as held, folder.filling() as run_dir:
         with (ranks := Ranks()).patiently():
             shards = [held.enter_context(shard.at_hand()) for shard in own_shards(folder / SHARDS, ranks)]
-        return train_rank(shards, run_dir, checkpoints=checkpoints, **arguments)
+        rivals = None
+        if (folder / EARLY).names():
+            from m2m_model.rivals.artifact import Rivals, load_rivals
+
+            early, late = (load_rivals(held.enter_context((folder / part).at_hand())) for part in (EARLY, LATE))
+            rivals = Rivals(early, late)
+        return train_rank(shards, run_dir, checkpoints=checkpoints, rivals=rivals, **arguments)
 
 
 def own_shards(folder: Folder, ranks: Ranks) -> list[Folder]:

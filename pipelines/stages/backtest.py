@@ -190,7 +190,8 @@ def with_methods(found: pl.DataFrame, models: Mapping[str, Forecaster]) -> pl.Da
 
 
 def usable_rivals(run: Run, registry: Registry, challenger: ModelVersion) -> Packed | None:
-    """The rivals of the challenger's run, or None with a warning: they never serve, so their loss stops nothing."""
+    """The rivals of the challenger's run, or None with a warning: what serves is in the model, so their loss stops
+    nothing."""
     try:
         rivals = registry.rivals(challenger.run_id)
         if rivals:

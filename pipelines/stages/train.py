@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import socket
 import time
-from datetime import UTC, datetime
+from contextlib import nullcontext
+from datetime import UTC, date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from pyspark.sql import SparkSession
 
-from m2m_model.data.features import fit_inputs
-from m2m_model.training.calendar import train_end
+from m2m_model.data.features import Inputs, fit_inputs
+from m2m_model.data.panel import Panel
+from m2m_model.training.calendar import train_end, validation_cutoffs
 from m2m_model.training.progress import TrainResult
 from pipelines.cli import Run
 from pipelines.life import plots
@@ -22,7 +24,7 @@ from pipelines.locks import locked
 from pipelines.spark.code import runs_here
 from pipelines.spark.ranks import Trained, refuse_missing_gpus, run_on_ranks, wait_for_ranks
 from pipelines.spark.session import master_of, spark_session
-from pipelines.spark.shards import CHECKPOINTS, MODEL, SHARDS, shards_in, train_on_shards, write_shards
+from pipelines.spark.shards import CHECKPOINTS, EARLY, LATE, MODEL, SHARDS, shards_in, train_on_shards, write_shards
 from pipelines.warehouse.claims import claimed
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads
@@ -66,6 +68,7 @@ def _train(
     started = time.monotonic()
     shards = folder / SHARDS
     inputs = fit_inputs(write_shards(spark, sequences, shards, last_label), config.model.bins)
+    late = fit_rivals(run, folder, inputs, sequences.first, held_out_from) if config.training.boosted else None
     arguments = {
         "inputs": inputs,
         "model_config": config.model,
@@ -75,20 +78,33 @@ def _train(
     }
     trained = run_on_ranks(spark, config.distributor, train_on_shards, arguments, resume, run.say)
     result: TrainResult = trained.result
-    with TemporaryDirectory(prefix="m2m-") as own, (folder / MODEL).at_hand() as model:
-        rivals = None
-        if config.training.boosted:
-            from m2m_model.rivals.artifact import train_rivals
-
-            run.say("fitting LightGBM, the baseline to beat")
-            with shards.at_hand() as place:
-                rivals = train_rivals(shards_in(place), inputs, held_out_from, Path(own) / "rivals")
+    with (
+        TemporaryDirectory(prefix="m2m-") as own,
+        (folder / MODEL).at_hand() as model,
+        late.at_hand() if late else nullcontext() as rivals,
+    ):
         version = _log(run, reads, sequences, trained, model, Path(own), rivals)
     run.say(
         f"version {version.version} of {Registry(config).name} in {time.monotonic() - started:.0f} s: "
         f"{result.windows:,} windows, {result.rows_per_second:,.0f} rows/s, best epoch {result.best_epoch}"
     )
     return version
+
+
+def fit_rivals(run: Run, folder: Folder, inputs: Inputs, first_day: date, held_out_from: date) -> Folder:
+    """Fit the rivals here, where all shards are at hand, for the ranks to judge; returns where the late ones are."""
+    from m2m_model.rivals import artifact
+
+    training = run.config.training
+    run.say("fitting LightGBM, which serves where validation says so")
+    cutoffs = validation_cutoffs(first_day, held_out_from, inputs.spec.horizons_days, training.validation_cutoffs)
+    with (folder / SHARDS).at_hand() as place:
+        rivals = artifact.fit_rivals([Panel.open(shard) for shard in shards_in(place)], inputs, cutoffs, held_out_from)
+    for found, part in ((rivals.early, EARLY), (rivals.late, LATE)):
+        (folder / part).remove()
+        with (folder / part).filling() as place:
+            artifact.save_rivals(found, place)
+    return folder / LATE
 
 
 def _log(

@@ -22,15 +22,15 @@ from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts import baselines
 from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.forecaster import Forecaster
-from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
+from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline, rival_forecasts
 from m2m_model.forecasts.metrics import cell_sums
 from m2m_model.network.windows import Days, Runs, Windows
 from m2m_model.rivals import boosted
-from m2m_model.rivals.artifact import Rival, load_rivals, rival_forecasts, train_rivals
+from m2m_model.rivals.artifact import Rival, fit_rivals, load_rivals, save_rivals
 from m2m_model.totals.sampler import Sampler
 from m2m_model.totals.sums import add_up
 from m2m_model.training import loop
-from m2m_model.training.calendar import train_end
+from m2m_model.training.calendar import train_end, validation_cutoffs
 from m2m_model.training.loop import train_rank
 
 MODEL = ModelConfig(width=16, experts=2)
@@ -83,9 +83,12 @@ def model_files(panel: Panel, held_out_from: date, folder: Path) -> dict[str, by
     """Bins, scales, vocabularies, weights, calibration, blend, LightGBM: every byte of the artifact, by file."""
     end = train_end(panel.first_day, held_out_from, panel.spec.horizons_days, TRAIN.validation_cutoffs)
     inputs = fit_inputs(PanelStatistics.of(panel, end), bins=8)
-    result = train_rank([panel.save(folder / "shard")], folder, inputs, MODEL, TRAIN, held_out_from)
-    rivals = train_rivals([folder / "shard"], inputs, held_out_from, folder / "rivals")
-    files = [*result.model_folder.iterdir(), *rivals.iterdir()]
+    cutoffs = validation_cutoffs(panel.first_day, held_out_from, panel.spec.horizons_days, TRAIN.validation_cutoffs)
+    rivals = fit_rivals([panel], inputs, cutoffs, held_out_from)
+    late = save_rivals(rivals.late, folder / "rivals")
+    shard = panel.save(folder / "shard")
+    result = train_rank([shard], folder, inputs, MODEL, TRAIN, held_out_from, rivals=rivals)
+    files = [file for part in (result.model_folder, late) for file in part.rglob("*") if file.is_file()]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 

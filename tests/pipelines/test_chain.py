@@ -137,9 +137,15 @@ def test_2_training_registers_a_challenger_with_its_whole_story(chain: Deploymen
     logged = {path.name for path in version.folder.parents[1].rglob("*")}
     assert {"weights.safetensors", "config.json", "MLmodel", "requirements.txt"} <= logged
     assert not [name for name in logged if name.endswith((".pkl", ".pt", ".pth"))]
-    assert not [name for name in logged if "lightgbm" in name]  # it never serves: an artifact of the run alone
+    assert {name.split("-")[0] for name in logged if name.startswith("lightgbm")} == rivals_that_serve(version.folder)
     assert {"rivals/rivals.json", "rivals/lightgbm_l1-0.txt"} <= names
     assert not list((chain.config.home / "training").iterdir())  # nothing is left to resume
+
+
+def rivals_that_serve(model: Path) -> set[str]:
+    """The learned baselines that a model's blend uses."""
+    blend = Forecaster.load(model).blend
+    return set(blend.anchors if blend else ()) & set(RIVALS)
 
 
 def test_3_the_same_seed_gives_the_same_weights(chain: Deployment) -> None:
@@ -312,11 +318,12 @@ def test_7_a_version_forecasts_where_nothing_but_its_requirements_is(chain: Depl
     folder = version.folder.parents[1]
     required = (folder / "requirements.txt").read_text().split()
     names = {line.split("==")[0] for line in required}
-    assert names == {"mlflow", "torch", "numpy", "scipy", "pyarrow", "safetensors"}
+    boosted = {"lightgbm"} if rivals_that_serve(version.folder) else set()
+    assert names == {"mlflow", "torch", "numpy", "scipy", "pyarrow", "safetensors"} | boosted
     assert not [line for line in required if "+" in line]  # a local version is in no index
     files = open_sequences(chain.config, chain.warehouse, AS_OF)
     files.rows(files.buckets[0]).write_parquet(tmp_path / "sequences.parquet")
-    ours = ["lightgbm", "pipelines", "pyspark", "polars", "pyiceberg", "great_expectations", "airflow"]
+    ours = ["pipelines", "pyspark", "polars", "pyiceberg", "great_expectations", "airflow", *({"lightgbm"} - boosted)]
     script = f"""
 import sys
 sys.modules.update(dict.fromkeys({ours}))  # importing them fails

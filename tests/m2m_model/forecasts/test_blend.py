@@ -90,3 +90,34 @@ def test_days_are_judged_as_they_are_published() -> None:
     rounded = Blend.fit(network, {"x": anchor}, actual, SCENARIO_N, CUTOFF_N, [True])
     assert rounded.tasks[0].network == 0.6
     assert Blend.fit(network, {"x": anchor}, actual, SCENARIO_N, CUTOFF_N).tasks[0].network == 1
+
+
+def test_a_learned_baseline_is_the_anchor_where_it_surely_wins() -> None:
+    one_place = np.full(ROWS, "a", object)
+    rows = ({"x": noisy(4.0)}, ACTUAL_NM, one_place, CUTOFF_N)
+    better = Blend.fit(noisy(8.0), *rows, learned={"far": noisy(6.0), "near": noisy(1.0)})
+    assert (better.tasks[0].anchor, better.targets_with("near"), better.targets_with("far")) == (
+        "near",
+        {0},
+        frozenset(),
+    )
+    assert better.tasks[0].network <= 0.1
+    alike = Blend.fit(noisy(8.0), *rows, learned={"near": noisy(3.99)})
+    assert alike.tasks[0].anchor == "x"  # as good is not enough: it would have to be kept and loaded
+    lucky = noisy(4.0, np.where(CUTOFF_N == 0, 1.0, 1.3))
+    assert Blend.fit(noisy(9.0), *rows, learned={"near": lucky}).tasks[0].anchor == "x"
+
+
+def test_where_the_network_alone_serves_no_learned_baseline_is_kept() -> None:
+    found = Blend.fit(noisy(0.1), {"x": noisy(6.0)}, ACTUAL_NM, SCENARIO_N, CUTOFF_N, learned={"near": noisy(5.0)})
+    assert found.tasks[0].method == "m2m"
+    assert found.anchors == ()
+
+
+def test_of_learned_baselines_no_nmae_is_bought_with_zeros() -> None:
+    """A little less absolute error, and no zero said any more."""
+    actual_NM = np.where(RNG.random((ROWS, 1)) < 0.6, 0.0, 10.0)
+    says_zero, never_zero = np.where(actual_NM == 0, 0.0, 8.0), np.where(actual_NM == 0, 0.1, 8.3)
+    one_place = np.full(ROWS, "a", object)
+    found = Blend.fit(noisy(30.0), {"x": says_zero}, actual_NM, one_place, CUTOFF_N, learned={"near": never_zero})
+    assert found.tasks[0].anchor == "x"

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,23 @@ from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import eligible
 from m2m_model.data.targets import targets_Nm
-from m2m_model.rivals import boosted
+from m2m_model.rivals import NAMES, boosted
 from m2m_model.rivals.artifact import load_rivals, save_rivals
-from m2m_model.rivals.boosted import Boosted, features, fit_boosted, training_cutoffs
+from m2m_model.rivals.boosted import (
+    Boosted,
+    features,
+    fit,
+    fit_boosted,
+    nothing_below,
+    refit,
+    relative_features,
+    training_cutoffs,
+)
 
 
 @pytest.fixture(scope="module")
 def fitted(panel: Panel, inputs: Inputs) -> dict[str, Boosted]:
-    return fit_boosted([panel], inputs.scenarios, {0: training_cutoffs(panel, 90)})
+    return fit_boosted([panel], inputs, {0: training_cutoffs(panel, 90)})
 
 
 def test_it_learns_and_survives_its_files(fitted: dict[str, Boosted], panel: Panel, tmp_path: Path) -> None:
@@ -42,12 +52,12 @@ def test_a_damaged_file_is_named(fitted: dict[str, Boosted], tmp_path: Path, dam
         middle = len(written) // 2
         file.write_bytes(written[:middle] + bytes([written[middle] ^ 1]) + written[middle + 1 :])
     else:
-        other = written.replace(b'"format_version": 2', b'"format_version": 9')
+        other = written.replace(b'"format_version": 3', b'"format_version": 9')
         file.write_bytes({"no list": b"", "another list": b"[]"}.get(damage, other))
     found = {
         "no list": "rivals: Expecting value",
         "another list": "rivals: list indices",
-        "another version": "format_version 9; this code reads 2",
+        "another version": "format_version 9; this code reads 3",
     }
     with pytest.raises(ValueError, match=found.get(damage, r"lightgbm_l1-1\.txt")):
         load_rivals(folder)
@@ -81,7 +91,7 @@ def test_a_task_that_has_not_begun_is_forecast_as_nothing(changed, inputs: Input
         performance_NTP[..., 0] *= 0.0  # no clicks yet
 
     quiet = changed(idle)
-    for model in fit_boosted([quiet], inputs.scenarios, {0: training_cutoffs(quiet, 60)}).values():
+    for model in fit_boosted([quiet], inputs, {0: training_cutoffs(quiet, 60)}).values():
         assert (model(quiet, 95, np.arange(5))[:, 1] == 0).all()
 
 
@@ -90,5 +100,48 @@ def test_more_rows_than_it_may_hold_are_thinned(panel: Panel, inputs: Inputs, mo
     monkeypatch.setattr(boosted, "MAX_ROWS", 100)
     made = boosted.features
     monkeypatch.setattr(boosted, "features", lambda *a: taken.append(len(a[2])) or made(*a))
-    fit_boosted([panel], inputs.scenarios, {0: training_cutoffs(panel, 60)})
+    fit_boosted([panel], inputs, {0: training_cutoffs(panel, 60)})
     assert 80 <= sum(taken) <= 100
+
+
+def test_what_is_relative_to_the_level_reads_nothing_after_the_cutoff_and_no_other_series(
+    panel: Panel, changed, take, inputs: Inputs
+) -> None:
+    def absurd(performance_NTP: np.ndarray, _: np.ndarray) -> None:
+        performance_NTP[:, 71:] = 1e9
+
+    floor_M = np.array([0.5, 1.0, 0.1])
+    known = (70, np.arange(len(panel)), inputs.scenarios, floor_M)
+    feature_NX, level_NM = relative_features(panel, *known)
+    for one, other in zip(relative_features(changed(absurd), *known), (feature_NX, level_NM), strict=True):
+        np.testing.assert_array_equal(one, other)
+    alone_NX, _ = relative_features(take(slice(7, 8)), 70, np.arange(1), inputs.scenarios, floor_M)
+    np.testing.assert_array_equal(alone_NX[0], feature_NX[7])
+
+
+def test_a_series_ten_times_as_large_has_the_same_relative_features(panel: Panel, changed, inputs: Inputs) -> None:
+    def larger(performance_NTP: np.ndarray, _: np.ndarray) -> None:
+        performance_NTP *= 10
+
+    floor_M = np.full(3, 1e-9)
+    at = (70, np.flatnonzero(eligible(panel, 70)), inputs.scenarios, floor_M)
+    (one_NX, level_NM), (ten_NX, more_NM) = relative_features(panel, *at), relative_features(changed(larger), *at)
+    np.testing.assert_allclose(more_NM[:, :2], 10 * level_NM[:, :2], rtol=1e-5)  # spend and clicks; days are days
+    tasks = 3
+    ratios = one_NX.shape[1] - 4 - tasks - 3 * tasks  # then level, activity, and what is known of the series
+    some_NX = (one_NX[:, :ratios] > -10) & (ten_NX[:, :ratios] > -10)  # beside the floor nothing is relative
+    np.testing.assert_allclose(one_NX[:, :ratios][some_NX], ten_NX[:, :ratios][some_NX], atol=1e-3)
+
+
+def test_what_is_hardly_more_than_nothing_is_nothing() -> None:
+    said_N = np.array([0.1] * 60 + [5.0] * 40)
+    actual_N = np.array([0.0] * 55 + [1.0] * 5 + [5.0] * 40)
+    threshold = nothing_below(said_N, actual_N)
+    assert 0.1 < threshold <= 5
+    assert nothing_below(said_N, said_N) <= 0.1  # where it is right it is left alone
+
+
+def test_a_history_too_short_for_a_label_has_no_rival(panel: Panel, inputs: Inputs) -> None:
+    early = panel.first_day + timedelta(days=5)
+    assert fit([panel], inputs, early, [early]) == {}
+    assert set(refit([panel], inputs, panel.last_day, {})) == set(NAMES)

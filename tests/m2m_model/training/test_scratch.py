@@ -7,8 +7,10 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +19,13 @@ from services import object_store
 from m2m_model.config import ModelConfig, TrainConfig
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
+from m2m_model.forecasts import blend
+from m2m_model.forecasts.forecaster import Forecaster
+from m2m_model.rivals import NAMES as RIVALS
+from m2m_model.rivals.artifact import load_rivals
 from m2m_model.training import checkpoint, loop
 from pipelines.spark.shards import CHECKPOINTS, MODEL, SHARDS, train_on_shards
+from pipelines.stages.train import fit_rivals
 from pipelines.warehouse.store import Folder, Store
 
 MODEL_CONFIG = ModelConfig(width=8, heads=2, experts=2)
@@ -70,6 +77,32 @@ def test_it_goes_on_from_the_store_to_the_weights_that_it_has_on_disk(
         copies = tmp_path / f"m2m-copies-{os.getuid()}"
         assert [path for path in copies.iterdir() if path.suffix != ".lock"] == []
         assert list(tmp_path.glob("m2m-[!c]*")) == []
+
+
+def test_rivals_reach_the_ranks_through_the_store(
+    panel: Panel, arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fitted where all shards are at hand; what serves is in the model, and what is judged is what was fitted last."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(blend, "SIMPLER", -100.0)  # the better ones serve, surely or not
+    said = list[str]()
+    run: Any = SimpleNamespace(config=SimpleNamespace(training=TRAIN), say=said.append)
+    arguments |= {"train_config": replace(TRAIN, blend=True)}
+    with object_store() as store:
+        for folder in (Folder(str(tmp_path / "run")), Folder("s3://m2m/run", Store.of(store.properties))):
+            with (folder / SHARDS).filling() as place:
+                panel.save(place / "bucket=00000")
+            late = fit_rivals(run, folder, arguments["inputs"], panel.first_day, arguments["held_out_from"])
+            train_on_shards(folder, **arguments)
+            with late.at_hand() as rivals, (folder / MODEL).at_hand() as model:
+                assert set(load_rivals(rivals)) == set(RIVALS)
+                kept = Forecaster.load(model).rivals
+                assert kept
+                for name in kept:
+                    files = sorted((model / "rivals").glob(f"{name}-*.txt"))
+                    assert files
+                    assert all(file.read_bytes() == (rivals / file.name).read_bytes() for file in files)
+    assert said == ["fitting LightGBM, which serves where validation says so"] * 2
 
 
 RANK = """
