@@ -7,6 +7,7 @@ DATA ?= online_ads
 ADVERTISERS ?= 20000
 BIN := .venv/bin
 INSTALLED := .venv/installed
+PEERS := .venv-peers
 
 .PHONY: help
 help: ## This list
@@ -55,8 +56,17 @@ test: tools $(INSTALLED) ## All tests
 test-fast: tools $(INSTALLED) ## What needs no Spark and no Airflow, under a minute
 	$(BIN)/python -m pytest -m "not spark and not airflow and not cluster and not slow"
 
+# What results are compared with, apart from all else: its libraries want versions of their own.
+$(PEERS)/installed: benchmarks/peers-requirements.txt | tools
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@echo "Installing benchmarks/peers-requirements.txt into $(PEERS): about 60 packages, 2 GB, a few minutes"
+	@$(PEERS)/bin/python -m pip install -q --disable-pip-version-check --retries 1 -r $< >$(PEERS)/pip.log 2>&1
+	@touch $@
+
 .PHONY: results
 results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/results.md; many trainings
+	@$(MAKE) -s $(PEERS)/installed 2>/dev/null || echo "No neuralforecast: results go on without what a user would" \
+	  "pick instead ($(PEERS)/pip.log says why; a network is needed once)" >&2
 	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/results.py $(if $(DATASETS),--data $(DATASETS))
 
 .PHONY: studies
@@ -115,4 +125,4 @@ dictionary: $(INSTALLED) ## Make docs/data_dictionary.md again
 
 .PHONY: clean
 clean: ## Remove .venv and caches; state (.m2m) stays
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis spark-warehouse
+	rm -rf .venv $(PEERS) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis spark-warehouse

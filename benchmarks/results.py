@@ -29,13 +29,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from benchmarks.measure import machine
+from benchmarks.peers import ELIGIBLE, SCENARIO, SERIES, STEPS, WEEK
 from m2m_model.config import ModelConfig, Task, TrainConfig
 from m2m_model.data.activity import stratum_name, stratum_NM
 from m2m_model.data.features import fit_inputs
 from m2m_model.data.panel import Panel
-from m2m_model.data.served_by import COLD_START, eligible, served_by
+from m2m_model.data.served_by import COLD_START, eligible, is_eligible, served_by, served_on
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import BASELINES
@@ -64,6 +66,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
+PEERS_HOME = ROOT / ".venv-peers"  # the environment of benchmarks/peers.py, made by make results
 SEEDS = (1, 2, 3)
 PER_CELL = "one model per cell"
 ALONE = "network alone"
@@ -228,16 +231,88 @@ def oracle(panel: Panel, later: Panel, cutoffs: Sequence[date], scenarios: tuple
     return pa.concat_tables(parts)
 
 
+def block_of(data: DataSet, rows: pa.Table, config: Config, number: int) -> tuple[Panel, list[date]]:
+    """The panel as of a block's day and its held-out cutoffs, latest first."""
+    as_of, every = data.blocks[number]
+    panel = Panel.from_sequences(rows, config.sequence_spec, as_of, (as_of - config.dataset.first_day).days + 1)
+    latest = as_of - timedelta(days=panel.spec.horizon_days)
+    return panel, [latest - timedelta(days=every * k) for k in range(CUTOFFS_A_BLOCK)]
+
+
+def weeks_of(panel: Panel, cutoff: date) -> pa.Table:
+    """Totals over the weeks that end at the cutoff, a row a series and week since it is registered, of every series
+    that has been judged by then; whether it is judged at the week's end, too. A week is as long as the horizon."""
+    day, length = panel.index_of(cutoff), panel.spec.horizon_days
+    end_W = np.arange(day, length - 2, -length)[::-1]
+    judged_NW = is_eligible(served_on(panel, end_W))
+    kept_NW = (panel.registered_N[:, None] <= end_W) & judged_NW.any(1, keepdims=True)
+    daily_NTM = panel.daily_NTM[:, end_W[0] + 1 - length : day + 1]
+    total_NWM = daily_NTM.reshape(len(panel), len(end_W), length, -1).sum(2, dtype=np.float64)
+    series, week = np.nonzero(kept_NW)
+    columns = {SERIES: series, SCENARIO: panel.scenario_N[series].astype(str), WEEK: week, ELIGIBLE: judged_NW[kept_NW]}
+    tasks = {task.name: total_NWM[kept_NW][:, m] for m, task in enumerate(panel.spec.tasks)}
+    return pa.table(columns | tasks)
+
+
+def run_peers(
+    data: DataSet, rows: pa.Table, config: Config, folder: Path
+) -> tuple[list[pa.Table], list[dict[str, Any]]]:
+    """Error sums of what a user would pick instead, which ``benchmarks/peers.py`` fits in an environment of its own;
+    and which setting of each was chosen, in what time."""
+    blocks = {str(as_of): block_of(data, rows, config, number) for number, (as_of, _) in enumerate(data.blocks)}
+    give_weeks(blocks, folder)
+    subprocess.run([PEERS_HOME / "bin" / "python", ROOT / "benchmarks" / "peers.py", folder], check=True)
+    return judged_peers(blocks, folder), json.loads((folder / "fits.json").read_text(encoding="utf-8"))
+
+
+def give_weeks(blocks: Mapping[str, tuple[Panel, list[date]]], folder: Path) -> None:
+    """What ``benchmarks/peers.py`` reads: of each block, by its as-of day, the weeks up to each held-out cutoff."""
+    panel, cutoffs = blocks[min(blocks)]
+    most = TrainConfig().validation_cutoffs
+    choosing = validation_cutoffs(panel.first_day, cutoffs[-1], panel.spec.horizons_days, most)
+    plan = {
+        "tasks": [task.name for task in panel.spec.tasks],
+        "blocks": {as_of: [str(cutoff) for cutoff in cutoffs] for as_of, (_, cutoffs) in blocks.items()},
+        "validation_weeks": len(choosing),
+    }
+    for as_of, (panel, cutoffs) in blocks.items():
+        (folder / as_of).mkdir(parents=True)
+        for cutoff in cutoffs:
+            pq.write_table(weeks_of(panel, cutoff), folder / as_of / f"{cutoff}.parquet")
+    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+
+
+def judged_peers(blocks: Mapping[str, tuple[Panel, list[date]]], folder: Path) -> list[pa.Table]:
+    """Error sums of the forecasts that ``benchmarks/peers.py`` wrote.
+
+    Raises:
+        ValueError: a series that is judged has none.
+    """
+    made, parts = pl.read_parquet(folder / "forecasts.parquet"), []
+    for panel, cutoffs in blocks.values():
+        tasks = [task.name for task in panel.spec.tasks]
+        for cutoff in cutoffs:
+            simple = forecast_baseline("last_h_days", panel, cutoff)
+            series = pl.DataFrame({SERIES: simple.series_N.astype(np.int64)})
+            for name in made["peer"].unique(maintain_order=True):
+                wide = made.filter(cutoff=str(cutoff), peer=name).pivot("task", index=SERIES, values="median")
+                point_NM = series.join(wide, on=SERIES, how="left", maintain_order="left").select(tasks).to_numpy()
+                missing = int(np.isnan(point_NM).any(1).sum())
+                if missing:
+                    raise ValueError(f"{cutoff}: {name} has no forecast of {missing} of {len(series)} series")
+                point = replace(simple, distribution=Distribution.point(point_NM))
+                parts.append(judged(point, panel, cutoff, name))
+    return parts
+
+
 def run_block(
     data: DataSet, rows: pa.Table, config: Config, number: int, folder: Path, quick: bool, say: Callable[[str], None]
-) -> tuple[list[pa.Table], list[pa.Table], list[pa.Table]]:
+) -> tuple[list[pa.Table], list[pa.Table], list[pa.Table], list[float]]:
     """Error sums of every forecaster at the block's cutoffs; value sums, and error sums by activity and size, of the
-    first seed and the baselines."""
-    as_of, every = data.blocks[number]
+    first seed and the baselines; seconds of the training of each seed."""
+    as_of = data.blocks[number][0]
     spec, first_day = config.sequence_spec, config.dataset.first_day
-    panel = Panel.from_sequences(rows, spec, as_of, (as_of - first_day).days + 1)
-    latest = as_of - timedelta(days=spec.horizon_days)
-    cutoffs = [latest - timedelta(days=every * k) for k in range(CUTOFFS_A_BLOCK)]
+    panel, cutoffs = block_of(data, rows, config, number)
     held_out_from, parts, values, groups = cutoffs[-1], [], [], []
     scale_M = np.zeros(0)  # the scales of the first seed's inputs
 
@@ -255,12 +330,13 @@ def run_block(
         for cutoff in cutoffs:
             keep(name, forecaster.predict(panel, cutoff), worth)
 
-    trained = []
-    rivals, seconds = learned_baselines(panel, held_out_from)
-    say(f"{data.name} {as_of} LightGBM: {seconds:.0f} s")
+    trained, took_s = [], []
+    rivals, boosted_s = learned_baselines(panel, held_out_from)
+    say(f"{data.name} {as_of} LightGBM: {boosted_s:.0f} s")
     for seed in SEEDS[:1] if quick else SEEDS:
         forecaster, seconds = train(panel, held_out_from, folder, {}, {"seed": seed}, rivals)
         say(f"{data.name} {as_of} m2m, seed {seed}: {seconds:.0f} s")
+        took_s.append(seconds + boosted_s)
         scale_M = np.asarray(forecaster.inputs.target_scales)
         judge(f"m2m, seed {seed}", forecaster, worth=seed == SEEDS[0])
         trained.append(replace(forecaster, blend=None, young_blend=None))
@@ -277,7 +353,7 @@ def run_block(
                 later = Panel.from_sequences(rows, spec, data.last_day, (data.last_day - first_day).days + 1)
                 parts.append(oracle(panel, later, cutoffs, forecaster.inputs.scenarios))
     if quick or number:
-        return parts, values, groups
+        return parts, values, groups, took_s
     judge("without level calibration", replace(trained[0], levels=LevelCalibration.identity(len(spec.targets))))
     for cutoff in cutoffs:
         each = [forecaster.predict(panel, cutoff) for forecaster in trained]
@@ -310,7 +386,7 @@ def run_block(
         forecaster, seconds = train(without, held_out_from, folder, {}, SHORT)
         say(f"{data.name} {as_of} without {scenario}: {seconds:.0f} s")
         judge(f"never saw {scenario}", forecaster)
-    return parts, values, groups
+    return parts, values, groups, took_s
 
 
 SHOWN = ("m2m, seed 1", *HARD)
@@ -582,6 +658,65 @@ def group_report(groups: pa.Table, found: dict[str, Any]) -> list[str]:
     ]
 
 
+def peer_report(
+    sums: pa.Table, peers: pa.Table, fits: Sequence[Mapping[str, Any]], took_s: Sequence[float], found: dict[str, Any]
+) -> list[str]:
+    """What a user would pick instead: the errors and the seconds of a fit for all tasks, a block; which settings."""
+    names = list(dict.fromkeys(fit["peer"] for fit in fits))
+    both = pa.concat_tables([sums, peers])
+    mine = [f"m2m, seed {seed}" for seed in SEEDS]
+    both = both.filter(pc.is_in(both["forecaster"], pa.array([*mine, *HARD, *names])))
+    blocks = len(fits[0]["fitting_s"])
+    spent = {
+        name: sum(sum(fit["fitting_s"].values()) for fit in fits if fit["peer"] == name) / blocks for name in names
+    }
+    spent |= dict.fromkeys(mine, sum(took_s) / len(took_s))
+    view = overview(both).filter(pl.col("forecaster").is_in(list(spent)))
+    view = view.select(*OVERVIEW, fit_s=pl.col("forecaster").replace_strict(spent).round(0).cast(pl.Int64))
+    tasks = figures(both, ("forecaster", "task")).filter(pl.col("forecaster").is_in(list(spent)))
+    each = figures(both, ("cutoff", "task", "forecaster"))
+    ahead = each.filter(forecaster=mine[0]).join(
+        each.filter(pl.col("forecaster").is_in(names)), on=["cutoff", "task"], suffix="_peer"
+    )
+    ahead = ahead.select("cutoff", "task", peer="forecaster_peer", peer_nmae="nmae_peer", m2m_nmae="nmae")
+    losing = ahead.filter(pl.col("m2m_nmae") > pl.col("peer_nmae")).sort("task", "cutoff", "peer")
+    tried = pl.DataFrame(
+        [
+            {"peer": fit["peer"], "task": fit["task"], "setting": setting, "nmae": nmae, "best": setting == fit["best"]}
+            for fit in fits
+            for setting, nmae in fit["tried"].items()
+        ]
+    ).with_columns(best=pl.when("best").then(pl.lit("chosen")).otherwise(pl.lit("")))
+    found["peers"] = {
+        "forecasters": view.to_dicts(),
+        "tasks": tasks.select("forecaster", "task", "nmae", "smape").to_dicts(),
+        "losing": losing.to_dicts(),
+        "settings": tried.to_dicts(),
+    }
+    return [
+        "### What a user would pick instead",
+        "",
+        f"neuralforecast's {', '.join(names)}, {STEPS} steps on totals of the weeks that end at the cutoff, of the "
+        "same rows, with the scenario: a model a task, for all series together, whose point is the median. Settings "
+        "are the best of three at the validation cutoffs of the earlier block; with them labels up to the first "
+        "held-out cutoff, as for LightGBM. Judged at the same cutoffs on the same series. `fit_s`: seconds of a "
+        "training for all tasks, on this machine; the settings took "
+        f"{sum(fit['choosing_s'] for fit in fits):.0f} s more.",
+        "",
+        *table(view),
+        "NMAE and SMAPE per task:",
+        "",
+        *table(tasks.pivot("task", index="forecaster", values=["nmae", "smape"]).sort("forecaster")),
+        f"A peer is ahead of {mine[0]} in {len(losing)} of {len(ahead)} (NMAE of task, cutoff and peer)"
+        f"{':' if len(losing) else '.'}",
+        "",
+        *(table(losing) if len(losing) else []),
+        "Settings, by NMAE at the validation cutoffs:",
+        "",
+        *table(tried),
+    ]
+
+
 def value_report(data: DataSet, worth: pa.Table, found: dict[str, Any]) -> list[str]:
     """Ranking, size deciles, who will leave; with a reliability plot."""
 
@@ -642,15 +777,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     started, lines, chapters = time.monotonic(), [], {}
+    with_peers = (PEERS_HOME / "installed").exists() and not arguments.quick
     for name in arguments.data:
         data = DATA[name]
         with tempfile.TemporaryDirectory() as home:
             rows, config = sequences(data, Path(home))
+            if with_peers:  # first: what fails there fails early
+                peers, fits = run_peers(data, rows, config, Path(home) / "peers")
             blocks = [
                 run_block(data, rows, config, number, Path(home), arguments.quick, print)
                 for number in range(1 if arguments.quick else len(data.blocks))
             ]
-        sums, worth, groups = (pa.concat_tables([part for block in blocks for part in block[k]]) for k in range(3))
+        made = zip(*(block[:3] for block in blocks), strict=True)
+        sums, worth, groups = (pa.concat_tables([part for block in parts for part in block]) for parts in made)
+        took_s = [seconds for block in blocks for seconds in block[3]]
         if arguments.quick:
             view = overview(sums).select("forecaster", "nmae", "smape", "nmae_ratio", "smape_ratio")
             print("\n".join([*table(view, 4), *table(cold_start(sums)), *group_report(groups, {})]))
@@ -659,6 +799,8 @@ def main() -> None:
         newest = {as_of - timedelta(days=7 + every * k) for k in range(CUTOFFS_A_BLOCK)}
         chapter, chapters[name] = report(data, sums, newest)
         lines += chapter + group_report(groups, chapters[name]) + value_report(data, worth, chapters[name])
+        if with_peers:
+            lines += peer_report(sums, pa.concat_tables(peers), fits, took_s, chapters[name])
     if arguments.quick:
         return
     minutes = (time.monotonic() - started) / 60
