@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,11 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.peers import Forecast, Setting
-from benchmarks.results import figures, give_weeks, judged, judged_peers, weeks_of
+from benchmarks.results import SEEDS, figures, give_weeks, judged, judged_peers, peer_report, weeks_of
 from m2m_model.config import Task
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
+from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.forecasts import forecast_baseline
 
 FIRST_DAY, DAYS = date(2024, 1, 1), 100
@@ -103,6 +105,30 @@ def test_the_best_setting_forecasts_and_is_judged(clicks_NT: np.ndarray, tmp_pat
         for cutoff in cutoffs
     ]
     assert found.equals(figures(pa.concat_tables(known), ("cutoff", "task")))
+
+
+def test_the_chapter_says_where_a_peer_is_ahead(clicks_NT: np.ndarray) -> None:
+    panel = panel_of(clicks_NT, (0, 50, 0))
+
+    def sums(name: str, baseline: str) -> pa.Table:
+        return judged(forecast_baseline(baseline, panel, CUTOFF), panel, CUTOFF, name)
+
+    mine = [sums(f"m2m, seed {seed}", "tsb") for seed in SEEDS]
+    fits = [
+        {"peer": "LAST", "task": task.name, "tried": {"once": 0.4, "ninefold": 6.7}, "best": "once"}
+        | {"choosing_s": 10.0, "fitting_s": {"2024-03-28": 2.0, "2024-03-15": 4.0}}
+        for task in SPEC.tasks
+    ]
+    found: dict[str, Any] = {}
+    known = pa.concat_tables([*mine, *(sums(name, name) for name in BASELINES)])
+    page = "\n".join(peer_report(known, sums("LAST", "last_h_days"), fits, [50.0, 70.0], found))
+    seconds = {row["forecaster"]: row["fit_s"] for row in found["peers"]["forecasters"]}
+    assert seconds == {**dict.fromkeys((f"m2m, seed {seed}" for seed in SEEDS), 60), "LAST": 6}
+    behind = [row["m2m_nmae"] > row["peer_nmae"] for row in found["peers"]["losing"]]
+    assert all(behind)
+    assert f"A peer is ahead of m2m, seed 1 in {len(behind)} of 2" in page
+    assert "the settings took 20 s more" in page
+    assert "| LAST | clicks | once | 0.400 | chosen |" in page
 
 
 def test_a_series_without_a_forecast_is_named(clicks_NT: np.ndarray, tmp_path: Path) -> None:
