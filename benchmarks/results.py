@@ -700,7 +700,7 @@ def peer_report(
         "same rows, with the scenario: a model a task, for all series together, whose point is the median. Settings "
         "are the best of three at the validation cutoffs of the earlier block; with them labels up to the first "
         "held-out cutoff, as for LightGBM. Judged at the same cutoffs on the same series. `fit_s`: seconds of a "
-        "training for all tasks, on this machine; the settings took "
+        "training for all tasks, on this machine, M2M's with its LightGBM; the settings took "
         f"{sum(fit['choosing_s'] for fit in fits):.0f} s more.",
         "",
         *table(view),
