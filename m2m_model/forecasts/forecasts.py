@@ -117,11 +117,16 @@ def around(
     spec: SequenceSpec,
 ) -> Distribution:
     """The forecast as the point, and around it what followed such forecasts. Only the cold-start rule's point is moved:
-    to what followed on average, for the rule alone takes a first day for a habit."""
+    to what followed on average, for the rule alone takes a first day for a habit.
+
+    A learned baseline is made coherent with the rest of a blend alone: of targets that it does not serve it says 0.
+    """
     if calibration is None:
-        return coherent(Distribution.point(own_NM), spec)
-    spread = calibration.apply(own_NM, scenario_N, group_NM)
-    return coherent(replace(spread, point_NM=spread.mean_NM if name == methods.COLD_START else own_NM), spec)
+        spread = Distribution.point(own_NM)
+    else:
+        spread = calibration.apply(own_NM, scenario_N, group_NM)
+        spread = replace(spread, point_NM=spread.mean_NM if name == methods.COLD_START else own_NM)
+    return coherent(spread, spec) if name in {**baselines.BASELINES, **baselines.RULES} else spread
 
 
 def by_simple(name: str, panel: Panel, calibrations: Mapping[str, ResidualQuantiles]) -> Forecast:

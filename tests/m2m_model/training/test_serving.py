@@ -13,7 +13,7 @@ from m2m_model.config import ModelConfig, TrainConfig
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.targets import targets_Nm
-from m2m_model.forecasts.baselines import BASELINES
+from m2m_model.forecasts.baselines import BASELINES, mean_28
 from m2m_model.forecasts.blend import Blend, Share
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.rivals.artifact import Rivals
@@ -99,3 +99,25 @@ def test_only_boosters_of_tasks_that_serve_are_kept(
     shutil.rmtree(folder / "rivals")
     with pytest.raises(ValueError, match="lightgbm_level is missing"):
         Forecaster.load(folder)
+
+
+def test_a_rival_of_some_targets_leaves_the_others_as_they_are(
+    panel: Panel, inputs: Inputs, last_day: date, late: Boosted, tmp_path: Path
+) -> None:
+    """It says nothing of active days, which must not count as none: without an active day there would be no clicks."""
+    model = train(panel, inputs, last_day, late, Told({-1: 9}, inputs.scenarios, (0.0,) * 3, (0.0,) * 3), tmp_path)
+    blend = Blend((Share("mean_28", 0.0), Share("lightgbm_level", 0.0), Share("mean_28", 0.0)), {})
+    forecaster = Forecaster.load(model)
+    alone, served = (
+        replace(forecaster, blend=blend, rivals=serving_rivals(blend, {"lightgbm_level": late}), calibrations=known)
+        for known in ({}, forecaster.calibrations)
+    )
+    for found in (alone.predict(panel, last_day), served.predict(panel, last_day)):
+        point_NM = found.distribution.point_NM
+        old_N = (found.method_NM[:, 1] == "baseline:lightgbm_level") & (point_NM[:, 2] > 0)
+        own_NM = late(panel, panel.index_of(last_day), found.series_N)
+        assert (own_NM[old_N, 1] > 0).any()
+        np.testing.assert_allclose(point_NM[old_N, 1], own_NM[old_N, 1])
+        np.testing.assert_allclose(
+            point_NM[old_N, 0], mean_28(panel, panel.index_of(last_day), found.series_N)[old_N, 0]
+        )
