@@ -45,6 +45,7 @@ SOME = {"feature_fraction": 0.4}  # of the many features of the relative form: a
 TREES = 300
 CUTOFFS, EVERY_DAYS = 42, 3  # training cutoffs, and the days between them
 MAX_ROWS = 200_000
+ALONE_ROWS = 20_000  # up to so many one thread is as quick, and where a machine is busy much quicker
 WINDOWS = (1, 2, 3, 7, 14, 28)  # and the whole look back
 SINGLE_DAYS = 7
 NOTHING_TRIED = 60  # thresholds below which a forecast becomes 0: so many of validation's own forecasts
@@ -146,6 +147,7 @@ def fit_boosted(panels: Iterable[Panel], inputs: Inputs, cutoffs: Mapping[int, l
                 # Tweedie refuses a target that has not begun: every total 0.
                 objective = FORMS[name][0] if target_NM[:, m].any() else L1
                 settings = {**SETTINGS, **objective, **(SOME if relative else {})}
+                settings["num_threads"] = 1 if len(target_NM) <= ALONE_ROWS else 0
                 boosters[m] = lightgbm.train(settings, data, TREES)
             found[name] = Boosted(boosters, inputs.scenarios, floor_M, none_M)
     return found
