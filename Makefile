@@ -77,6 +77,10 @@ studies: $(INSTALLED) ## The paper's studies (history, width, depth, experts) on
 totals: $(INSTALLED) ## Whether the intervals of totals hold what they say: docs/totals.md
 	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/totals.py
 
+.PHONY: refit
+refit: $(INSTALLED) ## What weights that learned from the newest month too are worth, twelve weeks of online_retail: docs/refit.md
+	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/refit.py
+
 .PHONY: recovery
 recovery: $(INSTALLED) ## Whether M2M finds known scenario-specific responses in made-up data: docs/recovery.md
 	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/recovery.py

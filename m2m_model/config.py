@@ -192,6 +192,7 @@ class TrainConfig:
     patience: Annotated[int, Within(1, 10_000)] = 3  # epochs without a better validation NMAE before the run stops
     boosted: bool = True  # fit LightGBM too, the baseline to beat
     blend: bool = True  # with the simple forecast that validation would have chosen
+    refit: bool = False  # on all labels, once more, for what is served (docs/model.md)
     checkpoint_every_steps: Annotated[int, Within(1, 10**7)] = 400
 
 

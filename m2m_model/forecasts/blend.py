@@ -4,7 +4,8 @@ Learned on validation cutoffs, never on held-out ones. A network extrapolates tr
 figures or LightGBM are better, and validation sees it. The other forecast is the *anchor*: what validation would have
 chosen without a network. The network takes from it only what it wins by more than the cutoffs differ. A learned
 baseline is the anchor only where that wins surely over a simple one as the anchor: of seven, on few cutoffs, one is
-always lucky, and it costs its fitting and loading.
+always lucky, and it costs its fitting and loading. For the same reason a scenario has a share of its own only where
+that surely wins over what serves all scenarios.
 
 N rows, M targets, W candidate weights, D cutoffs.
 """
@@ -25,7 +26,7 @@ from m2m_model.forecasts.metrics import symmetric_error
 
 WEIGHTS: Floats = np.arange(11) / 10  # of the network; the anchor has the rest
 CAUTION = 1.25  # standard errors by which a weight must not lose to the anchor
-SIMPLER = 1.0  # standard errors by which a blend with a learned baseline must win over one with a simple forecast
+SIMPLER = 1.0  # standard errors by which a learned anchor must win over a simple one, and a scenario's own share
 SHARED = 4.0  # rows of a date rise and fall together: their chance counts as if they were a quarter as many
 
 
@@ -67,25 +68,23 @@ class Blend:
         ``whole_M``: targets whose points are published as whole numbers, and judged as such.
         """
 
-        def shares(rows: Bools) -> tuple[Share, ...]:
-            def of_task(said: Mapping[str, Floats], m: int) -> dict[str, Floats]:
-                return {name: said_NM[rows, m] for name, said_NM in said.items()}
+        columns = range(actual_NM.shape[1])
 
-            return tuple(
-                _share(
-                    network_NM[rows, m],
-                    of_task(simple, m),
-                    of_task(learned or {}, m),
-                    actual_NM[rows, m],
-                    cutoff_N[rows],
-                    m < len(whole_M) and whole_M[m],
-                )
-                for m in range(actual_NM.shape[1])
+        def seen(rows: Bools, m: int) -> _Seen:
+            plain, other = (
+                {name: said_NM[rows, m] for name, said_NM in said.items()} for said in (simple, learned or {})
             )
+            whole = m < len(whole_M) and whole_M[m]
+            return _Seen(network_NM[rows, m], plain, other, actual_NM[rows, m], cutoff_N[rows], whole)
 
-        names = scenario_N.astype(str)
-        large = {str(name): shares(names == name) for name in np.unique(names) if (names == name).sum() >= CELL_ROWS}
-        return cls(shares(np.ones(len(actual_NM), bool)), large)
+        everywhere = tuple(seen(np.ones(len(actual_NM), bool), m).share() for m in columns)
+        names, scenarios = scenario_N.astype(str), dict[str, tuple[Share, ...]]()
+        for name in np.unique(names):
+            if (rows := names == name).sum() >= CELL_ROWS:
+                own = tuple(seen(rows, m).share(everywhere[m]) for m in columns)
+                if own != everywhere:
+                    scenarios[str(name)] = own
+        return cls(everywhere, scenarios)
 
     @property
     def anchors(self) -> tuple[str, ...]:
@@ -135,55 +134,63 @@ class Blend:
         return cls(read(values["tasks"]), {name: read(cell) for name, cell in values["scenarios"].items()})
 
 
-def _share(
-    network_X: Floats,
-    simple: Mapping[str, Floats],
-    learned: Mapping[str, Floats],
-    actual_X: Floats,
-    cutoff_X: Ints,
-    whole: bool,
-) -> Share:
-    """With a simple forecast as the anchor, or with a learned one where that is surely better."""
-    plain, plain_X = _best_share(network_X, simple, actual_X, cutoff_X, whole)
-    if not learned:
-        return plain
-    other, other_X = _best_share(network_X, learned, actual_X, cutoff_X, whole)
-    said_WX = np.stack([plain_X, other_X])
-    sure_W, both_W = _against_first(said_WX, actual_X, cutoff_X, SIMPLER)
-    return other if sure_W[1] < 0 and both_W[1] < both_W[0] else plain
+@dataclass(frozen=True)
+class _Seen:
+    """X rows of one target, and what each forecast said of them."""
 
+    network_X: Floats
+    simple: Mapping[str, Floats]
+    learned: Mapping[str, Floats]
+    actual_X: Floats
+    cutoff_X: Ints
+    whole: bool  # published as whole numbers
 
-def _best_share(
-    network_X: Floats, anchors: Mapping[str, Floats], actual_X: Floats, cutoff_X: Ints, whole: bool
-) -> tuple[Share, Floats]:
-    """The anchor with the least absolute error; of the weights that surely do not lose to it there, the one with the
-    least of both errors, absolute and SMAPE, each over the anchor's. And the points that come of it."""
-    anchor = min(anchors, key=lambda name: float(np.abs(actual_X - anchors[name]).sum()))
-    weight_W1 = WEIGHTS[:, None]
-    mixed_WX = keep_zeros(network_X, weight_W1 * network_X + (1 - weight_W1) * anchors[anchor], weight_W1)
-    mixed_WX = np.round(mixed_WX) if whole else mixed_WX
-    sure_W, both_W = _against_first(mixed_WX, actual_X, cutoff_X, CAUTION)
-    best = int(np.argmin(np.where(sure_W <= 0, both_W, np.inf)))
-    return Share(anchor, float(WEIGHTS[best])), mixed_WX[best]
+    def share(self, elsewhere: Share | None = None) -> Share:
+        """With a simple forecast as the anchor, or with a learned one where that is surely better; but what serves
+        ``elsewhere`` too, unless it is surely worse here."""
+        found = self._best(self.simple)
+        if self.learned:
+            found = self._surely_better(self._best(self.learned), found)
+        return found if elsewhere is None else self._surely_better(found, elsewhere)
 
+    def _best(self, anchors: Mapping[str, Floats]) -> Share:
+        """The anchor with the least absolute error; of the weights that surely do not lose to it there, the one with
+        the least of both errors, absolute and SMAPE, each over the anchor's."""
+        anchor = min(anchors, key=lambda name: float(np.abs(self.actual_X - anchors[name]).sum()))
+        shares = [Share(anchor, float(weight)) for weight in WEIGHTS]
+        sure_W, both_W = self._against_first(shares, CAUTION)
+        return shares[int(np.argmin(np.where(sure_W <= 0, both_W, np.inf)))]
 
-def _against_first(said_WX: Floats, actual_X: Floats, cutoff_X: Ints, caution: float) -> tuple[Floats, Floats]:
-    """Of W forecasts: by how much each loses to the first in absolute error, so many standard errors added, over the
-    first's on a mean cutoff; and by how much in both errors, absolute and SMAPE."""
-    cutoffs = np.unique(cutoff_X)
+    def _surely_better(self, share: Share, usual: Share) -> Share:
+        sure_W, both_W = self._against_first([usual, share], SIMPLER)
+        return share if sure_W[1] < 0 and both_W[1] < both_W[0] else usual
 
-    def gain(error_WX: Floats) -> Floats:
-        """A cutoff counts by what happened on it."""
-        return np.asarray((error_WX - error_WX[0]) / max(error_WX[0].sum() / len(cutoffs), 1e-12))
+    def _against_first(self, shares: Sequence[Share], caution: float) -> tuple[Floats, Floats]:
+        """Of W shares: by how much each loses to the first in absolute error, so many standard errors added, over the
+        first's on a mean cutoff; and by how much in both errors, absolute and SMAPE."""
+        actual_X, cutoffs = self.actual_X, np.unique(self.cutoff_X)
+        said_WX = np.stack([self._points(share) for share in shares])
 
-    gain_WX = gain(np.abs(actual_X - said_WX))
-    gain_WD = np.stack([gain_WX[:, cutoff_X == day].sum(1) for day in cutoffs], 1)
-    # How much of a cutoff's gain is chance shows in how cutoffs differ, and, where they are few, in how rows do.
-    between_W = gain_WD.var(1)
-    within_W = gain_WX.var(1) * len(actual_X) / len(cutoffs)
-    spread_W = np.sqrt((between_W + SHARED * within_W / len(cutoffs)) / len(cutoffs))
-    relative_WX = gain(symmetric_error(said_WX, np.broadcast_to(actual_X, said_WX.shape)))
-    return gain_WD.mean(1) + caution * spread_W, gain_WD.mean(1) + relative_WX.sum(1) / len(cutoffs)
+        def gain(error_WX: Floats) -> Floats:
+            """A cutoff counts by what happened on it."""
+            return np.asarray((error_WX - error_WX[0]) / max(error_WX[0].sum() / len(cutoffs), 1e-12))
+
+        gain_WX = gain(np.abs(actual_X - said_WX))
+        gain_WD = np.stack([gain_WX[:, self.cutoff_X == day].sum(1) for day in cutoffs], 1)
+        # How much of a cutoff's gain is chance shows in how cutoffs differ, and, where they are few, in how rows do.
+        between_W = gain_WD.var(1)
+        within_W = gain_WX.var(1) * len(actual_X) / len(cutoffs)
+        spread_W = np.sqrt((between_W + SHARED * within_W / len(cutoffs)) / len(cutoffs))
+        relative_WX = gain(symmetric_error(said_WX, np.broadcast_to(actual_X, said_WX.shape)))
+        return gain_WD.mean(1) + caution * spread_W, gain_WD.mean(1) + relative_WX.sum(1) / len(cutoffs)
+
+    def _points(self, share: Share) -> Floats:
+        """What would be published."""
+        anchor_X = {**self.simple, **self.learned}[share.anchor]
+        mixed_X = keep_zeros(
+            self.network_X, share.network * self.network_X + (1 - share.network) * anchor_X, share.network
+        )
+        return np.round(mixed_X) if self.whole else mixed_X
 
 
 def keep_zeros(network_x: Floats, mixed_x: Floats, weight_x: Floats | float) -> Floats:

@@ -1,4 +1,4 @@
-"""Forecasts from a model folder: weights.safetensors + config.json, nothing unpickled."""
+"""Forecasts from a model folder: safetensors + config.json, nothing unpickled."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from m2m_model.rivals.artifact import Rival
 
 FORMAT_VERSION = 5
+WEIGHTS, REFITTED = "weights.safetensors", "refitted.safetensors"
 _RIVALS = "rivals"
 
 
@@ -69,8 +70,9 @@ class Forecaster:
         return Windows(self.inputs, self.device)
 
     @classmethod
-    def load(cls, folder: Path | str, device: torch.device | None = None) -> Forecaster:
-        """Open a model folder.
+    def load(cls, folder: Path | str, device: torch.device | None = None, *, measured: bool = False) -> Forecaster:
+        """Open a model folder, with the weights that were refitted for serving if there are such; ``measured``: with
+        those that a backtest may judge, whose labels end before the held-out cutoffs.
 
         Raises:
             ValueError: the folder was written by another format version, weights and config.json do not fit, or a
@@ -85,10 +87,11 @@ class Forecaster:
         inputs = Inputs.from_dict(stored["inputs"])
         config = from_dict(ModelConfig, stored["model_config"])
         model = M2M(config, inputs)
+        weights = REFITTED if (folder / REFITTED).exists() and not measured else WEIGHTS
         try:
-            model.load_state_dict(load_file(folder / "weights.safetensors"))
+            model.load_state_dict(load_file(folder / weights))
         except RuntimeError as error:
-            raise ValueError(f"{folder}: weights.safetensors does not fit config.json: {error}") from error
+            raise ValueError(f"{folder}: {weights} does not fit config.json: {error}") from error
         calibrations = {name: ResidualQuantiles.from_dict(cells) for name, cells in stored["calibrations"].items()}
         levels = LevelCalibration.from_dict(stored["levels"])
         blend, young_blend = (blend and Blend.from_dict(blend) for blend in (stored["blend"], stored["young_blend"]))
@@ -104,8 +107,9 @@ class Forecaster:
         served = (calibrations, levels, blend, young_blend, shared)
         return cls(model, config, inputs, *served, stored["metadata"], device, rivals)
 
-    def save(self, folder: Path | str) -> Path:
-        """Write the model folder; it appears whole or not at all, and replaces an older one."""
+    def save(self, folder: Path | str, refitted: Mapping[str, torch.Tensor] | None = None) -> Path:
+        """Write the model folder; it appears whole or not at all, and replaces an older one. ``refitted`` are weights
+        that serve in the place of this one's own."""
         folder = Path(folder)
         stored = {
             "format_version": FORMAT_VERSION,
@@ -122,9 +126,10 @@ class Forecaster:
             "versions": {"python": platform.python_version()}
             | {name: packages.version(name) for name in ("torch", "numpy", "pyarrow", "safetensors")},
         }
-        weights = {name: tensor.cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         with replaced_folder(folder) as partial:
-            save_file(weights, partial / "weights.safetensors")
+            for name, weights in ((WEIGHTS, self.model.state_dict()), (REFITTED, refitted or {})):
+                if weights:
+                    save_file({key: tensor.cpu().contiguous() for key, tensor in weights.items()}, partial / name)
             (partial / "config.json").write_text(json.dumps(stored), encoding="utf-8")
             if self.rivals:
                 from m2m_model.rivals import artifact

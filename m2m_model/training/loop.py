@@ -16,9 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -63,6 +65,7 @@ from m2m_model.training.serving import (
 
 LEARNED_FROM = 50_000  # training windows that edges and feature scales are taken from
 WARM_UP = 0.05  # share of the steps
+REFIT_ALLOWED = 1.02  # times the measured network's error in the last week, which the refitted one has learned from
 UNEVEN = 1.25  # times as many windows as a rank would have if all had the same
 CHECKPOINT_VERSION = 4
 
@@ -122,11 +125,13 @@ def train_rank(
     others: dict[str, Baseline] = {**SIMPLE, **rivals.early} if train_config.blend else {}
     trainer = Trainer(data, pool, validation, others, train_config, model, ranks, device, progress)
     kept = checkpoints or LocalFiles(run_dir / "checkpoints")
-    seconds, resumed_from = trainer.run(kept, json.dumps(settings, sort_keys=True), resume)
+    fingerprint = json.dumps(settings, sort_keys=True)
+    seconds, resumed_from = trainer.run(kept, fingerprint, resume)
 
     state, plan = trainer.state, trainer.plan
     model.load_state_dict(state.best_weights)
     raw, _ = trainer.forecast()
+    fresh = refit(trainer, model_config, learned, kept, fingerprint, resume) if train_config.refit else None
     seen = seen_by_rule(data, cutoffs, train_config.validation_windows)
     ranks.leave()
     if ranks.rank == 0:
@@ -148,10 +153,11 @@ def train_rank(
             "validation_nmae": state.best_nmae,
             "steps": state.step,
             "training_windows": len(pool),
+            "refit": fresh.told if fresh else None,
             "simple": best_simple(inputs.spec, known),
         }
         forecaster = Forecaster(model, model_config, inputs, calibrations, *served, shared, metadata, device, serving)
-        forecaster.save(run_dir / "model")
+        forecaster.save(run_dir / "model", fresh.weights if fresh else None)
     rows = (state.step - resumed_from) * plan.batch_size
     return TrainResult(
         model_folder=run_dir / "model",
@@ -161,8 +167,62 @@ def train_rank(
         windows=len(pool),
         rows_per_second=rows / max(seconds, 1e-9),
         resumed_from_step=resumed_from,
+        refit_nmae=(fresh.nmae, fresh.measured_nmae) if fresh else None,
         validation_cutoffs=cutoffs,
     )
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What came of a refit; ``weights`` is None where they are not to be served."""
+
+    labels_to: date
+    measured_nmae: float  # of the network's median in the last week that is over, by the weights that are judged
+    nmae: float  # there, by the new ones
+    weights: dict[str, Tensor] | None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return {
+            "labels_to": str(self.labels_to),
+            "measured_nmae": self.measured_nmae,
+            "nmae": self.nmae,
+            "serves": self.weights is not None,
+        }
+
+
+def refit(
+    measured: Trainer, model_config: ModelConfig, learned: Learned, checkpoints: Files, fingerprint: str, resume: bool
+) -> Refit | None:
+    """Train once more as ``measured`` was, its best epoch's steps with its seed, bins and scales, on the labels of all
+    days: what is judged ends weeks before what is served begins. Nothing is left to choose or to calibrate by.
+
+    The last week that is over is a check alone, for the new weights have learned from it: where they are worse there
+    by more than ``REFIT_ALLOWED``, or say no number, they are not served.
+    """
+    data, config, spec = measured.data, measured.config, measured.data.inputs.spec
+    last_cutoff = data.last_day - timedelta(days=spec.horizon_days)
+    pool = data.training_windows(last_cutoff, config.min_history_days, config.max_windows)
+    week = data.windows_at([last_cutoff], config.validation_windows, (NETWORK, COLD_START))
+    if not len(week):
+        measured.progress.say(f"not refitted: no eligible series at {last_cutoff} to check it by")
+        return None
+    measured.progress.say(f"refitting on labels to {data.last_day}")
+    torch.manual_seed(config.seed)
+    model = M2M(model_config, data.inputs, learned).to(measured.device)
+    again = Trainer(data, pool, week, {}, config, model, measured.ranks, measured.device, measured.progress)
+    steps = min(measured.state.best_epoch * measured.plan.steps_per_epoch, measured.plan.steps)
+    again.plan = replace(measured.plan, pool=len(pool))
+    again.run(checkpoints, fingerprint, resume, checkpoint.REFIT, steps)
+    weights, nmae = weights_of(model), again.validate().nmae
+    model.load_state_dict(measured.state.best_weights)
+    before = again.validate().nmae
+    serves = nmae <= REFIT_ALLOWED * before
+    measured.progress.say(
+        f"NMAE of the week after {last_cutoff}: {nmae:.4f} refitted, {before:.4f} as measured"
+        + ("" if serves else ": the refitted weights are not served")
+    )
+    return Refit(data.last_day, before, nmae, weights if serves else None)
 
 
 def windows_of(data: Shards, cutoffs: Sequence[date], config: TrainConfig) -> tuple[WindowIndex, WindowIndex]:
@@ -236,14 +296,23 @@ class Trainer:
         self.state = RunState(best_weights=weights_of(self.model))
         self.rows = 0  # windows of this rank so far
 
-    def run(self, checkpoints: Files, fingerprint: str, resume: bool) -> tuple[float, int]:
-        """All steps that are left; how many seconds they took, and the step that they began at.
+    def run(
+        self,
+        checkpoints: Files,
+        fingerprint: str,
+        resume: bool,
+        phase: str = checkpoint.TRAINING,
+        steps: int | None = None,
+    ) -> tuple[float, int]:
+        """All steps that are left; how many seconds they took, and the step that they began at. With ``steps`` so many
+        of them, whatever validation would say.
 
         Raises:
             NotTrainableError: the checkpoint to resume from is of another ``fingerprint``.
         """
         state, plan, patience = self.state, self.plan, self.config.patience
-        mine = checkpoint.newest(checkpoints) if resume and self.ranks.rank == 0 else None
+        last_step = plan.steps if steps is None else steps
+        mine = checkpoint.newest(checkpoints, phase) if resume and self.ranks.rank == 0 else None
         if stored := self.ranks.share(mine):
             if stored["fingerprint"] != fingerprint:
                 raise NotTrainableError(
@@ -255,13 +324,13 @@ class Trainer:
             state = self.state = RunState.from_dict(stored["state"])
             self.progress.say(f"resuming at step {state.step}/{plan.steps}")
         elif self.ranks.rank == 0:
-            checkpoint.clear(checkpoints)
+            checkpoint.clear(checkpoints, phase)
         resumed_from, started = state.step, time.monotonic()
-        while state.step < plan.steps and not state.stopped:
+        while state.step < last_step and not state.stopped:
             self.step()
             self.progress.step(state, plan, resumed_from, self.ranks.waited_s, self.rows)
-            ends_epoch = state.step % plan.steps_per_epoch == 0 or state.step == plan.steps
-            if ends_epoch:
+            ends_epoch = state.step % plan.steps_per_epoch == 0 or state.step == last_step
+            if ends_epoch and steps is None:
                 metrics = self.validate()
                 state.end_epoch(metrics, self.model, patience)
                 self.progress.epoch(metrics, plan, best=state.best_epoch == metrics.epoch)
@@ -273,7 +342,7 @@ class Trainer:
                     "schedule": self.schedule.state_dict(),
                     "state": asdict(state),
                 }
-                checkpoint.write(checkpoints, state.step, parts)
+                checkpoint.write(checkpoints, state.step, parts, phase)
         return time.monotonic() - started, resumed_from
 
     def step(self) -> None:

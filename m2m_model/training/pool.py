@@ -81,8 +81,8 @@ class Shards:
         self.scenarios = {shard: panel.scenario_N for shard, panel in self.panels.items()}
         self.owner_S = np.array([rank for *_, rank in held], np.int64)
         self.first_day = min((first for _, _, first, _, _ in held), default=date.max)
-        last_day = max((last for _, _, _, last, _ in held), default=date.min)
-        self.extent = f"{sum(series for _, series, *_ in held)} series over {self.first_day} .. {last_day}"
+        self.last_day = max((last for _, _, _, last, _ in held), default=date.min)
+        self.extent = f"{sum(series for _, series, *_ in held)} series over {self.first_day} .. {self.last_day}"
 
     def training_windows(self, last_cutoff: date, min_history_days: int, limit: int) -> WindowIndex:
         """All windows that may train, or ``limit`` of them evenly spread over series and days."""

@@ -61,6 +61,7 @@ class TrainResult:
     windows: int
     rows_per_second: float
     resumed_from_step: int = 0
+    refit_nmae: tuple[float, float] | None = None  # in the last week that is over: refitted, and as measured
     validation_cutoffs: tuple[date, ...] = field(default_factory=tuple)
 
 

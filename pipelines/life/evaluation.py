@@ -93,10 +93,10 @@ class Contenders:
 
 
 @lru_cache(maxsize=4)
-def load_forecaster(model: Packed) -> Forecaster:
-    """A model, loaded once per Python worker."""
+def load_forecaster(model: Packed, measured: bool = False) -> Forecaster:
+    """A model, loaded once per Python worker; ``measured``: with the weights that may be judged on held-out cutoffs."""
     with model.unpacked() as folder:
-        return Forecaster.load(folder)
+        return Forecaster.load(folder, measured=measured)
 
 
 def differs(model: Packed, spec: SequenceSpec) -> str:
@@ -229,7 +229,7 @@ def sample_pairs(spark: SparkSession, sequences: SequenceFiles, cutoff: date, mo
 
     def take(bucket: int) -> pl.DataFrame:
         panel = sequences.panel(bucket)
-        forecasts = load_forecaster(model).predict(panel, cutoff)
+        forecasts = load_forecaster(model, measured=True).predict(panel, cutoff)
         step = max(1, len(forecasts.series_N) // PAIRS_PER_BUCKET)
         actual_NM = targets_Nm(panel, panel.index_of(cutoff))[forecasts.series_N]
         parts = [
@@ -338,7 +338,7 @@ def _frame(table: pa.Table) -> pl.DataFrame:
 
 def _forecasts(contenders: Contenders, panel: Panel, cutoff: date, all_series: bool) -> list[tuple[str, Forecasts]]:
     models = [
-        (name, load_forecaster(model).predict(panel, cutoff, all_series=all_series))
+        (name, load_forecaster(model, measured=True).predict(panel, cutoff, all_series=all_series))
         for name, model in contenders.models.items()
     ]
     baselines = [(name, forecast_baseline(name, panel, cutoff, contenders.baselines)) for name in BASELINES]

@@ -142,6 +142,8 @@ def _log(
         speed: dict[tuple[str, ...], float] = {("rows_per_second",): result.rows_per_second}
         speed |= {("idle_share", f"rank {rank}"): share for rank, share in trained.idle.items()}
         speed |= {("rows_per_second", f"rank {rank}"): rows for rank, rows in trained.rows_per_second.items()}
+        if result.refit_nmae:
+            speed |= dict(zip([("refit_nmae",), ("refit_nmae_as_measured",)], result.refit_nmae, strict=True))
         registry.log_metrics(run_id, speed, timestamp_ms=now_ms)
         registry.client.log_artifact(run_id, str(config.path), "config")
         for figure in plots.training_plots(result.epochs, own / "plots"):

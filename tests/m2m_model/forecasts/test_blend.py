@@ -61,6 +61,20 @@ def test_each_large_scenario_has_its_own_share() -> None:
     assert found.scenarios["b"][0].network <= 0.3
 
 
+def test_a_scenario_where_nothing_is_sure_keeps_to_what_serves_all() -> None:
+    """Nearly nothing happens in b: no forecast surely wins there, and last week's luck must not be served."""
+    in_b = (SCENARIO_N == "b")[:, None]
+    rare = np.where(RNG.random((ROWS, 1)) < 0.03, 10.0, 0.0)
+    actual_NM = np.where(in_b, rare, ACTUAL_NM)
+    network = np.where(in_b, 0.0, noisy(1.0))
+    elsewhere = np.where(RNG.random((ROWS, 1)) < 0.02, 10.0, 0.0)
+    lucky = np.where((CUTOFF_N == 0)[:, None], rare, elsewhere)  # right on one cutoff, and wrong on three
+    anchor = np.where(in_b, lucky, noisy(4.0))
+    found = Blend.fit(network, {"x": anchor}, actual_NM, SCENARIO_N, CUTOFF_N)
+    assert found.tasks[0].network >= 0.9
+    assert found.scenarios == {}
+
+
 def test_without_the_network_the_anchor_comes_back_whole() -> None:
     anchor = Distribution.point(noisy(1.0))
     found = Blend.fit(noisy(20.0), {"x": anchor.point_NM}, ACTUAL_NM, SCENARIO_N, CUTOFF_N)
