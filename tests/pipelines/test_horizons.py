@@ -98,6 +98,10 @@ def test_4_the_champion_serves_every_horizon_twice_the_same(chain: Deployment) -
     risk = chain.rows("marts.churn_risk")
     leaving = rows.filter(task="active_days").sort(*SERIES, "horizon_days")
     assert risk.sort(*SERIES, "horizon_days")["probability"].to_list() == leaving["p_zero"].to_list()
+    platform = chain.rows("marts.forecast_total").filter(ds=AS_OF, level="platform").sort("task", "horizon_days")
+    assert platform["horizon_days"].to_list() == [*HORIZONS] * 2
+    parts = rows.group_by("task", "horizon_days").agg(pl.sum("mean")).sort("task", "horizon_days")
+    assert platform["mean"].to_list() == pytest.approx(parts["mean"].to_list())
     assert chain.run("score", "--date", AS_OF)[0] == 0
     assert forecasts(chain).drop("run_id").equals(rows.drop("run_id"))
 
