@@ -64,10 +64,11 @@ $(PEERS)/installed: benchmarks/peers-requirements.txt | tools
 	@touch $@
 
 .PHONY: results
-results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/results.md; many trainings
+results: $(INSTALLED) ## Accuracy against every baseline, with spread: docs/results.md, docs/newcomers.md; many trainings
 	@$(MAKE) -s $(PEERS)/installed 2>/dev/null || echo "No neuralforecast: results go on without what a user would" \
 	  "pick instead ($(PEERS)/pip.log says why; a network is needed once)" >&2
 	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/results.py $(if $(DATASETS),--data $(DATASETS))
+	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/newcomers.py
 
 .PHONY: studies
 studies: $(INSTALLED) ## The paper's studies (history, width, depth, experts) on online_retail: docs/studies.md

@@ -626,8 +626,8 @@ def cold_start_report(sums: pa.Table, found: dict[str, Any]) -> list[str]:
         "",
         "Series under 7 days of history: by the champion's network and its blend with the rule, and by the rule, "
         "which is what they get without a champion. `zeros` is the share of actuals that are 0, `zero_points` that "
-        "of points, `p_zero` the mean probability given to it. A forecaster that always says 0 has an NMAE of 1, a "
-        "bias of -1 and `zero_points` of 1.",
+        "of points, `p_zero` the mean probability given to it; `bias` is that of the point, `mean_bias` that of the "
+        "mean. A forecaster that always says 0 has an NMAE of 1, a bias of -1 and `zero_points` of 1.",
         "",
         *table(young),
     ]
@@ -637,8 +637,12 @@ def cold_start(sums: pa.Table) -> pl.DataFrame:
     """How series under 7 days of history fare; no rows where there are none."""
     names = {"m2m, seed 1, cold start": "m2m, seed 1", "last_h_days, cold start": "the rule, without a champion"}
     young = figures(sums.filter(pc.is_in(sums["forecaster"], pa.array(names))), ("task", "forecaster"))
-    columns = ("task", "forecaster", "n", "zeros", "zero_points", "p_zero", "bias", "nmae", "smape", "level_90")
-    return young.filter(pl.col("n") > 0).select(columns).with_columns(pl.col("forecaster").replace(names))
+    columns = ("n", "zeros", "zero_points", "p_zero", "bias", "mean_bias", "nmae", "smape", "level_90")
+    return (
+        young.filter(pl.col("n") > 0)
+        .select("task", "forecaster", *columns)
+        .with_columns(pl.col("forecaster").replace(names))
+    )
 
 
 def group_report(groups: pa.Table, found: dict[str, Any]) -> list[str]:

@@ -188,7 +188,7 @@ class TrainConfig:
     validation_cutoffs: Annotated[int, Within(1, 100)] = 4
     # rows of the validation cutoffs that are scored each epoch and calibrated on
     validation_windows: Annotated[int, Within(1, 10**8)] = 50_000
-    min_history_days: Days = 14  # registered days of a series at a training cutoff
+    min_history_days: Days = 1  # registered days of a series at a training cutoff
     patience: Annotated[int, Within(1, 10_000)] = 3  # epochs without a better validation NMAE before the run stops
     boosted: bool = True  # fit LightGBM too, the baseline to beat
     blend: bool = True  # with the simple forecast that validation would have chosen

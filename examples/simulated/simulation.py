@@ -146,10 +146,11 @@ def simulate(settings: Simulation) -> World:
     )
 
 
-def simulate_block(settings: Simulation, number: int) -> Block:
+def simulate_block(settings: Simulation, number: int, other: tuple[int, int] | None = None) -> Block:
     """Simulate block ``number`` (0 .. blocks - 1) day by day, all its advertisers at once.
 
-    Everything random comes from (seed, number). What is done on a day works from the next day on.
+    Everything random comes from (seed, number). What is done on a day works from the next day on. ``other`` = (day, k):
+    the k-th of the other ways that it could have gone on from that day, after the same past.
     """
     random = np.random.default_rng([settings.seed, number])
     first = number * BLOCK
@@ -194,6 +195,8 @@ def simulate_block(settings: Simulation, number: int) -> Block:
     budgets = Budgets.drawn(settings, number, level_NS + np.log(click_rate_NS * price_NS))
 
     for day in range(days):
+        if other and day == other[0]:
+            random = np.random.default_rng([settings.seed, number, *other])
         weekday = (settings.first_day.toordinal() + day - 1) % 7  # Monday = 0
         week_S = np.array([s.weekend if weekday >= 5 else 1.0 for s in scenarios])
         born_N = registered_N == day

@@ -12,7 +12,8 @@ from m2m_model.data.served_by import COLD_START_DAYS, history_days
 ACTIVITY_DAYS = 28
 HABIT_DAYS = 14  # a younger series counts as this old: one active day out of one is no habit
 EDGES = (0.1, 0.25, 0.5, 0.75)  # of the share of active days; the last group is active nearly every day
-GROUPS = len(EDGES) + 2  # the first is of those too young to have a habit
+GROUPS = len(EDGES) + 2
+YOUNG = 0  # the group of those too young to have a habit
 SIZE_EDGES = (0.1, 1.0)  # of the recent level over the mean series of training: small, middle, large
 
 

@@ -94,6 +94,18 @@ class Panel:
         return np.asarray(pc.dictionary_encode(self.keys["advertiser_id"], "encode").combine_chunks().indices)
 
     @cached_property
+    def begun_N(self) -> Ints:
+        """The first day with a row of each series' advertiser, in any of its scenarios; T where there is none."""
+        first_N = np.full(len(self), self.days)
+        for start in range(0, len(self), CHUNK):
+            rows = slice(start, start + CHUNK)
+            row_NT = (self.performance_NTP[rows] != NOTHING).any(-1)
+            first_N[rows] = np.where(row_NT.any(1), row_NT.argmax(1), self.days)
+        begun_A = np.full(self.advertiser_index_N.max(initial=-1) + 1, self.days)
+        np.minimum.at(begun_A, self.advertiser_index_N, first_N)
+        return begun_A[self.advertiser_index_N]
+
+    @cached_property
     def advertiser_total_YM(self) -> Floats:
         """Daily totals of A advertisers over all their scenarios. A bucket holds all series of an advertiser."""
         index_N, daily_NTM = self.advertiser_index_N, self.daily_NTM

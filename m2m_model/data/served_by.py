@@ -9,8 +9,11 @@ from m2m_model.data.grid import NOTHING
 from m2m_model.data.panel import CHUNK, Panel
 
 COLD_START_DAYS = 7  # a series younger than this is served by the cold-start rule
+NEWCOMER_DAYS = 182  # registered so long ago at most, an advertiser is listed from then on, with rows or without
+SETTLED_DAYS = 14  # from this age on it does not matter whether a series is new
 
-# NETWORK: the model, or what stands in for it. SILENT: no row in eligible_days. NOBODY: not registered yet.
+# NETWORK: the model, or what stands in for it. NOBODY: not registered yet. SILENT: no row in eligible_days, unless the
+# advertiser registered in them and has not begun anywhere.
 NOBODY, NETWORK, COLD_START, SILENT = range(4)
 
 
@@ -29,12 +32,17 @@ def served_on(panel: Panel, day_D: Ints, rows: slice = slice(None)) -> Ints:
     seen_NT = np.pad(np.cumsum(row_NT, 1, dtype=np.int32), ((0, 0), (1, 0)))
     recent_ND = seen_NT[:, day_D + 1 - first] > seen_NT[:, np.maximum(day_D + 1 - look - first, 0)]
     age_ND = day_D + 1 - registered_N1
+    # Those who registered earlier are listed only if they began: what they did says nothing of who begins.
+    known_N1 = (registered_N1 >= 0) & (panel.days - registered_N1 <= NEWCOMER_DAYS)
+    new_ND = ~recent_ND & (age_ND >= 1) & (age_ND <= look) & known_N1
+    if new_ND.any():
+        recent_ND |= new_ND & (day_D < panel.begun_N[rows, None])
     served_ND = np.where(age_ND < COLD_START_DAYS, COLD_START, NETWORK)
     return np.where(age_ND < 1, NOBODY, np.where(recent_ND, served_ND, SILENT)).astype(np.int8)
 
 
 def eligible(panel: Panel, day: int) -> Bools:
-    """Series with a row in the last ``eligible_days``: the network's and the cold-start rule's."""
+    """Series with a row in the last ``eligible_days``, and newcomers: the network's and the cold-start rule's."""
     return is_eligible(served_by(panel, day))
 
 
@@ -48,12 +56,18 @@ def history_days(panel: Panel, day: int) -> Ints:
 
 
 def trainable_NT(panel: Panel, last_cutoff: int, min_history_days: int) -> Bools:
-    """True at (series, cutoff) pairs that may train: eligible, old enough, cutoff <= ``last_cutoff``."""
+    """True at (series, cutoff) pairs that may train: eligible, old enough, cutoff <= ``last_cutoff``.
+
+    A series that begins with the panel is not known to be new, and teaches nothing of newcomers: it trains from
+    ``SETTLED_DAYS`` on.
+    """
     mask_NT = np.zeros((len(panel), panel.days), bool)
     day_D = np.arange(min(last_cutoff + 1, panel.days))
     for start in range(0, len(panel), CHUNK):
         rows = slice(start, start + CHUNK)
         # Days before the panel do not count: their values are not known.
-        age_ND = day_D + 1 - np.maximum(panel.registered_N[rows, None].astype(np.int64), 0)
-        mask_NT[rows, : len(day_D)] = is_eligible(served_on(panel, day_D, rows)) & (age_ND >= min_history_days)
+        registered_N1 = np.maximum(panel.registered_N[rows, None].astype(np.int64), 0)
+        least_N1 = np.where(registered_N1 < panel.spec.eligible_days, SETTLED_DAYS, 1).clip(min_history_days)
+        old_enough_ND = day_D + 1 - registered_N1 >= least_N1
+        mask_NT[rows, : len(day_D)] = is_eligible(served_on(panel, day_D, rows)) & old_enough_ND
     return mask_NT

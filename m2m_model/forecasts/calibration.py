@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from m2m_model.arrays import Bools, Floats, Ints, Strings
-from m2m_model.data.activity import GROUPS
+from m2m_model.data.activity import GROUPS, YOUNG
 from m2m_model.data.spec import Target
 from m2m_model.forecasts.cells import Cells
 from m2m_model.forecasts.distribution import Distribution, decode, levels_of, zero_below
@@ -182,6 +182,7 @@ class LevelCalibration:
 
     cells: Cells[tuple[float, ...]]  # the level to read for each of ``LEVELS``
     mean_ratio_M: tuple[float, ...]
+    young_ratio_M: tuple[float, ...]  # the same of young series: the market's drift is not what they do
 
     @classmethod
     def fit(
@@ -191,19 +192,23 @@ class LevelCalibration:
         tasks = actual_NM.shape[1]
         if len(actual_NM) == 0:
             return cls.identity(tasks)
-        share_M = np.sqrt(_shared_shift(forecast.mean_NM.sum(0), actual_NM.sum(0)))
+        young_NM = group_NM == YOUNG
+        ratios = [
+            np.sqrt(_shared_shift((forecast.mean_NM * of_NM).sum(0), (actual_NM * of_NM).sum(0)))
+            for of_NM in (~young_NM, young_NM)
+        ]
         low_NM, high_NM = levels_of(forecast, actual_NM)
 
         def learn(rows: Bools, m: int, coarser: tuple[float, ...] | None) -> tuple[float, ...]:
             prior_G = LEVELS if coarser is None else np.asarray(coarser)
             return tuple(_shrunk_levels(low_NM[rows, m], high_NM[rows, m], cutoff_N[rows], prior_G).tolist())
 
-        return cls(Cells.fit(scenario_N, group_NM, learn), tuple(map(float, share_M)))
+        return cls(Cells.fit(scenario_N, group_NM, learn), *(tuple(map(float, ratio_M)) for ratio_M in ratios))
 
     @classmethod
     def identity(cls, tasks: int) -> LevelCalibration:
         """Leaves every forecast as it is."""
-        return cls(Cells(((tuple(LEVELS.tolist()),) * GROUPS,) * tasks, {}), (1.0,) * tasks)
+        return cls(Cells(((tuple(LEVELS.tolist()),) * GROUPS,) * tasks, {}), (1.0,) * tasks, (1.0,) * tasks)
 
     def apply(self, forecast: Distribution, scenario_N: Strings, group_NM: Ints) -> Distribution:
         """The forecast with its levels moved, and the point that follows from them."""
@@ -215,7 +220,7 @@ class LevelCalibration:
         low_NMG, high_NMG = (np.take_along_axis(level_NMG, g_NMG, 2) for g_NMG in (below_NMG, below_NMG + 1))
         moved_NMG = (1 - share_NMG) * low_NMG + share_NMG * high_NMG
         level_GNM = zero_below(p_zero_NM, moved_NMG.transpose(2, 0, 1))
-        mean_NM = forecast.mean_NM * np.asarray(self.mean_ratio_M)
+        mean_NM = forecast.mean_NM * np.where(group_NM == YOUNG, self.young_ratio_M, self.mean_ratio_M)
         return decode(Distribution(forecast.point_NM, mean_NM, p_zero_NM, level_GNM))
 
     @cached_property
@@ -235,7 +240,8 @@ class LevelCalibration:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LevelCalibration:
         """The inverse of ``to_dict``."""
-        return cls(Cells.read(values["cells"], tuple), tuple(values["mean_ratio_M"]))
+        ratios = (tuple(values[name]) for name in ("mean_ratio_M", "young_ratio_M"))
+        return cls(Cells.read(values["cells"], tuple), *ratios)
 
 
 def _shrunk_levels(low_X: Floats, high_X: Floats, cutoff_X: Ints, prior_G: Floats) -> Floats:

@@ -25,7 +25,7 @@ KEYS = ("cutoff", "forecaster", "scenario_id", "task", "horizon_days")
 COUNTS = ("n", "covered_50", "covered_90", "zero_points", "zero_actuals")
 SUMS = (
     "n", "sum_abs_error", "sum_actual", "sum_forecast", "smape_sum", "pinball_sum", "covered_50", "covered_90",
-    "level_50_sum", "level_90_sum", "zero_points", "zero_actuals", "p_zero_sum",
+    "level_50_sum", "level_90_sum", "zero_points", "zero_actuals", "p_zero_sum", "sum_mean",
 )  # fmt: skip
 _SUM_FIELDS = [(name, pa.int64() if name in COUNTS else pa.float64()) for name in SUMS]
 _TYPES = {"cutoff": pa.date32(), "horizon_days": pa.int32(), "group": pa.int32()}
@@ -97,6 +97,7 @@ def _sums(distribution: Distribution, actual_NM: Floats, cell_NM: Ints, cells: i
         forecast_NM == 0,
         actual_NM == 0,
         distribution.p_zero_NM,
+        distribution.mean_NM,
     )
     columns = range(actual_NM.shape[1])
     return {
@@ -122,9 +123,9 @@ def share_between(distribution: Distribution, actual_NM: Floats, low: float, hig
 
 def finish(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> pa.Table:
     """Add sums up within ``by`` (a subset of the table's keys that holds the target's) and divide: columns ``by``, n,
-    nmae, smape, pinball, coverage_50, coverage_90, level_50, level_90, bias (sum_forecast / sum_actual - 1), p_zero
-    (its mean), zeros (share of actuals that are 0), zero_points (the same of points). NMAE is NaN where nothing
-    happened and something was forecast, 0 where neither was.
+    nmae, smape, pinball, coverage_50, coverage_90, level_50, level_90, bias (sum_forecast / sum_actual - 1), mean_bias
+    (that of the means), p_zero (its mean), zeros (share of actuals that are 0), zero_points (the same of points). NMAE
+    is NaN where nothing happened and something was forecast, 0 where neither was.
 
     Raises:
         ValueError: ``by`` leaves out the task (units cannot be added), or one of several horizons.
@@ -141,7 +142,8 @@ def finish(sums: pa.Table, by: Sequence[str] = ("forecaster", "task")) -> pa.Tab
     for width in ("50", "90"):
         columns[f"coverage_{width}"] = _ratio(total[f"covered_{width}"], total["n"])
         columns[f"level_{width}"] = _ratio(total[f"level_{width}_sum"], total["n"])
-    columns["bias"] = _ratio(total["sum_forecast"] - total["sum_actual"], total["sum_actual"])
+    for name, column in (("bias", "sum_forecast"), ("mean_bias", "sum_mean")):
+        columns[name] = _ratio(total[column] - total["sum_actual"], total["sum_actual"])
     for name, column in (("p_zero", "p_zero_sum"), ("zeros", "zero_actuals"), ("zero_points", "zero_points")):
         columns[name] = _ratio(total[column], total["n"])
     return pa.table(columns)

@@ -20,6 +20,11 @@ def validation_cutoffs(
     return tuple(held_out_from - timedelta(days=horizons_days[-1] + every * k) for k in range(count))
 
 
+def days_between(cutoffs: Sequence[date]) -> tuple[date, ...]:
+    """Every day from the earliest to the latest of the cutoffs, latest first: few series are young on any of these."""
+    return tuple(cutoffs[0] - timedelta(days=k) for k in range((cutoffs[0] - cutoffs[-1]).days + 1))
+
+
 def train_end(first_day: date, held_out_from: date, horizons_days: Sequence[int], most: int) -> date:
     """The last day that training labels, bin edges and scales may use: the earliest validation cutoff."""
     return validation_cutoffs(first_day, held_out_from, horizons_days, most)[-1]

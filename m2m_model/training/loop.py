@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from m2m_model.config import ModelConfig, TrainConfig, to_dict
 from m2m_model.data.features import Inputs
-from m2m_model.data.served_by import COLD_START, NETWORK
+from m2m_model.data.served_by import COLD_START, NETWORK, SETTLED_DAYS
 from m2m_model.files import Files, LocalFiles
 from m2m_model.forecasts.baselines import Baseline
 from m2m_model.forecasts.distribution import Distribution
@@ -36,7 +36,7 @@ from m2m_model.levels import LEVELS, MEDIAN
 from m2m_model.network.model import M2M, Batch, Learned
 from m2m_model.rivals.artifact import Rivals
 from m2m_model.training import checkpoint
-from m2m_model.training.calendar import validation_cutoffs
+from m2m_model.training.calendar import days_between, validation_cutoffs
 from m2m_model.training.plan import Plan
 from m2m_model.training.pool import Columns, Shards, WindowIndex, evenly
 from m2m_model.training.progress import (
@@ -130,7 +130,8 @@ def train_rank(
 
     state, plan = trainer.state, trainer.plan
     model.load_state_dict(state.best_weights)
-    raw, _ = trainer.forecast()
+    raw, _ = trainer.forecast(validation, trainer.seen)
+    looked_at, said = trainer.looked_at(cutoffs, raw)
     fresh = refit(trainer, model_config, learned, kept, fingerprint, resume) if train_config.refit else None
     seen = seen_by_rule(data, cutoffs, train_config.validation_windows)
     ranks.leave()
@@ -140,7 +141,7 @@ def train_rank(
         known = trainer.seen[~trainer.seen.young_X]
         by_rivals = replace(known, simple={name: known.simple[name] for name in rivals.early})
         calibrations |= residual_quantiles(inputs.spec, [by_rivals])
-        served = fit_serving(inputs.spec, trainer.seen, raw, calibrations, train_config.blend, rivals.early)
+        served = fit_serving(inputs.spec, looked_at, said, calibrations, train_config.blend, rivals.early)
         shared = shared_when_served(inputs.spec, trainer.seen, raw, calibrations, *served)
         serving = serving_rivals(served[1], rivals.late)
         for name in rivals.early.keys() - serving.keys():
@@ -237,8 +238,9 @@ def windows_of(data: Shards, cutoffs: Sequence[date], config: TrainConfig) -> tu
     validation = data.windows_at(cutoffs, config.validation_windows, (NETWORK, COLD_START))
     if not len(pool):
         raise NotTrainableError(
-            f"nothing to train on: no series with {config.min_history_days} registered days and a row in "
-            f"{spec.eligible_days} days at a cutoff up to {last_cutoff} in {data.extent}"
+            f"nothing to train on: no series with enough registered days ({config.min_history_days}; {SETTLED_DAYS} if "
+            f"it begins with the history) and a row in {spec.eligible_days} days at a cutoff up to {last_cutoff} in "
+            f"{data.extent}"
         )
     if not len(validation):
         raise NotTrainableError(
@@ -380,7 +382,7 @@ class Trainer:
 
     def validate(self) -> EpochMetrics:
         """Loss and error of the network's own median. The same figures on every rank."""
-        raw, loss = self.forecast()
+        raw, loss = self.forecast(self.validation, self.seen)
         actual_VM, scenario_V = self.seen.actual_XM, self.seen.scenario_X
         error_VM = np.abs(actual_VM - raw.median_NM)
         cells = []
@@ -395,30 +397,41 @@ class Trainer:
         epoch = math.ceil(self.state.step / self.plan.steps_per_epoch)
         return EpochMetrics(epoch, self.state.train_loss, loss, nmae, tuple(cells))
 
-    def forecast(self) -> tuple[Distribution, float]:
-        """The network's own distributions on the validation windows, and its mean loss. Each rank forecasts its own
-        and hears of the others'."""
+    def looked_at(self, cutoffs: Sequence[date], raw: Distribution) -> tuple[Seen, Distribution]:
+        """What calibration and blend are fitted on, and the network's own distributions of it: the validation windows,
+        of which ``raw`` is known, save that series are looked at on every day while they are young."""
+        days, limit = days_between(cutoffs), self.config.validation_windows
+        index = self.data.windows_at(days, limit, (COLD_START,))
+        young = Seen.of(self.data, index, self.others)
+        # A young window counts at the cutoff that is nearest: days of a week share what happens.
+        known_C = np.unique(self.seen.cutoff_X)
+        young = replace(young, cutoff_X=known_C[np.abs(young.cutoff_X[:, None] - known_C).argmin(1)])
+        older_V = ~self.seen.young_X
+        said = Distribution.concatenate([raw[older_V], self.forecast(index, young)[0]])
+        return Seen.concatenate([self.seen[older_V], young]), said
+
+    def forecast(self, index: WindowIndex, seen: Seen) -> tuple[Distribution, float]:
+        """The network's own distributions on windows, of which ``seen`` says what came, and its mean loss. Each rank
+        forecasts its own and hears of the others'."""
         inputs, ranks = self.data.inputs, self.ranks
-        result = torch.zeros((2 + len(LEVELS), *self.seen.actual_XM.shape), dtype=torch.float32)
+        result = torch.zeros((2 + len(LEVELS), *seen.actual_XM.shape), dtype=torch.float32)
         loss_sum, scale_M = 0.0, np.asarray(inputs.target_scales)
-        mine = self.data.own(self.validation)
+        mine = self.data.own(index)
 
         def cut(rows: slice) -> Batch:
-            return self.data.windows(self.validation[mine[rows]])
+            return self.data.windows(index[mine[rows]])
 
         for rows, batch, output_BMQ in network_outputs(self.model, cut, len(mine)):
             found = to_distribution(self.model, inputs, batch, output_BMQ)
             stacked = np.concatenate([[found.mean_NM, found.p_zero_NM], found.level_GNM])
             result[:, torch.from_numpy(mine[rows])] = torch.from_numpy(stacked.astype(np.float32))
-            actual_BM = torch.from_numpy((self.seen.actual_XM[mine[rows]] / scale_M).astype(np.float32))
+            actual_BM = torch.from_numpy((seen.actual_XM[mine[rows]] / scale_M).astype(np.float32))
             loss = self.model.loss_of(output_BMQ, batch.level_BM, actual_BM.to(self.device))
             loss_sum += float(loss) * len(actual_BM)
         total = ranks.add(torch.cat([torch.tensor([loss_sum]), result.flatten()]).to(self.device)).cpu().numpy()
         figures = total[1:].reshape(result.shape).astype(np.float64)
         level_GVM = figures[2:]
-        return Distribution(level_GVM[MEDIAN], figures[0], figures[1], level_GVM), float(total[0]) / len(
-            self.validation
-        )
+        return Distribution(level_GVM[MEDIAN], figures[0], figures[1], level_GVM), float(total[0]) / max(len(index), 1)
 
 
 def rate_at(progress: float) -> float:

@@ -15,7 +15,7 @@ from m2m_model.data.features import Inputs
 from m2m_model.data.served_by import COLD_START, NETWORK, SILENT
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.forecasts import baselines, methods
-from m2m_model.forecasts.blend import Blend
+from m2m_model.forecasts.blend import WEIGHTS, Blend, Share, keep_zeros
 from m2m_model.forecasts.calibration import SHIFT_KEPT, Dependence, LevelCalibration, ResidualQuantiles
 from m2m_model.forecasts.cells import GROUP_ROWS
 from m2m_model.forecasts.coherence import coherent
@@ -23,7 +23,7 @@ from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import around
 from m2m_model.rivals.artifact import Rival
 from m2m_model.totals.dependence import fit_dependence
-from m2m_model.training.calendar import validation_cutoffs
+from m2m_model.training.calendar import days_between, validation_cutoffs
 from m2m_model.training.pool import Columns, Shards, WindowIndex
 
 SIMPLE: Mapping[str, baselines.Baseline] = {**baselines.BASELINES, methods.COLD_START: baselines.cold_start}
@@ -51,6 +51,19 @@ class Seen:
             self.young_X[rows],
             self.actual_XM[rows],
             said,
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Seen]) -> Seen:
+        """One after the other; each has the same simple forecasts."""
+        return cls(
+            np.concatenate([part.advertiser_X for part in parts]),
+            np.concatenate([part.scenario_X for part in parts]),
+            np.concatenate([part.cutoff_X for part in parts]),
+            np.concatenate([part.group_XM for part in parts]),
+            np.concatenate([part.young_X for part in parts]),
+            np.concatenate([part.actual_XM for part in parts]),
+            {name: np.concatenate([part.simple[name] for part in parts]) for name in parts[0].simple},
         )
 
     @classmethod
@@ -95,17 +108,35 @@ def fit_serving(
         point_XM[rows] = fit(~rows).apply(raw[rows], seen.scenario_X[rows], seen.group_XM[rows]).point_NM
     whole_M = [target.aggregate == "days" for target in spec.targets]
 
-    def blend(rows: Bools, names: Iterable[str], learned: Iterable[str] = ()) -> Blend:
-        known = seen[rows]
-        published, others = (
-            {name: _around(name, known, calibrations, spec).point_NM for name in some} for some in (names, learned)
-        )
-        where = known.actual_XM, known.scenario_X, known.cutoff_X, whole_M
-        return Blend.fit(point_XM[rows], published, *where, others)
+    def published(names: Iterable[str], known: Seen) -> dict[str, Floats]:
+        return {name: _around(name, known, calibrations, spec).point_NM for name in names}
 
+    blend = young_blend = None
     young_X = seen.young_X
-    young = blend(young_X, [methods.COLD_START]) if young_X.sum() >= GROUP_ROWS else None
-    return levels, blend(~young_X, baselines.BASELINES, learned) if not young_X.all() else None, young
+    if not young_X.all():
+        known = seen[~young_X]
+        where = known.actual_XM, known.scenario_X, known.cutoff_X, whole_M
+        simple, others = published(baselines.BASELINES, known), published(learned, known)
+        blend = Blend.fit(point_XM[~young_X], simple, *where, others)
+    if young_X.sum() >= GROUP_ROWS:
+        known = seen[young_X]
+        rule_XM = published([methods.COLD_START], known)[methods.COLD_START]
+        young_blend = blend_of_young(point_XM[young_X], rule_XM, known.actual_XM, whole_M)
+    return levels, blend, young_blend
+
+
+def blend_of_young(network_XM: Floats, rule_XM: Floats, actual_XM: Floats, whole_M: Sequence[bool]) -> Blend:
+    """Per task the weight with the least absolute error; of equal ones the network's largest. Both are guesses: neither
+    is safer than the other."""
+
+    def share(network_X: Floats, rule_X: Floats, actual_X: Floats, whole: bool) -> Share:
+        weight_W1 = WEIGHTS[::-1, None]
+        mixed_WX = keep_zeros(network_X, weight_W1 * network_X + (1 - weight_W1) * rule_X, weight_W1)
+        error_W = np.abs((np.round(mixed_WX) if whole else mixed_WX) - actual_X).sum(1)
+        return Share(methods.COLD_START, float(weight_W1[error_W.argmin(), 0]))
+
+    columns = zip(network_XM.T, rule_XM.T, actual_XM.T, whole_M, strict=True)
+    return Blend(tuple(share(*column) for column in columns), {})
 
 
 def best_simple(spec: SequenceSpec, seen: Seen) -> dict[str, str]:
@@ -169,13 +200,13 @@ def calibrate_baselines(
 
 def seen_by_rule(data: Shards, cutoffs: Sequence[date], limit: int) -> list[Seen]:
     """Where the network would serve, with every baseline; and the windows of the rules ``cold_start`` and ``silent``,
-    each with its own. The same on every rank."""
-    served = {
-        NETWORK: baselines.BASELINES,
-        COLD_START: {methods.COLD_START: baselines.cold_start},
-        SILENT: {methods.SILENT: baselines.silent},
-    }
-    return [Seen.of(data, data.windows_at(cutoffs, limit, (code,)), simple) for code, simple in served.items()]
+    each with its own. Few series are young at a time, so these are looked at every day. The same on every rank."""
+    served = [
+        (NETWORK, cutoffs, baselines.BASELINES),
+        (COLD_START, days_between(cutoffs), {methods.COLD_START: baselines.cold_start}),
+        (SILENT, cutoffs, {methods.SILENT: baselines.silent}),
+    ]
+    return [Seen.of(data, data.windows_at(days, limit, (code,)), simple) for code, days, simple in served]
 
 
 def residual_quantiles(spec: SequenceSpec, seen_by_rule: Sequence[Seen]) -> dict[str, ResidualQuantiles]:

@@ -13,7 +13,7 @@ from m2m_model.data.spec import Plan
 from pipelines.kernels.target import Target
 from pipelines.spark import buckets
 from pipelines.warehouse.files import DataFile, fingerprint, read_files
-from pipelines.warehouse.sequences import SERIES, WEEK_TABLE
+from pipelines.warehouse.sequences import SERIES, WEEK_TABLE, newcomers_since
 
 _EPOCH = date(1970, 1, 1)
 WEEK = "week:"
@@ -73,7 +73,7 @@ def build_bucket(job: Build, bucket: int) -> pl.DataFrame:
     if profiles is not None and profile and profile[0].ds > job.ds:
         told_later = [name for name in profiles.columns if name not in _OF_THE_PAST]
         profiles = profiles.with_columns(pl.lit(None, pl.String).alias(name) for name in told_later)
-    series = series_of(pl.concat(parts), job.first, profiles, job.scenarios)
+    series = series_of(pl.concat(parts), job.first, job.ds, profiles, job.scenarios)
     series = series.with_columns(ds=pl.lit(job.ds), bucket=pl.lit(bucket, pl.Int32))
     reports.append(job.series.count(bucket, series))
     if series.height:
@@ -138,13 +138,16 @@ def known_ahead(planned: pl.DataFrame, plans: Sequence[Plan]) -> pl.DataFrame:
     return found.filter(pl.any_horizontal(pl.col(plan.column).is_not_nan() for plan in plans))
 
 
-def series_of(days: pl.DataFrame, first: date, advertiser: pl.DataFrame | None, scenario: pl.DataFrame) -> pl.DataFrame:
-    """Every series with a performance row on ``first`` or later, in key order, with its attributes.
+def series_of(
+    days: pl.DataFrame, first: date, last: date, advertiser: pl.DataFrame | None, scenario: pl.DataFrame
+) -> pl.DataFrame:
+    """Every series with a performance row on ``first`` or later, and those that newcomers without any may begin, in key
+    order, with their attributes.
 
     ``registered_on`` is the profile's date or the first row's day, whichever is earlier.
 
     Args:
-        days: rows (ds, advertiser_id, scenario_id, day) of features.sequence_week.
+        days: rows (ds, advertiser_id, scenario_id, day) of features.sequence_week, up to ``last``.
     """
     start = (first - _EPOCH).days
     days = days.filter(pl.col("day").list.len() > 0)
@@ -154,9 +157,20 @@ def series_of(days: pl.DataFrame, first: date, advertiser: pl.DataFrame | None, 
     rest = days.filter(~oldest).with_columns(pl.col("day").list.first())
     series = pl.concat([cut, rest]).group_by(SERIES).agg(pl.col("day").min()).sort(SERIES)
     series = series.with_columns(_first_row=pl.from_epoch("day", time_unit="d").cast(pl.Date)).drop("day")
+    if advertiser is not None:
+        series = pl.concat([series, _not_begun(series, newcomers_since(first, last), last, advertiser)]).sort(SERIES)
     if advertiser is None:
         series = series.with_columns(registered_on=pl.lit(None, pl.Date))
     else:
         series = series.join(advertiser.drop("ds", "bucket"), on="advertiser_id", how="left", maintain_order="left")
     series = series.join(scenario, on="scenario_id", how="left", maintain_order="left")
     return series.with_columns(registered_on=pl.min_horizontal("registered_on", "_first_row")).drop("_first_row")
+
+
+def _not_begun(series: pl.DataFrame, since: date, last: date, advertiser: pl.DataFrame) -> pl.DataFrame:
+    """All scenarios of each advertiser that registered ``since`` then and has no row: some may yet begin, and those
+    that never did tell that not all do."""
+    new = advertiser.filter(pl.col("registered_on").is_between(since, last))
+    new = new.select("advertiser_id").join(series, on="advertiser_id", how="anti")
+    pairs = new.join(series.select(pl.col("scenario_id").unique()), how="cross")
+    return pairs.with_columns(_first_row=pl.lit(None, pl.Date))

@@ -260,7 +260,8 @@ def figures(sums: pl.DataFrame) -> pl.DataFrame:
                 {"n": pl.Int64, "scenario_id": pl.String, "forecaster": pl.String, "task": pl.String}
             )
         )
-    found = pl.concat(parts).with_columns(pl.col(pl.Float64).fill_nan(None)).drop("p_zero", "zeros", "zero_points")
+    found = pl.concat(parts).with_columns(pl.col(pl.Float64).fill_nan(None))
+    found = found.drop("p_zero", "zeros", "zero_points", "mean_bias")
     return found.with_columns(pl.when(~pl.col("forecaster").is_in(list(RIVALS))).then(pl.col(_SPREAD)).name.keep())
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from m2m_model.data.panel import DayRows, Panel, days_of, listed_rows
+from m2m_model.data.served_by import NEWCOMER_DAYS
 from m2m_model.data.spec import SequenceSpec
 from pipelines.chain import INPUT
 from pipelines.config import Config
@@ -98,9 +99,9 @@ class SequenceFiles:
         return pl.concat([early, weeks.filter(~oldest)])
 
     def panel(self, bucket: int, days: int | None = None, advertisers: Collection[str] | None = None) -> Panel:
-        """The bucket's series over the last ``days`` days (default: the history), in key order; of some ``advertisers``
-        alone, if they are named."""
-        days, spec = days or self.days, self.spec
+        """The bucket's series over the last ``days`` days (default: the history, ``with_not_begun``), in key order; of
+        some ``advertisers`` alone, if they are named."""
+        whole, days, spec = days is None, days or self.days, self.spec
         since = self.as_of - timedelta(days=days - 1)
         columns = [*SERIES, "day", *spec.metrics, "behavior_day", *spec.behaviors]
         columns += ["plan_day", *spec.plan_columns] if spec.plan_columns else []
@@ -109,7 +110,33 @@ class SequenceFiles:
         if advertisers is not None:
             asked = pl.col("advertiser_id").is_null() | pl.col("advertiser_id").is_in(advertisers)
             weeks, series = weeks.filter(asked), series.filter(asked)
+        if whole:
+            series = with_not_begun(series, weeks, spec, newcomers_since(self.first, self.as_of))
         return panel_of(series, weeks, spec, self.as_of, days, self.first)
+
+
+def newcomers_since(first: date, as_of: date) -> date:
+    """From when on those who register count as newcomers, in a history that begins on ``first``."""
+    return max(first, as_of - timedelta(days=NEWCOMER_DAYS - 1))
+
+
+def with_not_begun(series: pl.DataFrame, weeks: pl.DataFrame, spec: SequenceSpec, since: date) -> pl.DataFrame:
+    """The series, and those that newcomers could have begun and did not: of each advertiser that registered ``since``
+    then and had done nothing when that day ended, every scenario.
+
+    Before their first row they were newcomers, who are forecast in every scenario. Were only those kept that they began
+    later, all newcomers would seem to begin everywhere.
+    """
+    first_day = pl.from_epoch(pl.col("day").list.first().min(), time_unit="d").cast(pl.Date)
+    begun = weeks.filter(pl.col("day").list.len() > 0).group_by("advertiser_id").agg(begun=first_day)
+    new = series.filter(pl.col("registered_on") >= since)
+    new = new.join(begun, on="advertiser_id").filter(pl.col("begun") > pl.col("registered_on"))
+    if not new.height:
+        return series
+    scenarios = series.select("scenario_id", *spec.scenario_attributes).unique("scenario_id", keep="first")
+    advertisers = new.drop("begun", *scenarios.columns).unique("advertiser_id", keep="first")
+    pairs = advertisers.join(scenarios, how="cross").join(series, on=SERIES, how="anti")
+    return pl.concat([series, pairs.select(series.columns)]).sort(SERIES)
 
 
 def panel_of(

@@ -193,7 +193,9 @@ def advertiser_sequence(config: Config) -> Table:
     return _of_series(
         "features.advertiser_sequence",
         "Each advertiser in each scenario with a row in the [history] keep_days up to ds: since when, with which "
-        "attributes. Its days are in features.sequence_week; `pipelines.warehouse.sequences` puts them together.",
+        "attributes. An advertiser without a row that by its profile registered in the last 182 days is listed in "
+        "every scenario that anyone of its bucket uses. Their days are in features.sequence_week; "
+        "`pipelines.warehouse.sequences` puts them together.",
         _AS_OF,
         _BUCKET,
         _ADVERTISER,

@@ -174,6 +174,11 @@ def unripe_labels(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop, "validation_cutoffs", lambda first, day, *rest: honest(first, day + timedelta(days=7), *rest))
 
 
+def unripe_labels_of_young_series(patch: pytest.MonkeyPatch) -> None:
+    honest = loop.days_between
+    patch.setattr(loop, "days_between", lambda cutoffs: [day + timedelta(days=7) for day in honest(cutoffs)])
+
+
 def unripe_labels_of_lightgbm(patch: pytest.MonkeyPatch) -> None:
     honest = boosted.training_cutoffs
     patch.setattr(boosted, "training_cutoffs", lambda panel, last_label: honest(panel, last_label + 1))
@@ -197,6 +202,7 @@ def tomorrow_in_a_baseline(patch: pytest.MonkeyPatch) -> None:
     [
         tomorrow_in_the_features,
         unripe_labels,
+        unripe_labels_of_young_series,
         unripe_labels_of_lightgbm,
         bins_of_the_future,
         tomorrow_in_a_baseline,

@@ -20,7 +20,15 @@ from m2m_model.data.grid import to_grid
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from pipelines.kernels.sequences import series_of, week_of
-from pipelines.warehouse.sequences import open_sequences, panel_of, put_together, week_days, week_ends
+from pipelines.warehouse.sequences import (
+    newcomers_since,
+    open_sequences,
+    panel_of,
+    put_together,
+    week_days,
+    week_ends,
+    with_not_begun,
+)
 
 TABLE, WEEK_TABLE = "features.advertiser_sequence", "features.sequence_week"
 EPOCH = date(1970, 1, 1)
@@ -51,10 +59,17 @@ def _frames(performance: dict, behavior: dict, profiles: dict) -> tuple[pl.DataF
     )
 
 
-def brute_force(performance: dict, behavior: dict, profiles: dict) -> list[dict]:
+def not_begun(performance: dict, profiles: dict, first: date) -> set[tuple[str, str]]:
+    """All scenarios of those who registered in the history and have no row in it."""
+    begun = {advertiser for advertiser, _, _ in performance}
+    waiting = [a for a, registered in profiles.items() if registered and registered >= first and a not in begun]
+    return {(advertiser, scenario) for advertiser in waiting for _, scenario, _ in performance}
+
+
+def brute_force(performance: dict, behavior: dict, profiles: dict, first: date = FIRST_DAY) -> list[dict]:
     """The definition, read aloud: series by series, day by day."""
     sequences = []
-    for advertiser, scenario in sorted({(a, s) for a, s, _ in performance}):
+    for advertiser, scenario in sorted({(a, s) for a, s, _ in performance} | not_begun(performance, profiles, first)):
         days = sorted(d for a, s, d in performance if (a, s) == (advertiser, scenario))
         totals: dict[date, float | None] = {}
         for (a, s, d), value in behavior.items():
@@ -66,7 +81,7 @@ def brute_force(performance: dict, behavior: dict, profiles: dict) -> list[dict]
             {
                 "advertiser_id": advertiser,
                 "scenario_id": scenario,
-                "registered_on": min([days[0], registered] if registered else [days[0]]),
+                "registered_on": min([*days[:1], *([registered] if registered else [])]),
                 "day": [(d - EPOCH).days for d in days],
                 "spend": [performance[advertiser, scenario, d] for d in days],
                 "behavior_day": [(d - EPOCH).days for d in sorted(totals)],
@@ -86,7 +101,8 @@ def sequences(
         rows = week_of(performance.filter(of_week), behavior.filter(of_week), ("spend",), ("logins",))
         weeks.append(rows.with_columns(ds=pl.lit(end)))
     days = pl.concat(weeks)
-    series = series_of(days.select("ds", "advertiser_id", "scenario_id", "day"), first, advertiser, NO_SCENARIO)
+    days_of = days.select("ds", "advertiser_id", "scenario_id", "day")
+    series = series_of(days_of, first, last, advertiser, NO_SCENARIO)
     return series, days
 
 
@@ -115,7 +131,7 @@ def test_weeks_scattered_into_a_panel_are_those_put_together(
     found = panel_of(series, weeks, SPEC, LAST_DAY, span, first)
     begun = {k: v for k, v in performance.items() if k[2] >= first}
     acted = {k: v for k, v in behavior.items() if k[2] >= first}
-    rows = pl.DataFrame(brute_force(begun, acted, profiles), schema_overrides=LISTS)
+    rows = pl.DataFrame(brute_force(begun, acted, profiles, first), schema_overrides=LISTS)
     if not rows.height:
         assert not len(found)
         return
@@ -123,6 +139,25 @@ def test_weeks_scattered_into_a_panel_are_those_put_together(
     for name in ("performance_XP", "behavior_XF", "daily_XM", "registered_N"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
     assert found.keys.equals(expected.keys)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_performance, _profiles, st.integers(0, 10))
+def test_training_sees_what_newcomers_did_not_begin(performance: dict, profiles: dict, later: int) -> None:
+    """Before its first row, a newcomer has every scenario: those that it begins in, and those that it never will."""
+    first = FIRST_DAY + timedelta(days=later)
+    series, weeks = sequences(*_frames(performance, {}, profiles), first, LAST_DAY)
+    found = with_not_begun(series, weeks, SPEC, newcomers_since(first, LAST_DAY))
+    rows = {key for key in performance if key[2] >= first}
+    scenarios = {scenario for _, scenario, _ in rows}
+    expected = {(row["advertiser_id"], row["scenario_id"]): row["registered_on"] for row in series.to_dicts()}
+    for advertiser, registered in profiles.items():
+        # The first week may hold days before the history: who was there then is no newcomer.
+        begun = [d for a, _, d in performance if a == advertiser and d >= week_days(week_ends(first, LAST_DAY)[0])[0]]
+        if registered and registered >= first and all(day > registered for day in begun):
+            expected |= {(advertiser, scenario): registered for scenario in scenarios}
+    assert {(row["advertiser_id"], row["scenario_id"]): row["registered_on"] for row in found.to_dicts()} == expected
+    assert found.select("advertiser_id", "scenario_id").rows() == sorted(expected)
 
 
 def test_behavior_of_all_scenarios_reaches_series_that_do_not_stand_together() -> None:
@@ -345,6 +380,28 @@ def test_a_new_advertiser_and_a_new_scenario_are_normal(deployment: Deployment) 
         == [1, 1, 1][: rows.filter(scenario_id="video").height]
     )
     assert rows.filter(advertiser_id="new")["registered_on"].unique().to_list() == [last]
+
+
+@pytest.mark.spark
+def test_who_registered_and_has_no_row_yet_is_forecast_in_every_scenario(deployment: Deployment) -> None:
+    last = deployment.write_days(FIRST_DAY, 30)
+    deployment.write_profiles()
+    profiles = deployment.folder / "advertiser.sql"
+    joined = last - timedelta(days=2)
+    profiles.write_text(f"{profiles.read_text()} union all select 'new', date '{joined}', 'gold'")
+    assert deployment.run("stage_sources", "--from", FIRST_DAY, "--to", last)[0] == 0
+    assert deployment.run("build_sequences", "--date", last)[0] == 0
+    listed = deployment.rows(TABLE).filter(advertiser_id="new").sort("scenario_id")
+    assert listed.select("scenario_id", "registered_on", "tier", "form").rows() == [
+        ("feed", joined, "gold", "text"),
+        ("search", joined, "gold", "text"),
+    ]
+    assert rows_of(deployment, last).filter(advertiser_id="new")["day"].to_list() == [[], []]
+    status, said = deployment.run("score", "--date", last)
+    assert status == 0, said
+    found = deployment.rows("marts.forecast_daily").filter(advertiser_id="new")
+    assert set(found.select("scenario_id", "method").rows()) == {("feed", "cold_start"), ("search", "cold_start")}
+    assert found.filter(pl.col("mean") < 0).is_empty()
 
 
 @pytest.mark.spark

@@ -64,7 +64,7 @@ def test_a_panel_has_the_plans_that_were_known_each_evening(
         weeks.append(rows.with_columns(ds=pl.lit(end)))
     days = pl.concat(weeks)
     nothing = pl.DataFrame(schema={"scenario_id": pl.String})
-    series = series_of(days.select("ds", "advertiser_id", "scenario_id", "day"), first, None, nothing)
+    series = series_of(days.select("ds", "advertiser_id", "scenario_id", "day"), first, LAST_DAY, None, nothing)
     panel = panel_of(series, days, SPEC, LAST_DAY, span, first)
     for n, (advertiser, scenario) in enumerate(zip(panel.advertiser_N, panel.scenario_N, strict=True)):
         for index in range(span):

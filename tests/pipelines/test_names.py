@@ -114,7 +114,7 @@ def results(config: Config, folder: Path) -> dict[str, Any]:
         )
     ]
     weeks = pl.concat(parts).select(column.name for column in sequence_week(config).columns)
-    series = series_of(weeks.select("ds", *SERIES, "day"), FIRST, advertiser, scenario)
+    series = series_of(weeks.select("ds", *SERIES, "day"), FIRST, days[8], advertiser, scenario)
     whole = put_together(series, weeks, metrics, behaviors).select(c.name for c in sequence_columns(config))
     panel = Panel.from_sequences(whole.to_arrow(), config.sequence_spec, days[8], 9)
     blocks = panel.performance_XP, panel.behavior_XF, panel.daily_XM

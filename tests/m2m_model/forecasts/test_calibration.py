@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from m2m_model.config import Task
-from m2m_model.data.activity import EDGES, GROUPS
+from m2m_model.data.activity import EDGES, GROUPS, YOUNG
 from m2m_model.data.spec import targets_of
 from m2m_model.forecasts.calibration import LevelCalibration, ResidualQuantiles, Table
 from m2m_model.forecasts.cells import GROUP_ROWS
@@ -217,3 +217,17 @@ def test_a_table_interpolates_as_numpy_does_and_makes_no_figure_of_nan() -> None
         expected = np.stack([np.interp(number_X, points, value_J) for value_J in values], -1)
         np.testing.assert_allclose(table.at(np.ones(len(number_X), int), number_X), expected)
         assert np.isnan(table.at(np.ones(1, int), np.array([np.nan]))).all()
+
+
+def test_the_mean_of_young_series_is_moved_by_what_young_series_did() -> None:
+    random = np.random.default_rng(1)
+    said_NM = random.gamma(2.0, 2.0, (600, 1))
+    young_N = np.arange(600) % 3 == 0
+    actual_NM = said_NM * np.where(young_N, 0.25, 1.0)[:, None]
+    group_NM = np.where(young_N, YOUNG, 3)[:, None]
+    names_N, cutoff_N = np.full(600, "s", object), np.arange(600) % 4
+    calibration = LevelCalibration.fit(Distribution.point(said_NM), actual_NM, names_N, group_NM, cutoff_N)
+    mean_NM = calibration.apply(Distribution.point(said_NM), names_N, group_NM).mean_NM
+    np.testing.assert_allclose(mean_NM[~young_N], said_NM[~young_N])
+    np.testing.assert_allclose(mean_NM[young_N], said_NM[young_N] * 0.5)  # half of a shift is believed
+    assert LevelCalibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration

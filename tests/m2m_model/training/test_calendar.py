@@ -1,7 +1,7 @@
 from datetime import date, timedelta
 
 from m2m_model.config import ModelConfig, TrainConfig
-from m2m_model.training.calendar import train_end, validation_cutoffs
+from m2m_model.training.calendar import days_between, train_end, validation_cutoffs
 
 MODEL = ModelConfig(width=16, experts=2)
 TRAIN = TrainConfig(epochs=3, min_steps=18, max_windows=1500, batch_size=64, checkpoint_every_steps=4)
@@ -20,6 +20,13 @@ def test_of_several_horizons_the_longest_counts_and_all_weekdays_are_seen() -> N
     assert len({found.weekday() for found in validation_cutoffs(first, day, [1, 14], 4)}) == 4
     # One horizon is looked at as it always was.
     assert {found.weekday() for found in validation_cutoffs(first, day, [1], 4)} == {date(2024, 5, 30).weekday()}
+
+
+def test_every_day_from_the_first_to_the_last_cutoff() -> None:
+    latest = date(2024, 5, 24)
+    assert days_between((latest,)) == (latest,)
+    days = days_between((latest, latest - timedelta(days=7)))
+    assert (days[0], days[-1], len(days)) == (latest, latest - timedelta(days=7), 8)
 
 
 def test_a_short_history_is_not_spent_on_validation() -> None:

@@ -19,7 +19,7 @@ from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.rivals.artifact import Rivals
 from m2m_model.rivals.boosted import Boosted, fit_boosted, training_cutoffs
 from m2m_model.training.loop import train_rank
-from m2m_model.training.serving import calibrate_baselines, serving_rivals
+from m2m_model.training.serving import blend_of_young, calibrate_baselines, serving_rivals
 
 
 def test_baselines_calibrate_without_a_model(panel: Panel, inputs: Inputs, last_day: date, tmp_path: Path) -> None:
@@ -121,3 +121,15 @@ def test_a_rival_of_some_targets_leaves_the_others_as_they_are(
         np.testing.assert_allclose(
             point_NM[old_N, 0], mean_28(panel, panel.index_of(last_day), found.series_N)[old_N, 0]
         )
+
+
+def test_young_series_get_of_the_network_and_the_rule_what_is_nearer() -> None:
+    actual_XM = np.tile([[4.0, 4.0, 0.0, 4.0]], (5, 1))
+    network_XM = np.tile([[4.0, 9.0, 0.0, 6.0]], (5, 1))
+    rule_XM = np.tile([[9.0, 4.0, 0.0, 2.0]], (5, 1))
+    found = blend_of_young(network_XM, rule_XM, actual_XM, [False] * 4)
+    # Where both say the same the network serves.
+    assert found.tasks == tuple(Share("cold_start", weight) for weight in (1.0, 0.0, 1.0, 0.5))
+    assert found.scenarios == {}
+    whole = blend_of_young(network_XM[:, 3:], rule_XM[:, 3:], actual_XM[:, 3:], [True])
+    assert whole.tasks == (Share("cold_start", 0.6),)  # 4.4 days are published as 4
