@@ -16,7 +16,8 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ import pandas as pd
 
 STEPS = 600
 SEED = 1
+AT_ONCE = 2  # fits, on a core each: networks this small only lose time between threads
 # Columns of a file of weeks, beside the tasks: row of the panel, scenario, number of the week, judged at its end.
 SERIES, SCENARIO, WEEK, ELIGIBLE = "series", "scenario", "week", "eligible"
 
@@ -70,9 +72,11 @@ PEERS: Mapping[str, tuple[Setting, ...]] = {
 
 def fit(peer: str, setting: Setting, task: str, tasks: Sequence[str], weeks: pd.DataFrame) -> Forecast:
     """A peer of the library, fitted on the weeks of all series for one task."""
+    import torch
     from neuralforecast import NeuralForecast, models
     from neuralforecast.losses.pytorch import MAE, DistributionLoss
 
+    torch.set_num_threads(1)
     scenarios = {name: code for code, name in enumerate(sorted(weeks[SCENARIO].unique()))}
     digits = 0 if (weeks[task] % 1 == 0).all() else 2  # counts and days are whole, money has cents
     others = [name for name in tasks if name != task] if setting.other_tasks else []
@@ -136,43 +140,52 @@ def validation_nmae(fitted: Callable[[pd.DataFrame], Forecast], task: str, weeks
     return error / total
 
 
-def run(folder: Path, fit: Fit = fit, peers: Mapping[str, Sequence[Setting]] = PEERS) -> None:
-    """Choose, fit and forecast, as ``plan.json`` says."""
+def chosen_and_fitted(
+    folder: Path, fit: Fit, job: tuple[str, Sequence[Setting], str]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Of one peer and task the forecasts of all cutoffs; what was tried, what was chosen, and the seconds of both."""
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    tasks, blocks = plan["tasks"], {as_of: sorted(cutoffs) for as_of, cutoffs in plan["blocks"].items()}
-    files = {
-        (as_of, cutoff): pd.read_parquet(folder / as_of / f"{cutoff}.parquet")
-        for as_of, cutoffs in blocks.items()
-        for cutoff in cutoffs
-    }
-    earliest = min(blocks)
+    blocks = {as_of: sorted(cutoffs) for as_of, cutoffs in plan["blocks"].items()}
+    peer, settings, task = job
+
+    def weeks_of(as_of: str, cutoff: str) -> pd.DataFrame:
+        return pd.read_parquet(folder / as_of / f"{cutoff}.parquet")
+
+    known, tried, started = weeks_of(min(blocks), blocks[min(blocks)][0]), {}, time.monotonic()
+    for setting in settings:
+        fitted = partial(fit, peer, setting, task, plan["tasks"])
+        tried[setting.name] = validation_nmae(fitted, task, known, plan["validation_weeks"])
+    best = min(settings, key=lambda setting: tried[setting.name])
+    choosing_s, fitting_s, made = time.monotonic() - started, {}, []
+    for as_of, cutoffs in blocks.items():
+        weeks, started = weeks_of(as_of, cutoffs[0]), time.monotonic()
+        forecast = fit(peer, best, task, plan["tasks"], weeks)
+        fitting_s[as_of] = time.monotonic() - started
+        for cutoff in cutoffs:
+            weeks = weeks_of(as_of, cutoff)
+            median = forecast(judged_weeks(weeks, int(weeks[WEEK].max())))
+            columns = {"cutoff": cutoff, "peer": peer, "task": task, SERIES: median.index, "median": median}
+            made.append(pd.DataFrame(columns))
+    found = {"peer": peer, "task": task, "tried": tried, "best": best.name}
+    return pd.concat(made), found | {"choosing_s": choosing_s, "fitting_s": fitting_s}
+
+
+def run(
+    folder: Path,
+    fit: Fit = fit,
+    peers: Mapping[str, Sequence[Setting]] = PEERS,
+    each: Callable[..., Iterable[Any]] = map,
+) -> None:
+    """Choose, fit and forecast, as ``plan.json`` says; ``each`` may be the map of a pool."""
+    tasks = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["tasks"]
+    jobs = [(peer, settings, task) for peer, settings in peers.items() for task in tasks]
     made, fits = [], []
-    for peer, settings in peers.items():
-        for task in tasks:
-            known, tried = files[earliest, blocks[earliest][0]], {}
-            started = time.monotonic()
-            for setting in settings:
-                fitted = partial(fit, peer, setting, task, tasks)
-                tried[setting.name] = validation_nmae(fitted, task, known, plan["validation_weeks"])
-            best = min(settings, key=lambda setting: tried[setting.name])
-            choosing_s = time.monotonic() - started
-            seconds = {}
-            for as_of, cutoffs in blocks.items():
-                started = time.monotonic()
-                forecast = fit(peer, best, task, tasks, files[as_of, cutoffs[0]])
-                seconds[as_of] = time.monotonic() - started
-                for cutoff in cutoffs:
-                    weeks = files[as_of, cutoff]
-                    median = forecast(judged_weeks(weeks, int(weeks[WEEK].max())))
-                    columns = {"cutoff": cutoff, "peer": peer, "task": task, SERIES: median.index, "median": median}
-                    made.append(pd.DataFrame(columns))
-            fits.append(
-                {"peer": peer, "task": task, "tried": tried, "best": best.name}
-                | {"choosing_s": choosing_s, "fitting_s": seconds}
-            )
-            errors = ", ".join(f"{name} {value:.3f}" for name, value in tried.items())
-            took = ", ".join(f"{value:.0f}" for value in seconds.values())
-            print(f"{peer}, {task}: {errors} (NMAE, {choosing_s:.0f} s); fitted in {took} s", flush=True)
+    for forecasts, found in each(partial(chosen_and_fitted, folder, fit), jobs):
+        made.append(forecasts)
+        fits.append(found)
+        errors = ", ".join(f"{name} {nmae:.3f}" for name, nmae in found["tried"].items())
+        took = ", ".join(f"{seconds:.0f}" for seconds in found["fitting_s"].values())
+        print(f"{found['peer']}, {found['task']}: NMAE of {errors}; fitted in {took} s", flush=True)
     pd.concat(made).to_parquet(folder / "forecasts.parquet", index=False)
     (folder / "fits.json").write_text(json.dumps(fits), encoding="utf-8")
 
@@ -180,4 +193,5 @@ def run(folder: Path, fit: Fit = fit, peers: Mapping[str, Sequence[Setting]] = P
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)  # Lightning's, a dozen lines a fit
-    run(Path(sys.argv[1]))
+    with ProcessPoolExecutor(AT_ONCE) as pool:
+        run(Path(sys.argv[1]), each=pool.map)

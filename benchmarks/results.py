@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.measure import machine
-from benchmarks.peers import ELIGIBLE, SCENARIO, SERIES, STEPS, WEEK
+from benchmarks.peers import AT_ONCE, ELIGIBLE, SCENARIO, SERIES, STEPS, WEEK
 from m2m_model.config import ModelConfig, Task, TrainConfig
 from m2m_model.data.activity import stratum_name, stratum_NM
 from m2m_model.data.features import fit_inputs
@@ -704,7 +704,8 @@ def peer_report(
         "same rows, with the scenario: a model a task, for all series together, whose point is the median. Settings "
         "are the best of three at the validation cutoffs of the earlier block; with them labels up to the first "
         "held-out cutoff, as for LightGBM. Judged at the same cutoffs on the same series. `fit_s`: seconds of a "
-        "training for all tasks, on this machine, M2M's with its LightGBM; the settings took "
+        "training for all tasks, on this machine: M2M's on all its cores and with its LightGBM, a peer's on one core, "
+        f"{AT_ONCE} at once; the settings took "
         f"{sum(fit['choosing_s'] for fit in fits):.0f} s more.",
         "",
         *table(view),
