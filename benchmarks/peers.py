@@ -59,7 +59,7 @@ PEERS: Mapping[str, tuple[Setting, ...]] = {
         (
             Setting("13 weeks", 13),
             Setting("13 weeks, other tasks", 13, other_tasks=True),
-            Setting("26 weeks", 26),
+            Setting("5 weeks", 5),
         ),
     ),
     "DeepAR": (
