@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from benchmarks import planned
 from benchmarks.measure import machine
 from benchmarks.results import judged, train
+from m2m_model.arrays import Floats, Rows
 from m2m_model.config import ACTIVE, Task
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
@@ -43,44 +44,67 @@ RESPONSES = {"feed": (0.8, 0.0, 0.5), "search": (-0.6, 0.7, -0.5), "display": (0
 ADVERTISERS, WEEKS, LAST_DAY = 250, 26, date(2024, 6, 30)
 ARCHITECTURES = ("m2m", "mmoe", "shared_bottom")
 CUTOFFS = 3
+SPEC = SequenceSpec(
+    metrics=("clicks", "spend"),
+    behaviors=("budget_raise", "bid_cut"),
+    advertiser_attributes=(),
+    scenario_attributes=(),
+    tasks=(Task("clicks", "clicks", "sum"), Task("active_days", ACTIVE, "days")),
+    horizons_days=(7,),
+    window_days=56,
+)
 
 
-def world(alike: bool, seed: int) -> Panel:
-    """Daily clicks and spend of every advertiser in every scenario. Each series starts at its own size; its log level
-    moves by its scenario's response to the week before, reverts slowly and is shaken; days are Poisson."""
-    random = np.random.default_rng(seed)
-    scenario_N = np.tile(np.arange(len(SCENARIOS)), ADVERTISERS)
-    kinds = ["feed" if alike else name.split("_")[0] for name in SCENARIOS]
-    raise_S, cut_S, momentum_S = np.array([RESPONSES[kind] for kind in kinds]).T
-    size_N = np.exp(random.normal(2.5, 1.0, len(scenario_N)))
-    raised_NW, cut_NW = (random.random((len(scenario_N), WEEKS)) < 0.2 for _ in range(2))
-    log_NW = np.zeros((len(scenario_N), WEEKS))
+@dataclass(frozen=True)
+class World:
+    """N series over W weeks: clicks of each day, events at the end of each week, the rates behind them, and what was to
+    be expected of each week the evening before."""
+
+    clicks_NT: Floats
+    event_NWF: Floats  # budget raises, bid cuts: 1 where there is one
+    rate_NW: Floats
+    expected_NW: Floats
+
+
+def simulated(response_N3: Floats, seed: int) -> World:
+    """Each series starts at its own size; its log level moves by its response to the week before, reverts slowly and is
+    shaken; days are Poisson."""
+    random, series = np.random.default_rng(seed), len(response_N3)
+    raise_N, cut_N, momentum_N = response_N3.T
+    size_N1 = np.exp(random.normal(2.5, 1.0, series))[:, None]
+    raised_NW, cut_NW = (random.random((series, WEEKS)) < 0.2 for _ in range(2))
+    log_NW, expected_NW = np.zeros((series, WEEKS)), np.zeros((series, WEEKS))
     for week in range(2, WEEKS):
         before_N, rise_N = log_NW[:, week - 1], log_NW[:, week - 1] - log_NW[:, week - 2]
-        answer_N = raise_S[scenario_N] * raised_NW[:, week - 1] + cut_S[scenario_N] * cut_NW[:, week - 1]
-        shock_N = random.normal(0, 0.15, len(scenario_N))
-        log_NW[:, week] = 0.8 * before_N + momentum_S[scenario_N] * rise_N + answer_N + shock_N
-    daily_NT = np.repeat(size_N[:, None] * np.exp(np.clip(log_NW, -3, 3)) / 7, 7, axis=1)
-    clicks_NT = random.poisson(daily_NT).astype(np.float32)
+        answer_N = raise_N * raised_NW[:, week - 1] + cut_N * cut_NW[:, week - 1]
+        expected_NW[:, week] = 0.8 * before_N + momentum_N * rise_N + answer_N
+        log_NW[:, week] = expected_NW[:, week] + random.normal(0, 0.15, series)
+    rate_NW, expected_NW = (size_N1 * np.exp(np.clip(level_NW, -3, 3)) for level_NW in (log_NW, expected_NW))
+    clicks_NT = random.poisson(np.repeat(rate_NW / 7, 7, axis=1)).astype(np.float32)
+    return World(clicks_NT, np.stack([raised_NW, cut_NW], 2).astype(np.float32), rate_NW, expected_NW)
+
+
+def panel_of(world: World, spec: SequenceSpec, keys: pa.Table, rows: Rows = slice(None)) -> Panel:
+    """Some of the series as a panel. Plans, where the spec has them, tell of the events of the last seven days."""
+    clicks_NT, event_NWF = world.clicks_NT[rows], world.event_NWF[rows]
     performance_NTP = np.stack([clicks_NT, clicks_NT * 0.4], 2)
     performance_NTP[clicks_NT == 0] = np.nan  # a day without activity has no row
     behavior_NTF = np.zeros((*clicks_NT.shape, 2), np.float32)
     # An event falls on the last day of its week: it explains the next week, and is not yet seen in this one's clicks.
-    behavior_NTF[:, 6::7, 0], behavior_NTF[:, 6::7, 1] = raised_NW, cut_NW
+    behavior_NTF[:, 6::7] = event_NWF
+    told_NTF = np.pad(np.repeat(event_NWF, 7, axis=1)[:, :-6], ((0, 0), (6, 0), (0, 0))) if spec.plans else None
+    registered_N = np.zeros(len(clicks_NT), np.int32)
+    return Panel.of_values(spec, LAST_DAY, performance_NTP, behavior_NTF, registered_N, keys, told_NTF)
+
+
+def world(alike: bool, seed: int) -> Panel:
+    """Every advertiser in every scenario."""
+    scenario_N = np.tile(np.arange(len(SCENARIOS)), ADVERTISERS)
+    response_S3 = np.array([RESPONSES["feed" if alike else name.split("_")[0]] for name in SCENARIOS])
     names = [SCENARIOS[k] for k in scenario_N]
     advertisers = [f"a{n // len(SCENARIOS):04d}" for n in range(len(scenario_N))]
-    spec = SequenceSpec(
-        metrics=("clicks", "spend"),
-        behaviors=("budget_raise", "bid_cut"),
-        advertiser_attributes=(),
-        scenario_attributes=(),
-        tasks=(Task("clicks", "clicks", "sum"), Task("active_days", ACTIVE, "days")),
-        horizons_days=(7,),
-        window_days=56,
-    )
     keys = pa.table({"advertiser_id": advertisers, "scenario_id": names})
-    registered_N = np.zeros(len(scenario_N), np.int32)
-    return Panel.of_values(spec, LAST_DAY, performance_NTP, behavior_NTF, registered_N, keys)
+    return panel_of(simulated(response_S3[scenario_N], seed), SPEC, keys)
 
 
 def generated_SX(forecaster: Forecaster, panel: Panel, cutoff: date) -> NDArray[np.float64]:
