@@ -81,8 +81,8 @@ SIZES, KNOWN, UNKNOWN, LEARNING = "sizes", "of a known kind", "of an unknown kin
 PARTS = {
     "meta attention": (NO_ATTENTION, "without meta attention"),
     "meta tower": (NO_TOWER, "without meta tower"),
-    "M2M, for MMoE": (MMOE, "MMoE"),
-    "M2M, for the shared bottom": (SHARED_BOTTOM, "shared bottom"),
+    "all of M2M (MMoE instead)": (MMOE, "MMoE"),
+    "all of M2M (a shared bottom instead)": (SHARED_BOTTOM, "shared bottom"),
 }
 AHEAD, BEHIND, CHANCE = "ahead", "behind", "no difference"
 
@@ -154,7 +154,7 @@ def network(panel: Panel, model: Settings, training: Settings) -> Made:
 def trees(panel: Panel, rows: int) -> Made:
     """LightGBM as it is shipped, in one form, with the network's labels."""
     most = replace(TrainConfig(), **SHORT).validation_cutoffs
-    cutoffs = validation_cutoffs(panel.first_day, held_out(panel)[-1], panel.spec.horizon_days, most)
+    cutoffs = validation_cutoffs(panel.first_day, held_out(panel)[-1], panel.spec.horizons_days, most)
     inputs = fit_inputs(PanelStatistics.of(panel, cutoffs[-1]), ModelConfig().bins)
     with patch.multiple(boosted, FORMS={TREES: boosted.FORMS[TREES]}, MAX_ROWS=rows):
         return partial(points, boosted.fit([panel], inputs, cutoffs[-1], cutoffs)[TREES])
@@ -467,7 +467,7 @@ def picture(rows: pl.DataFrame, learning: pl.DataFrame, sizes: Sequence[int], pa
         axis.grid(alpha=0.3)
     axes[0].set(xlabel="series of a scenario to learn from", ylabel="NMAE, mean over tasks")
     axes[1].set(xlabel="windows to learn from, all scenarios")
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     plt.close(figure)
@@ -493,8 +493,8 @@ def page(found: Mapping[str, Any], results: Mapping[str, Any], folder: Path) -> 
         "# Does M2M earn its place?",
         "",
         f"Made by `make place` on: {found['machine']}; {found['minutes']:.0f} minutes, {found['workers']} trainings at "
-        f"a time; seeds 1 .. {rows['seed'].n_unique()}, a world each. Made-up data (`benchmarks/place.py` says how): it shows "
-        "where the mechanism pays, not how accurate it is on real data.",
+        f"a time; seeds 1 .. {rows['seed'].max()!r}, a world each. Made-up data (`benchmarks/place.py` says how): it "
+        "shows where the mechanism pays, not how accurate it is on real data.",
         "",
         f"{len(KINDS)} kinds of scenarios answer differently to a budget raise, a bid cut and last week's rise, in "
         f"sign too. Of each kind there are {len(sizes)}, with {', '.join(f'{series:,}' for series in sizes)} series "
@@ -516,7 +516,9 @@ def page(found: Mapping[str, Any], results: Mapping[str, Any], folder: Path) -> 
 def main(argv: Sequence[str] | None = None, size: Size = Size(), folder: Path = ROOT / "docs") -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=15, help="no further seed or step begins that would not be done by then")
+    parser.add_argument(
+        "--minutes", type=float, default=15, help="no further seed or step begins that would not be done by then"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trainings at a time")
     parser.add_argument("--again", action="store_true", help="the page alone, from place.json")
     arguments = parser.parse_args(argv)
