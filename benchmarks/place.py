@@ -1,13 +1,13 @@
 """Does M2M earn its place? Scenarios of very different sizes, whose responses are known, and every other way.
 
-    python -m benchmarks.place [--seeds 3] [--minutes 15] [--workers 2] [--again]
+    python -m benchmarks.place [--seeds 3] [--minutes 15] [--workers 2] [--go-on]
 
 The made-up world of benchmarks/recovery.py with a fourth kind of scenarios; of each kind one scenario is small, one
 middling, one large. Every forecaster learns from equally many windows, and is judged on series that nobody learned
 from, equally many in each scenario. Then scenarios are left out of training, and then there are more windows, for as
 long as ``--minutes`` lasts. Jobs run side by side on one core each. The conclusion is computed, from these figures and
-from the ablations in docs/results.json. Writes docs/place.md, docs/place.json and docs/images/place.png; ``--again``
-makes page and picture from docs/place.json, without any training.
+from the ablations in docs/results.json. Writes docs/place.md, docs/place.json and docs/images/place.png; ``--go-on``
+does what docs/place.json lacks, and with ``--minutes 0`` makes page and picture alone.
 
 N series, W weeks, M tasks, S seeds.
 """
@@ -86,6 +86,7 @@ PARTS = {
 }
 AHEAD, BEHIND, CHANCE = "ahead", "behind", "no difference"
 
+Rows = list[dict[str, Any]]  # an NMAE each: of a job, in a scenario
 # Forecasts of a panel's eligible series as of a cutoff.
 Made = Callable[[Panel, date], Forecasts]
 
@@ -187,7 +188,7 @@ def made(size: Size, job: Job) -> dict[str, Made]:
     return {"": partial(forecast_baseline, job.who)}
 
 
-def errors(size: Size, job: Job) -> list[dict[str, Any]]:
+def errors(size: Size, job: Job) -> Rows:
     """Do a job: NMAE in each scenario (of those left out, if any are), mean over tasks, all cutoffs together."""
     started, sums = time.monotonic(), dict[str, Floats]()
     forecasters = made(size, job)
@@ -206,8 +207,8 @@ def errors(size: Size, job: Job) -> list[dict[str, Any]]:
         unknown = sum(other.split("_")[0] == name.split("_")[0] for other in job.left_out) == len(size.series)
         part = job.part if not job.left_out else UNKNOWN if unknown else KNOWN
         nmae = round(float((sums[name][0] / sums[name][1]).mean()), 5)
-        known = {key: value for key, value in asdict(job).items() if key != "left_out"}
-        found.append({**known, "part": part, "scenario": name, "nmae": nmae, "seconds": round(seconds, 1)})
+        known = {"job": job.part, "part": part, "who": job.who, "seed": job.seed, "windows": job.windows}
+        found.append({**known, "scenario": name, "nmae": nmae, "seconds": round(seconds, 1)})
     print(f"{job.part}: {job.who}, seed {job.seed}, {job.windows:,} windows: {seconds:.0f} s", flush=True)
     return found
 
@@ -223,35 +224,41 @@ def turn(size: Size, seed: int) -> list[Job]:
     ]
 
 
-def measured(size: Size, seeds: int, minutes: float, workers: int) -> Iterator[list[dict[str, Any]]]:
-    """The rows so far, seed by seed and then step by step of the learning curves. Nothing is begun that would not be
-    done in time, save the first seed."""
-    started, rows = time.monotonic(), list[dict[str, Any]]()
+def measured(size: Size, seeds: int, minutes: float, workers: int, rows: Rows) -> Iterator[Rows]:
+    """``rows`` and what they lack: seed by seed, then step by step of the learning curves. Nothing begins that would
+    not be done in time, save the first seed."""
+    until = time.monotonic() + 60 * minutes
     os.environ["OMP_NUM_THREADS"] = "1"  # of the workers: two threads of a training do not halve its time
     # Not forked: threads do not survive it.
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
 
+        def cost(part: str, seed: int, windows: int) -> float:
+            """Seconds that jobs took which are done."""
+            told = {(row["part"], row["seed"], row["windows"], row["who"]): row["seconds"] for row in rows}
+            learners = [told.get((part, seed, windows, who), 0.0) for who in LEARNERS]
+            return float(sum(learners) / min(workers, len(LEARNERS)))
+
         def done(jobs: Iterable[Job]) -> float:
-            begun = time.monotonic()
-            each = pool.map(partial(errors, size), jobs) if workers > 1 else map(partial(errors, size), jobs)
+            began, known = time.monotonic(), {(row["job"], row["who"], row["seed"], row["windows"]) for row in rows}
+            todo = [job for job in jobs if (job.part, job.who, job.seed, job.windows) not in known]
+            each = pool.map(partial(errors, size), todo) if workers > 1 else map(partial(errors, size), todo)
             rows.extend(row for found in each for row in found)
-            return time.monotonic() - begun
+            return time.monotonic() - began
 
-        def affords(seconds: float) -> bool:
-            return time.monotonic() - started + seconds < 60 * minutes
-
-        took = 0.0
+        took, last = 0.0, size.windows
         for seed in range(1, seeds + 1):
-            if affords(took):
+            if time.monotonic() + took < until:
                 took = done(turn(size, seed))
                 yield rows
-        pace = 0.0
         for windows in MORE_WINDOWS:
-            if not affords(pace * windows):
+            # Few windows are walked through again: they cost no less.
+            pace = cost(SIZES if last == size.windows else LEARNING, 1, last) / max(last, size.windows)
+            if time.monotonic() + pace * max(windows, size.windows) > until:
                 break
-            took = done(Job(LEARNING, who, 1, windows) for who in LEARNERS)
-            pace = took / max(windows, size.windows)  # fewer are walked through again
+            done(Job(LEARNING, who, 1, windows) for who in LEARNERS)
+            last = windows
             yield rows
+    yield rows
 
 
 def mean_nmae(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
@@ -262,7 +269,7 @@ def mean_nmae(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
 def ratio_S(rows: pl.DataFrame, over: str, who: str = M2M) -> Floats:
     """NMAE of one over another's, of each seed that has both."""
     each = [mean_nmae(rows.filter(who=name), ["seed"]) for name in (who, over)]
-    both = each[0].join(each[1], on="seed", suffix="_over")
+    both = each[0].join(each[1], on="seed", suffix="_over").sort("seed")
     return (both["nmae"] / both["nmae_over"]).to_numpy()
 
 
@@ -343,7 +350,7 @@ def stranger_report(rows: pl.DataFrame, known: pl.DataFrame, said: dict[str, Any
     ]
 
 
-def curve_report(rows: pl.DataFrame, spread: Mapping[str, float], said: dict[str, Any]) -> list[str]:
+def curve_report(rows: pl.DataFrame, spread: Mapping[str, float | None], said: dict[str, Any]) -> list[str]:
     """``spread``: of the seeds' ratios, where there are several."""
     steps = sorted(rows["windows"].unique())
     at = {f"{windows:,}": rows.filter(windows=windows) for windows in steps}
@@ -481,7 +488,8 @@ def page(found: Mapping[str, Any], results: Mapping[str, Any], folder: Path) -> 
     learning = every.filter((pl.col("part") == LEARNING) | ((pl.col("part") == SIZES) & pl.col("who").is_in(LEARNERS)))
     ablations = {name: {row["forecaster"]: row["nmae"] for row in of["ablations"]} for name, of in results.items()}
     said: dict[str, Any] = {}
-    spread = {over: float(np.ptp(ratio_S(rows, over))) for over in RIVALS}
+    several = rows["seed"].n_unique() > 1
+    spread = {over: float(np.ptp(ratio_S(rows, over))) if several else None for over in LEARNERS[1:]}
     body = [
         *size_report(rows, sizes, said),
         *stranger_report(every.filter(pl.col("part").is_in([KNOWN, UNKNOWN])), rows, said),
@@ -520,24 +528,19 @@ def main(argv: Sequence[str] | None = None, size: Size = Size(), folder: Path = 
         "--minutes", type=float, default=15, help="no further seed or step begins that would not be done by then"
     )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trainings at a time")
-    parser.add_argument("--again", action="store_true", help="the page alone, from place.json")
+    parser.add_argument("--go-on", action="store_true", help="keep what place.json has, and do what it lacks")
     arguments = parser.parse_args(argv)
     stored, started = folder / "place.json", time.monotonic()
     results = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
-    if arguments.again:
-        page(json.loads(stored.read_text(encoding="utf-8")), results, folder)
-        return
-    for rows in measured(size, arguments.seeds, arguments.minutes, arguments.workers):
-        found = {
-            "machine": machine(),
-            "minutes": (time.monotonic() - started) / 60,
-            "workers": arguments.workers,
-            "size": asdict(size),
-            "rows": rows,
-        }
+    found: dict[str, Any] = {"machine": machine(), "minutes": 0.0, "size": asdict(size), "rows": []}
+    if arguments.go_on:
+        found = json.loads(stored.read_text(encoding="utf-8"))
+        size = Size(**{**found["size"], "series": tuple(found["size"]["series"])})
+    before = found["minutes"]
+    for rows in measured(size, arguments.seeds, arguments.minutes, arguments.workers, found["rows"]):
+        found |= {"rows": rows, "minutes": before + (time.monotonic() - started) / 60, "workers": arguments.workers}
         found["said"] = page(found, results, folder)
-        rows_a_line = json.dumps(found, indent=1).replace("\n   ", " ")
-        stored.write_text(rows_a_line + "\n", encoding="utf-8")
+        stored.write_text(json.dumps(found, indent=1).replace("\n   ", " ") + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
