@@ -76,7 +76,8 @@ WEEK = "last_h_days"
 PROCESS, RATES = "oracle that knows the process", "oracle that knows the week's rates"
 RIVALS = (MMOE, SHARED_BOTTOM, PER_CELL, TREES, TOLD_TREES, WEEK)
 LEARNERS = (M2M, SHARED_BOTTOM, TOLD_TREES)  # where scenarios are left out, and where there are more windows
-SIZES, KNOWN, UNKNOWN, LEARNING = "sizes", "of a known kind", "of an unknown kind", "learning"  # parts of the page
+SIZES, LEFT_OUT, LEARNING = "sizes", "left out", "learning"  # jobs
+KNOWN, UNKNOWN = "of a known kind", "of an unknown kind"  # scenarios that were left out
 # What can be taken out of M2M: as it is called here, and in docs/results.json.
 PARTS = {
     "meta attention": (NO_ATTENTION, "without meta attention"),
@@ -84,7 +85,7 @@ PARTS = {
     "all of M2M (MMoE instead)": (MMOE, "MMoE"),
     "all of M2M (a shared bottom instead)": (SHARED_BOTTOM, "shared bottom"),
 }
-AHEAD, BEHIND, CHANCE = "ahead", "behind", "no difference"
+AHEAD, BEHIND, CHANCE, UNTOLD = "ahead", "behind", "no difference", "one seed"
 
 Rows = list[dict[str, Any]]  # an NMAE each: of a job, in a scenario
 # Forecasts of a panel's eligible series as of a cutoff.
@@ -188,8 +189,11 @@ def made(size: Size, job: Job) -> dict[str, Made]:
     return {"": partial(forecast_baseline, job.who)}
 
 
-def errors(size: Size, job: Job) -> Rows:
-    """Do a job: NMAE in each scenario (of those left out, if any are), mean over tasks, all cutoffs together."""
+def errors(size: Size, until: float, job: Job) -> Rows:
+    """Do a job: NMAE in each scenario (of those left out, if any are), mean over tasks, all cutoffs together. Nothing
+    after the time ``until``."""
+    if time.time() > until:
+        return []
     started, sums = time.monotonic(), dict[str, Floats]()
     forecasters = made(size, job)
     seconds = time.monotonic() - started
@@ -214,20 +218,21 @@ def errors(size: Size, job: Job) -> Rows:
 
 
 def turn(size: Size, seed: int) -> list[Job]:
-    """All jobs of a seed but those of the learning curves; the longest first."""
-    everyone = (PER_CELL, *NETWORKS, TOLD_TREES, TREES, WEEK, PROCESS, RATES)
+    """All jobs of a seed but those of the learning curves; what takes longest comes last, where time may end."""
+    everyone = (WEEK, PROCESS, RATES, M2M, SHARED_BOTTOM, TOLD_TREES, MMOE, NO_ATTENTION, NO_TOWER, TREES)
     kind, middle = KINDS[(seed - 1) % len(KINDS)], size.series[len(size.series) // 2]
     left_out = [f"{kind}_{series}" for series in size.series] + [f"{k}_{middle}" for k in KINDS if k != kind]
     return [
         *(Job(SIZES, who, seed, size.windows) for who in everyone),
-        *(Job("left out", who, seed, size.windows, tuple(left_out)) for who in LEARNERS),
+        *(Job(LEFT_OUT, who, seed, size.windows, tuple(left_out)) for who in LEARNERS),
+        *(Job(SIZES, who, seed, size.windows) for who in (PER_CELL,) if seed == 1),  # a training for each scenario
     ]
 
 
 def measured(size: Size, seeds: int, minutes: float, workers: int, rows: Rows) -> Iterator[Rows]:
-    """``rows`` and what they lack: seed by seed, then step by step of the learning curves. Nothing begins that would
-    not be done in time, save the first seed."""
-    until = time.monotonic() + 60 * minutes
+    """``rows`` and what they lack: seed by seed, then step by step of the learning curves. No job begins after the
+    ``minutes``, and no step that would not be done by then."""
+    until = time.time() + 60 * minutes
     os.environ["OMP_NUM_THREADS"] = "1"  # of the workers: two threads of a training do not halve its time
     # Not forked: threads do not survive it.
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
@@ -238,27 +243,24 @@ def measured(size: Size, seeds: int, minutes: float, workers: int, rows: Rows) -
             learners = [told.get((part, seed, windows, who), 0.0) for who in LEARNERS]
             return float(sum(learners) / min(workers, len(LEARNERS)))
 
-        def done(jobs: Iterable[Job]) -> float:
-            began, known = time.monotonic(), {(row["job"], row["who"], row["seed"], row["windows"]) for row in rows}
+        def do(jobs: Iterable[Job]) -> None:
+            known = {(row["job"], row["who"], row["seed"], row["windows"]) for row in rows}
             todo = [job for job in jobs if (job.part, job.who, job.seed, job.windows) not in known]
-            each = pool.map(partial(errors, size), todo) if workers > 1 else map(partial(errors, size), todo)
+            each = (pool.map if workers > 1 else map)(partial(errors, size, until), todo)
             rows.extend(row for found in each for row in found)
-            return time.monotonic() - began
 
-        took, last = 0.0, size.windows
+        last = size.windows
         for seed in range(1, seeds + 1):
-            if time.monotonic() + took < until:
-                took = done(turn(size, seed))
-                yield rows
+            do(turn(size, seed))
+            yield rows
         for windows in MORE_WINDOWS:
             # Few windows are walked through again: they cost no less.
             pace = cost(SIZES if last == size.windows else LEARNING, 1, last) / max(last, size.windows)
-            if time.monotonic() + pace * max(windows, size.windows) > until:
+            if time.time() + pace * max(windows, size.windows) > until:
                 break
-            done(Job(LEARNING, who, 1, windows) for who in LEARNERS)
+            do(Job(LEARNING, who, 1, windows) for who in LEARNERS)
             last = windows
             yield rows
-    yield rows
 
 
 def mean_nmae(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
@@ -274,9 +276,9 @@ def ratio_S(rows: pl.DataFrame, over: str, who: str = M2M) -> Floats:
 
 
 def verdict(found_S: Floats, spread: float | None = None) -> str:
-    """Whether a ratio is further from 1 than its seeds are from each other; one seed alone shows nothing."""
+    """Whether a ratio is further from 1 than its seeds are from each other; one seed alone does not tell."""
     if spread is None and len(found_S) < 2:
-        return CHANCE
+        return UNTOLD
     spread = float(np.ptp(found_S)) if spread is None else spread
     off = 1 - float(found_S.mean())
     return CHANCE if abs(off) <= spread else AHEAD if off > 0 else BEHIND
@@ -293,7 +295,7 @@ def of_size(rows: pl.DataFrame, series: int | None) -> pl.DataFrame:
 
 def wide(rows: pl.DataFrame, columns: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """A line a forecaster, a column a part of the rows, best in the last column first."""
-    found = rows.select("who").unique(maintain_order=True)
+    found = rows.group_by("who", maintain_order=True).agg(pl.n_unique("seed").alias("seeds"))
     for name, part in columns.items():
         found = found.join(mean_nmae(part, ["who"]).rename({"nmae": name}), on="who", how="left")
     return found.sort(list(columns)[-1]).rename({"who": "forecaster"})
@@ -312,7 +314,8 @@ def size_report(rows: pl.DataFrame, sizes: Sequence[int], said: dict[str, Any]) 
     return [
         "## Error by the size of a scenario",
         "",
-        "NMAE, mean over tasks, the scenarios of a size and seeds:",
+        "NMAE, mean over tasks, the scenarios of a size and seeds. Each seed is a world of its own: what has fewer of "
+        "them is compared by the ratios below, which are of the same worlds.",
         "",
         *table(wide(rows, at), 4),
         "M2M's NMAE over each of the others', mean (and range) over seeds:",
@@ -325,6 +328,8 @@ def size_report(rows: pl.DataFrame, sizes: Sequence[int], said: dict[str, Any]) 
 
 
 def stranger_report(rows: pl.DataFrame, known: pl.DataFrame, said: dict[str, Any]) -> list[str]:
+    if rows.is_empty():
+        return []
     columns: dict[str, pl.DataFrame] = {}
     lines = []
     for part in (KNOWN, UNKNOWN):
@@ -370,7 +375,7 @@ def curve_report(rows: pl.DataFrame, spread: Mapping[str, float | None], said: d
         "## More windows",
         "",
         f"Seed 1, all scenarios. It stops at {steps[-1]:,} windows, where the time given ended: {took}, each on one "
-        "core. The network walks through at least 400 steps of 256 windows, so few windows are read several times.",
+        "core. The network walks through at least 400 steps of 256 windows, so fewer are read several times.",
         "",
         *table(wide(rows.filter(seed=1), {name: part.filter(seed=1) for name, part in at.items()}), 4),
         "M2M's NMAE over the others'; differences are held against the spread of the seeds' ratios above:",
@@ -388,7 +393,7 @@ def part_report(
     """``ablations``: NMAE by name, of each real data set."""
     at = {**{f"made up, {series:,} series": of_size(rows, series) for series in sizes}, "made up, all": rows}
     lines, found = [], dict[str, dict[str, str]]()
-    words = {AHEAD: "helps", BEHIND: "hurts", CHANCE: CHANCE}
+    words = {AHEAD: "helps", BEHIND: "hurts", CHANCE: CHANCE, UNTOLD: UNTOLD}
     for part, (here, there) in PARTS.items():
         ratios = {name: ratio_S(made_up, M2M, here) for name, made_up in at.items()}
         cells = {name: (ratio, words[verdict(1 / ratio)]) for name, ratio in ratios.items()}
@@ -400,7 +405,7 @@ def part_report(
         found[part] = {name: word for name, (_, word) in cells.items()}
         lines.append(f"| {part} | {' | '.join(shown(*cell) for cell in cells.values())} |")
     said["parts"] = found
-    said["helps_nowhere"] = [part for part, cells in found.items() if "helps" not in cells.values()]
+    said["helps_nowhere"] = [part for part, cells in found.items() if not {"helps", UNTOLD} & {*cells.values()}]
     return [
         "## Which parts help",
         "",
@@ -418,26 +423,27 @@ def part_report(
 def conclusion(said: Mapping[str, Any]) -> list[str]:
     """What the figures say, in words that are chosen by them alone."""
 
-    def listed(cells: Mapping[str, Mapping[str, Any]], word: str) -> str:
-        named = [f"{name} ({np.mean(c['ratio']):.3f})" for name, c in cells.items() if c["verdict"] == word]
-        return "; ".join(named) or "nowhere"
+    def listed(cells: Mapping[str, Mapping[str, Any]]) -> str:
+        parts = []
+        for word in (AHEAD, BEHIND, CHANCE, UNTOLD):
+            named = [f"{name} ({np.mean(c['ratio']):.3f})" for name, c in cells.items() if c["verdict"] == word]
+            parts += [f"{word}: {', '.join(named)}"] if named else []
+        return "; ".join(parts)
 
-    lines = ["## Conclusion", "", "Computed from the figures below: ratios of NMAE, under 1 where M2M is better.", ""]
-    for over, cells in said["sizes"].items():
-        lines.append(
-            f"- Against {over}, by size: ahead by more than the seeds' spread {listed(cells, AHEAD)}. Behind: "
-            f"{listed(cells, BEHIND)}. No difference: {listed(cells, CHANCE)}."
-        )
-    for part in (KNOWN, UNKNOWN):
-        lines.append(
-            f"- In a scenario {part} that training never saw, ahead of: {listed(said[part], AHEAD)}. Behind: "
-            f"{listed(said[part], BEHIND)}. No difference: {listed(said[part], CHANCE)}."
-        )
-    for over, cells in said["curve"].items():
-        lines.append(
-            f"- With more windows, against {over}: ahead at {listed(cells, AHEAD)}. Behind: {listed(cells, BEHIND)}. "
-            f"No difference: {listed(cells, CHANCE)}."
-        )
+    lines = [
+        "## Conclusion",
+        "",
+        "Computed from the figures below: M2M's NMAE over another's, under 1 where M2M is better; ahead or behind by "
+        "more than the seeds' spread.",
+        "",
+        *(f"- Against {over}, by size: {listed(cells)}." for over, cells in said["sizes"].items()),
+        *(
+            f"- In a scenario {part} that training never saw: {listed(said[part])}."
+            for part in (KNOWN, UNKNOWN)
+            if part in said
+        ),
+        *(f"- By windows, against {over}: {listed(cells)}." for over, cells in said["curve"].items()),
+    ]
     for part, sets in said["parts"].items():
         at = {word: [name for name, said_of in sets.items() if said_of == word] for word in ("helps", "hurts")}
         lines.append(
@@ -490,9 +496,11 @@ def page(found: Mapping[str, Any], results: Mapping[str, Any], folder: Path) -> 
     said: dict[str, Any] = {}
     several = rows["seed"].n_unique() > 1
     spread = {over: float(np.ptp(ratio_S(rows, over))) if several else None for over in LEARNERS[1:]}
+    never = every.filter(pl.col("job") == LEFT_OUT)
+    never = never.filter(pl.n_unique("who").over("seed") == len(LEARNERS))  # a seed that was cut off compares nobody
     body = [
         *size_report(rows, sizes, said),
-        *stranger_report(every.filter(pl.col("part").is_in([KNOWN, UNKNOWN])), rows, said),
+        *stranger_report(never, rows, said),
         *curve_report(learning, spread, said),
         *part_report(rows, sizes, ablations, said),
     ]
@@ -508,9 +516,9 @@ def page(found: Mapping[str, Any], results: Mapping[str, Any], folder: Path) -> 
         f"sign too. Of each kind there are {len(sizes)}, with {', '.join(f'{series:,}' for series in sizes)} series "
         f"over {recovery.WEEKS} weeks. A training has {windows:,} windows of all series alike, so of a small scenario "
         f"few. `{PER_CELL}`, a shared bottom each, has as many of each of the {scenarios} scenarios, or all there are "
-        f"and walks through them again: {scenarios} times the training. Networks alone, defaults but for the short "
-        "training of [results.md](results.md); all of them read the kind as an attribute. LightGBM as it is shipped "
-        "reads neither events nor attributes; told, it has the events as plans and the kind in place of the scenario. "
+        f"and walks through them again: {scenarios} times the training, of one seed. Networks alone, defaults but for "
+        "the short training of [results.md](results.md); all of them read the kind as an attribute. LightGBM as it is "
+        "shipped reads neither events nor attributes; told, it has events as plans and kinds in place of scenarios. "
         f"Judged on {found['size']['judged']} other series of each scenario, {CUTOFFS} cutoffs.",
         "",
         "![Error by size of a scenario, and by windows](images/place.png)",
@@ -524,9 +532,7 @@ def page(found: Mapping[str, Any], results: Mapping[str, Any], folder: Path) -> 
 def main(argv: Sequence[str] | None = None, size: Size = Size(), folder: Path = ROOT / "docs") -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--minutes", type=float, default=15, help="no further seed or step begins that would not be done by then"
-    )
+    parser.add_argument("--minutes", type=float, default=15, help="nothing begins after them")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="trainings at a time")
     parser.add_argument("--go-on", action="store_true", help="keep what place.json has, and do what it lacks")
     arguments = parser.parse_args(argv)
