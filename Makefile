@@ -86,7 +86,7 @@ refit: $(INSTALLED) ## What weights that learned from the newest month too are w
 recovery: $(INSTALLED) ## Whether M2M finds known scenario-specific responses in made-up data: docs/recovery.md
 	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/recovery.py
 
-# Not part of `make results`: it reads what that one found, and takes as long as half of it.
+# Not part of `make results`: it reads what that one found, and takes half as long again.
 .PHONY: place
 place: $(INSTALLED) ## Where M2M beats other networks and LightGBM, and which of its parts help: docs/place.md; MINUTES=15
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/place.py $(if $(MINUTES),--minutes $(MINUTES))
