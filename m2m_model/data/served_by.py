@@ -55,19 +55,24 @@ def history_days(panel: Panel, day: int) -> Ints:
     return day + 1 - panel.registered_N.astype(np.int64)
 
 
+def settled_days(min_history_days: int) -> int:
+    """The age from which a series trains that may be older than it looks."""
+    return SETTLED_DAYS if min_history_days < COLD_START_DAYS else min_history_days
+
+
 def trainable_NT(panel: Panel, last_cutoff: int, min_history_days: int) -> Bools:
     """True at (series, cutoff) pairs that may train: eligible, old enough, cutoff <= ``last_cutoff``.
 
-    A series that begins with the panel is not known to be new, and teaches nothing of newcomers: it trains from
-    ``SETTLED_DAYS`` on.
+    A series that begins with the panel is not known to be new, and teaches nothing of newcomers (``settled_days``).
     """
+    settled = settled_days(min_history_days)
     mask_NT = np.zeros((len(panel), panel.days), bool)
     day_D = np.arange(min(last_cutoff + 1, panel.days))
     for start in range(0, len(panel), CHUNK):
         rows = slice(start, start + CHUNK)
         # Days before the panel do not count: their values are not known.
         registered_N1 = np.maximum(panel.registered_N[rows, None].astype(np.int64), 0)
-        least_N1 = np.where(registered_N1 < panel.spec.eligible_days, SETTLED_DAYS, 1).clip(min_history_days)
+        least_N1 = np.where(registered_N1 < panel.spec.eligible_days, settled, min_history_days)
         old_enough_ND = day_D + 1 - registered_N1 >= least_N1
         mask_NT[rows, : len(day_D)] = is_eligible(served_on(panel, day_D, rows)) & old_enough_ND
     return mask_NT

@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from m2m_model.config import ModelConfig, TrainConfig, to_dict
 from m2m_model.data.features import Inputs
-from m2m_model.data.served_by import COLD_START, NETWORK, SETTLED_DAYS
+from m2m_model.data.served_by import COLD_START, NETWORK, settled_days
 from m2m_model.files import Files, LocalFiles
 from m2m_model.forecasts.baselines import Baseline
 from m2m_model.forecasts.distribution import Distribution
@@ -238,9 +238,9 @@ def windows_of(data: Shards, cutoffs: Sequence[date], config: TrainConfig) -> tu
     validation = data.windows_at(cutoffs, config.validation_windows, (NETWORK, COLD_START))
     if not len(pool):
         raise NotTrainableError(
-            f"nothing to train on: no series with enough registered days ({config.min_history_days}; {SETTLED_DAYS} if "
-            f"it begins with the history) and a row in {spec.eligible_days} days at a cutoff up to {last_cutoff} in "
-            f"{data.extent}"
+            f"nothing to train on: no series with {config.min_history_days} registered days "
+            f"({settled_days(config.min_history_days)} if it begins with the history) and a row in "
+            f"{spec.eligible_days} days at a cutoff up to {last_cutoff} in {data.extent}"
         )
     if not len(validation):
         raise NotTrainableError(

@@ -55,6 +55,7 @@ def test_newcomers_train_from_their_first_day_where_they_are_known_to_be_new(spe
     assert trains_from(0, 1) == SETTLED_DAYS
     assert trains_from(look - 1, 1) == SETTLED_DAYS
     assert trains_from(look - 1, 20) == 20
+    assert trains_from(0, 7) == 7  # nobody who trains is a newcomer then
 
 
 def test_trainable_agrees_with_eligible_and_age(panel: Panel) -> None:
