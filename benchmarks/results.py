@@ -707,7 +707,7 @@ def peer_report(
         "same rows, with the scenario: a model a task, for all series together, whose point is the median. Settings "
         "are the best of three at the validation cutoffs of the earlier block; with them labels up to the first "
         "held-out cutoff, as for LightGBM. Judged at the same cutoffs on the same series. `fit_s`: seconds of a "
-        "training for all tasks on one core of this machine, with others beside it: M2M's with its LightGBM; a peer's "
+        "training for all tasks on one core of this machine, with others beside it: M2M's with its LightGBM; the "
         "settings took "
         f"{sum(fit['choosing_s'] for fit in fits):.0f} s more.",
         "",
