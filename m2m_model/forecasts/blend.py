@@ -186,11 +186,13 @@ class _Seen:
 
     def _points(self, share: Share) -> Floats:
         """What would be published."""
-        anchor_X = {**self.simple, **self.learned}[share.anchor]
-        mixed_X = keep_zeros(
-            self.network_X, share.network * self.network_X + (1 - share.network) * anchor_X, share.network
-        )
-        return np.round(mixed_X) if self.whole else mixed_X
+        return mixed(self.network_X, {**self.simple, **self.learned}[share.anchor], share.network, self.whole)
+
+
+def mixed(network_x: Floats, anchor_x: Floats, weight_x: Floats | float, whole: bool) -> Floats:
+    """The points that a weight of the network publishes; ``whole``: as whole numbers."""
+    mixed_x = keep_zeros(network_x, weight_x * network_x + (1 - weight_x) * anchor_x, weight_x)
+    return np.round(mixed_x) if whole else mixed_x
 
 
 def keep_zeros(network_x: Floats, mixed_x: Floats, weight_x: Floats | float) -> Floats:

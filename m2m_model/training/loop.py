@@ -213,7 +213,7 @@ def refit(
     model = M2M(model_config, data.inputs, learned).to(measured.device)
     again = Trainer(data, pool, week, {}, config, model, measured.ranks, measured.device, measured.progress)
     steps = min(measured.state.best_epoch * measured.plan.steps_per_epoch, measured.plan.steps)
-    again.plan = replace(measured.plan, pool=len(pool))
+    again.plan, again.rows = replace(measured.plan, pool=len(pool)), measured.rows
     again.run(checkpoints, fingerprint, resume, checkpoint.REFIT, steps)
     weights, nmae = weights_of(model), again.validate().nmae
     model.load_state_dict(measured.state.best_weights)
@@ -324,13 +324,14 @@ class Trainer:
             self.optimizer.load_state_dict(stored["optimizer"])
             self.schedule.load_state_dict(stored["schedule"])
             state = self.state = RunState.from_dict(stored["state"])
-            self.progress.say(f"resuming at step {state.step}/{plan.steps}")
+            self.progress.say(f"resuming at step {state.step}/{last_step}")
         elif self.ranks.rank == 0:
             checkpoint.clear(checkpoints, phase)
+        self.progress.begin()
         resumed_from, started = state.step, time.monotonic()
         while state.step < last_step and not state.stopped:
             self.step()
-            self.progress.step(state, plan, resumed_from, self.ranks.waited_s, self.rows)
+            self.progress.step(state, plan, resumed_from, last_step, self.ranks.waited_s, self.rows)
             ends_epoch = state.step % plan.steps_per_epoch == 0 or state.step == last_step
             if ends_epoch and steps is None:
                 metrics = self.validate()

@@ -104,8 +104,12 @@ class Progress:
     """A line every few seconds, for whoever waits."""
 
     def __init__(self, speaks: bool, say: Say, at: At) -> None:
-        self.speaks, self.started, self.spoke = speaks, time.monotonic(), time.monotonic()
-        self._say, self._at = say, at
+        self.speaks, self._say, self._at = speaks, say, at
+        self.begin()
+
+    def begin(self) -> None:
+        """Steps are counted from now on: what came before them says nothing of their speed."""
+        self.started = self.spoke = time.monotonic()
 
     def say(self, line: str) -> None:
         if self.speaks:
@@ -117,14 +121,14 @@ class Progress:
             f"{metrics.validation_loss:.3f} NMAE {metrics.nmae:.4f}{'  best so far' if best else ''}"
         )
 
-    def step(self, state: RunState, plan: Plan, first_step: int, waited_s: float, rows: int) -> None:
+    def step(self, state: RunState, plan: Plan, first_step: int, last_step: int, waited_s: float, rows: int) -> None:
         self._at(state.step, waited_s, rows)
         now = time.monotonic()
         if not self.speaks or now - self.spoke < PROGRESS_EVERY_S:
             return
         self.spoke = now
         seconds_per_step = (now - self.started) / (state.step - first_step)
-        left = int(seconds_per_step * (plan.steps - state.step))
+        left = int(seconds_per_step * (last_step - state.step))
         epoch = (state.step - 1) // plan.steps_per_epoch
         step, steps = state.step - epoch * plan.steps_per_epoch, plan.steps_per_epoch
         self.say(

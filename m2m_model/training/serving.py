@@ -15,7 +15,7 @@ from m2m_model.data.features import Inputs
 from m2m_model.data.served_by import COLD_START, NETWORK, SILENT
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.forecasts import baselines, methods
-from m2m_model.forecasts.blend import WEIGHTS, Blend, Share, keep_zeros
+from m2m_model.forecasts.blend import WEIGHTS, Blend, Share, mixed
 from m2m_model.forecasts.calibration import SHIFT_KEPT, Dependence, LevelCalibration, ResidualQuantiles
 from m2m_model.forecasts.cells import GROUP_ROWS
 from m2m_model.forecasts.coherence import coherent
@@ -131,8 +131,7 @@ def blend_of_young(network_XM: Floats, rule_XM: Floats, actual_XM: Floats, whole
 
     def share(network_X: Floats, rule_X: Floats, actual_X: Floats, whole: bool) -> Share:
         weight_W1 = WEIGHTS[::-1, None]
-        mixed_WX = keep_zeros(network_X, weight_W1 * network_X + (1 - weight_W1) * rule_X, weight_W1)
-        error_W = np.abs((np.round(mixed_WX) if whole else mixed_WX) - actual_X).sum(1)
+        error_W = np.abs(mixed(network_X, rule_X, weight_W1, whole) - actual_X).sum(1)
         return Share(methods.COLD_START, float(weight_W1[error_W.argmin(), 0]))
 
     columns = zip(network_XM.T, rule_XM.T, actual_XM.T, whole_M, strict=True)

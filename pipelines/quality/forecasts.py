@@ -42,17 +42,7 @@ def forecast_rules(spec: SequenceSpec) -> list[Rule]:
         for k in binding_days(targets, m)
     ]
     whole = ("point", *_QUANTILES)
-    broken = {
-        "not_finite": (
-            "finite numbers",
-            ~pl.all_horizontal(pl.col(name).is_finite().fill_null(False) for name in _VALUES),
-        ),
-        "negative": ("at least 0", _any(pl.col(name) < 0 for name in _VALUES)),
-        "no_probability": ("p_zero <= 1", pl.col("p_zero") > 1),
-        "crossing": (
-            "p05 <= p25 <= median <= p75 <= p95",
-            _any(pl.col(a) > pl.col(b) for a, b in itertools.pairwise(_QUANTILES)),
-        ),
+    broken = distribution_rules() | {
         "above_horizon": (
             f"days <= {spec.horizon_days if len(spec.horizons_days) == 1 else 'horizon_days'}",
             days & _any(pl.col(name) > pl.col("horizon_days") for name in _TOTALS),
@@ -70,6 +60,18 @@ def forecast_rules(spec: SequenceSpec) -> list[Rule]:
         words = "no total below that of a shorter horizon, nor a p_zero above it"
         broken["falls_with_horizon"] = (words, longer & falls)
     return critical_rules(broken)
+
+
+def distribution_rules() -> dict[str, tuple[str, pl.Expr]]:
+    """What no published distribution may be, of a series or of many: what is expected, and the rows that break it."""
+    finite = pl.all_horizontal(pl.col(name).is_finite().fill_null(False) for name in _VALUES)
+    crossing = _any(pl.col(a) > pl.col(b) for a, b in itertools.pairwise(_QUANTILES))
+    return {
+        "not_finite": ("finite numbers", ~finite),
+        "negative": ("at least 0", _any(pl.col(name) < 0 for name in _VALUES)),
+        "no_probability": ("p_zero <= 1", pl.col("p_zero") > 1),
+        "crossing": (" <= ".join(_QUANTILES), crossing),
+    }
 
 
 def broken(report: pl.DataFrame, rules: Sequence[Rule]) -> list[tuple[Rule, int, str]]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from datetime import date
 
 import polars as pl
 
 from m2m_model.totals.sums import ATTRIBUTE, PLATFORM, SCENARIO
+from pipelines.quality.forecasts import distribution_rules
 from pipelines.quality.rules import Check, Rule, critical_rules, repeated
 from pipelines.spark.buckets import REPORT
 
 TABLE = "marts.forecast_total"
-_QUANTILES = ("p05", "p25", "median", "p75", "p95")
-_AMOUNTS = ("point", "mean", *_QUANTILES)
 _KEY = ("level", "name", "value", "task", "horizon_days")
 _TOLERANCE = 1e-6  # of the platform's mean: the same sum in another order
 
@@ -23,14 +21,9 @@ INCOMPLETE = Check("incomplete", None, "incomplete", "every forecast in one adve
 
 def total_rules() -> list[Rule]:
     """The rules within each, for rows in key order."""
-    crossing = pl.any_horizontal(pl.col(a) > pl.col(b) for a, b in itertools.pairwise(_QUANTILES))
-    finite = pl.all_horizontal(pl.col(name).is_finite().fill_null(False) for name in (*_AMOUNTS, "p_zero"))
     return critical_rules(
-        {
-            "not_finite": ("finite numbers", ~finite),
-            "negative": ("at least 0", pl.any_horizontal(pl.col(name) < 0 for name in (*_AMOUNTS, "p_zero"))),
-            "no_probability": ("p_zero <= 1", pl.col("p_zero") > 1),
-            "crossing": ("p05 <= p25 <= median <= p75 <= p95", crossing),
+        distribution_rules()
+        | {
             "no_series": ("at least one series", pl.col("series") < 1),
             "duplicate_key": (f"one row per ({', '.join(_KEY)})", repeated(_KEY)),
         }

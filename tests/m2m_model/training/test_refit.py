@@ -90,6 +90,15 @@ def test_goes_on_to_the_same_weights(
     assert torch.equal(weights(trained, measured=True), weights(tmp_path, measured=True))
 
 
+def test_the_windows_of_both_trainings_are_counted(shard, inputs: Inputs, held_out_from: date, tmp_path) -> None:
+    rows_seen: list[int] = []
+    train_rank(
+        [shard], tmp_path, inputs, MODEL, TRAIN, held_out_from, at=lambda step, waited_s, rows: rows_seen.append(rows)
+    )
+    assert rows_seen == [TRAIN.batch_size * (k + 1) for k in range(len(rows_seen))]
+    assert len(rows_seen) > TRAIN.min_steps
+
+
 def test_weights_that_are_worse_do_not_serve(
     shard, inputs: Inputs, held_out_from: date, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
