@@ -5,25 +5,39 @@ the champion's and not above the best single baseline's ([gate] sets both ratios
 to ops.promotion, with its figures; --dry-run only records it. A version that was champion and was replaced, by
 hand or by a later one, is not promoted again. A rejected challenger is not an error: yesterday's champion, or the
 best baseline, goes on serving. Neither is one promoted whose forecasts broke a rule in the backtest.
+A promoted version gets its model card, as its description in MLflow and beside its run's files.
+With --to VERSION --reason TEXT no gate is asked: that version becomes champion, as a roll back or by hand, and the
+ledger says who did it and why. What it replaces is not promoted again; a challenger that is trained later may be.
 Fails (3) when the date has no backtest of the present challenger and champion: one that has changed since is judged
-anew; or when the challenger's files are not those that were registered.
+anew; or when the challenger's files are not those that were registered. Fails (2) when --to names no version.
 """
 
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 
 from pipelines.cli import exit_status, run_of, stage_parser
+from pipelines.errors import ConfigError
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__ or "")
     parser.add_argument("--dry-run", action="store_true", help="decide and record, but do not move the alias")
+    parser.add_argument("--to", metavar="VERSION", help="make this version champion, whatever the gate would say")
+    parser.add_argument("--reason", metavar="TEXT", help="with --to: why; it stands in ops.promotion")
     arguments = parser.parse_args(argv)
+    if bool(arguments.to) != bool((arguments.reason or "").strip()) or (arguments.to and arguments.dry_run):
+        raise ConfigError("--to VERSION needs --reason TEXT, and both go without --dry-run")
+    if arguments.to and not arguments.date:
+        arguments.date = datetime.now(UTC).date()
     run = run_of("promote", arguments)
-    from pipelines.stages.promote import work
+    from pipelines.stages.promote import by_hand, work
 
-    work(run, arguments.dry_run)
+    if arguments.to:
+        by_hand(run, arguments.to, arguments.reason.strip())
+    else:
+        work(run, arguments.dry_run)
 
 
 if __name__ == "__main__":

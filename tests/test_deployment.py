@@ -256,7 +256,7 @@ def where(bucket):
     import pipelines
     return pl.DataFrame({"file": [pipelines.__file__]})
 
-def work(resume, say, at):
+def work(resume, say, at, tell):
     import torch, torch.distributed as dist
     dist.all_reduce(torch.ones(1))
     return dist.get_world_size()

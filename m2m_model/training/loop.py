@@ -42,6 +42,7 @@ from m2m_model.training.pool import Columns, Shards, WindowIndex, evenly
 from m2m_model.training.progress import (
     At,
     CellMetric,
+    Ended,
     EpochMetrics,
     Progress,
     RunState,
@@ -84,6 +85,7 @@ def train_rank(
     resume: bool = False,
     say: Say = printed,
     at: At = unheard,
+    epoch_ended: Ended = unheard,
     checkpoints: Files | None = None,
     rivals: Rivals | None = None,
 ) -> TrainResult:
@@ -94,7 +96,7 @@ def train_rank(
     goes on from the newest of ``checkpoints`` (by default in ``run_dir``) and ends at the same weights as a run that
     was never stopped. ``rivals`` are learned baselines that may serve where they win; the model folder holds those that
     do. ``say`` takes rank 0's lines of progress, ``at`` every rank's step, the seconds that it has
-    waited for the others and the windows that it has trained on.
+    waited for the others and the windows that it has trained on, ``epoch_ended`` rank 0's figures of each epoch.
 
     Raises:
         NotTrainableError: there is no window to train on, or none to validate on (the message says which dates were
@@ -118,7 +120,7 @@ def train_rank(
         "windows": len(pool),
         "scales": inputs.target_scales,
     }
-    progress = Progress(ranks.rank == 0, say, at)
+    progress = Progress(ranks.rank == 0, say, at, epoch_ended)
     if uneven := unevenness(data, pool):
         progress.say(uneven)
     rivals = rivals if rivals and train_config.blend else Rivals({}, {})

@@ -25,7 +25,7 @@ def printed(line: str) -> None:
     print(line, flush=True)
 
 
-def unheard(step: int, waited_s: float, rows: int) -> None:
+def unheard(*_: object) -> None:
     pass
 
 
@@ -48,6 +48,9 @@ class EpochMetrics:
     validation_loss: float
     nmae: float
     cells: tuple[CellMetric, ...] = ()
+
+
+Ended = Callable[[EpochMetrics], object]
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,8 @@ class RunState:
 class Progress:
     """A line every few seconds, for whoever waits."""
 
-    def __init__(self, speaks: bool, say: Say, at: At) -> None:
-        self.speaks, self._say, self._at = speaks, say, at
+    def __init__(self, speaks: bool, say: Say, at: At, ended: Ended) -> None:
+        self.speaks, self._say, self._at, self._ended = speaks, say, at, ended
         self.begin()
 
     def begin(self) -> None:
@@ -116,6 +119,8 @@ class Progress:
             self._say(line)
 
     def epoch(self, metrics: EpochMetrics, plan: Plan, best: bool) -> None:
+        if self.speaks:
+            self._ended(metrics)
         self.say(
             f"epoch {metrics.epoch}/{plan.epochs} loss {metrics.train_loss:.3f} validation loss "
             f"{metrics.validation_loss:.3f} NMAE {metrics.nmae:.4f}{'  best so far' if best else ''}"

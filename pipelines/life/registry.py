@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
@@ -32,7 +33,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # table cr
 warnings.filterwarnings("ignore", ".*An input example was not provided")  # the signature is explicit
 
 import mlflow
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -133,6 +134,12 @@ class Registry:
             self.client.log_text(run_id, "\n".join(installed) + "\n", "environment.txt")
             yield run_id
 
+    def log_dataset(self, run_id: str, table: str, ds: date, snapshot_id: int, series: int) -> None:
+        """What a run learns from: a day of a table, as one snapshot has it."""
+        source = json.dumps({"table": table, "ds": str(ds), "snapshot_id": str(snapshot_id)})
+        of = Dataset(table, str(snapshot_id), "iceberg", source, profile=json.dumps({"series": series}))
+        self.client.log_inputs(run_id, [DatasetInput(of, [InputTag("mlflow.data.context", "training")])])
+
     def _end_dead_runs(self) -> None:
         """A killed process leaves its run RUNNING for ever: those of this host whose process is gone are ended."""
         here = f"attributes.status = 'RUNNING' and tags.`{_HOST}` = '{socket.gethostname()}'"
@@ -209,6 +216,26 @@ class Registry:
         """
         found = self._aliased(alias)
         return self._opened(str(found.version), str(found.run_id)) if found else None
+
+    def version(self, number: str) -> ModelVersion:
+        """A version by its number, its files proven.
+
+        Raises:
+            ConfigError: there is none.
+            LostModelError, DataError: as ``get``.
+        """
+        try:
+            found = self.client.get_model_version(self.name, number)
+        except MlflowException:
+            known = sorted(int(one.version) for one in self.client.search_model_versions(f"name = '{self.name}'"))
+            versions = ", ".join(map(str, known[-20:])) or "none"
+            raise ConfigError(f"model {self.name} has no version {plain(number)}; it has {versions}") from None
+        return self._opened(str(found.version), str(found.run_id))
+
+    def describe(self, version: ModelVersion, card: str) -> None:
+        """Keep a model card where people look at a version: its description, and a file of its run."""
+        self.client.update_model_version(self.name, version.version, description=card)
+        self.client.log_text(version.run_id, card, "model_card.md")
 
     def promote(self, version: str) -> None:
         """Make a version the champion.

@@ -46,11 +46,12 @@ class Terms:
 
 
 def sit(terms: Terms, work: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Run ``work(**arguments, say=..., at=...)`` in a child, inside the ranks' process group, and return its result.
+    """Run ``work(**arguments, say=..., at=..., tell=...)`` in a child, inside the ranks' process group, and return its
+    result.
 
     ``say`` takes a line for the driver's log; ``at`` the step that was reached, and so far the seconds that it
-    has waited for others and the rows that it has trained on. Ends the process where the child did not get to its end;
-    the driver knows by then.
+    has waited for others and the rows that it has trained on; ``tell`` what the caller of ``run_on_ranks`` wants to
+    hear. Ends the process where the child did not get to its end; the driver knows by then.
     """
     _die_with_parent()
     refuse_unreachable(terms.address)
@@ -125,7 +126,8 @@ def _child(
     threading.Thread(target=beat, daemon=True).start()
     try:
         refuse_other(dict(terms.installed))
-        result = _in_group(terms, lambda: work(**arguments, say=lambda line: send({"says": line}), at=at))
+        heard = {"say": lambda line: send({"says": line}), "at": at, "tell": lambda told: send({"tells": told})}
+        result = _in_group(terms, lambda: work(**arguments, **heard))
     except BaseException as error:  # noqa: BLE001 - Ctrl-C and exit too: the driver hears of all
         words = {"raised": type(error).__name__, "message": str(error), "errno": getattr(error, "errno", None)}
         send({**reached, **words, "traceback": traceback.format_exc()})

@@ -93,8 +93,9 @@ def run_on_ranks(
     arguments: Mapping[str, Any],
     resume: bool,
     say: Callable[[str], object],
+    told: Callable[[dict[str, Any]], object] = lambda figures: None,
 ) -> Trained:
-    """``work(**arguments, resume=..., say=..., at=...)`` on every rank.
+    """``work(**arguments, resume=..., say=..., at=..., tell=...)`` on every rank; ``told`` hears what rank 0 tells.
 
     A failed barrier stage is not retried by Spark, so this does, from the last checkpoint, once a lost executor's place
     is taken, or with fewer ranks.
@@ -107,7 +108,7 @@ def run_on_ranks(
     local = settings.local or is_local(spark)
     for attempt in range(1, settings.attempts + 1):
         processes = wait_for_ranks(spark, settings, say)
-        watch = Watch(spark, local, say)
+        watch = Watch(spark, local, say, told)
         gpus = settings.use_gpu and not local  # on the driver's machine a rank takes the GPU of its number
         distributor = TorchDistributor(num_processes=processes, local_mode=local, use_gpu=gpus)
         threads = settings.threads or _threads(spark, local, processes)
@@ -198,8 +199,14 @@ def _own_code_first(local: bool) -> Iterator[None]:
 class Watch:
     """The driver's ear: a port that every rank's sitter calls, and what became of each."""
 
-    def __init__(self, spark: SparkSession, local: bool, say: Callable[[str], object]) -> None:
-        self._spark, self._local, self._say = spark, local, say
+    def __init__(
+        self,
+        spark: SparkSession,
+        local: bool,
+        say: Callable[[str], object],
+        told: Callable[[dict[str, Any]], object] = lambda figures: None,
+    ) -> None:
+        self._spark, self._local, self._say, self._told = spark, local, say, told
         host = "127.0.0.1" if local else str(spark.conf.get("spark.driver.host"))
         bind = host if local else str(spark.conf.get("spark.driver.bindAddress", host))
         self.key, self._seats, self._closed = secrets.token_bytes(32), dict[int, Seat](), threading.Event()
@@ -273,6 +280,9 @@ class Watch:
         if "says" in words and seat.rank == 0:
             self._say(words["says"])
             self._name_straggler()
+        elif "tells" in words:
+            if seat.rank == 0:
+                self._told(words["tells"])
         elif "raised" in words:
             by_others = _BY_OTHERS.search(words["message"]) and words["raised"] != "ConfigError"
             seat.raised = words

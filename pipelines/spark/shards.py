@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import date
 from fnmatch import fnmatch
 from functools import reduce
@@ -16,7 +17,7 @@ from pyspark.sql import SparkSession
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.training.loop import train_rank
 from m2m_model.training.pool import shares
-from m2m_model.training.progress import TrainResult
+from m2m_model.training.progress import EpochMetrics, TrainResult
 from m2m_model.training.ranks import Ranks
 from pipelines.errors import ConfigError
 from pipelines.spark.buckets import tasks
@@ -63,9 +64,10 @@ def shards_in(folder: Path) -> list[Path]:
     return sorted(folder.glob(_NAMED))
 
 
-def train_on_shards(folder: Folder, **arguments: Any) -> TrainResult:
+def train_on_shards(folder: Folder, tell: Callable[[dict[str, Any]], object], **arguments: Any) -> TrainResult:
     """One rank of the run that ``folder`` is of: it has its own shards at hand, and the rivals if there are some, and
-    rank 0 leaves checkpoints and the model there; ``arguments`` are the others of ``train_rank``."""
+    rank 0 leaves checkpoints and the model there, and tells of every epoch; ``arguments`` are the others of
+    ``train_rank``."""
     checkpoints = None if folder.local else folder / CHECKPOINTS
     with ExitStack() as held, folder.filling() as run_dir:
         with (ranks := Ranks()).patiently():
@@ -76,7 +78,11 @@ def train_on_shards(folder: Folder, **arguments: Any) -> TrainResult:
 
             early, late = (load_rivals(held.enter_context((folder / part).at_hand())) for part in (EARLY, LATE))
             rivals = Rivals(early, late)
-        return train_rank(shards, run_dir, checkpoints=checkpoints, rivals=rivals, **arguments)
+
+        def ended(metrics: EpochMetrics) -> None:
+            tell(asdict(metrics))
+
+        return train_rank(shards, run_dir, checkpoints=checkpoints, rivals=rivals, epoch_ended=ended, **arguments)
 
 
 def own_shards(folder: Folder, ranks: Ranks) -> list[Folder]:

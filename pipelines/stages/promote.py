@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,7 +14,8 @@ import polars as pl
 from pipelines.chain import CHALLENGER, CHAMPION, MODEL
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
-from pipelines.errors import DataError
+from pipelines.errors import DataError, plain
+from pipelines.life.card import model_card
 from pipelines.life.gate import Decision, decide
 from pipelines.life.registry import Registry
 from pipelines.warehouse.commits import Warehouse
@@ -63,6 +66,7 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     if champion == challenger:
         run.say(f"version {challenger} is champion already: {decision.reason}")
         return decision
+    opened = None
     if decision.promoted:
         opened = registry.get(CHALLENGER)  # its files too: what score would refuse is not promoted
         if (opened and opened.version, registry.version_of(CHAMPION)) != (challenger, champion):
@@ -83,6 +87,8 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
         "reason": decision.reason,
     }
     _write_line(run, warehouse, reads, line)
+    if moved and opened:
+        registry.describe(opened, model_card(run, opened, rows, decision.reason))
     verb = "promoted" if decision.promoted else "not promoted"
     run.say(f"version {challenger} {verb}{' (dry run)' if dry_run else ''}: {decision.reason}")
     return decision
@@ -109,6 +115,23 @@ def _write_line(run: Run, warehouse: Warehouse, reads: Reads, line: dict[str, An
     row = pl.DataFrame([whole], schema_overrides=numbers | {"champion": pl.String, "baseline": pl.String})
     names = [column.name for column in warehouse.declared(TABLE).columns]
     warehouse.append(TABLE, row.select(names).to_arrow(), run.lineage(**reads.recorded))
+
+
+def by_hand(run: Run, version: str, reason: str) -> None:
+    """Make a version champion because a person says so."""
+    warehouse, registry = Warehouse.existing(run.config, run.ds), Registry(run.config)
+    reads = Reads(run.stage, warehouse)
+    opened, before = registry.version(version), registry.version_of(CHAMPION)
+    reads.model(CHALLENGER, version)
+    reads.model(CHAMPION, before)
+    champions_before(run, warehouse, reads, before)
+    if before == opened.version:
+        run.say(f"version {version} is champion already; nothing was changed")
+        return
+    registry.promote(opened.version)
+    by = f"by hand, {getpass.getuser()} on {socket.gethostname()}: {plain(reason)}"
+    _write_line(run, warehouse, reads, {"challenger": version, "champion": before, "promoted": True, "reason": by})
+    run.say(f"version {version} is champion in place of {before or 'none'}, {by}; score forecasts with it from now on")
 
 
 def work(run: Run, dry_run: bool) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import socket
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from mlflow.entities import Param, RunTag
+from mlflow.exceptions import MlflowException
 from pyspark.sql import SparkSession
 
 from m2m_model.data.features import Inputs, fit_inputs
@@ -76,16 +80,18 @@ def _train(
         "held_out_from": held_out_from,
         "folder": folder,
     }
-    trained = run_on_ranks(spark, config.distributor, train_on_shards, arguments, resume, run.say)
-    result: TrainResult = trained.result
-    with (
-        TemporaryDirectory(prefix="m2m-") as own,
-        (folder / MODEL).at_hand() as model,
-        late.at_hand() if late else nullcontext() as rivals,
-    ):
-        version = _log(run, reads, sequences, trained, model, Path(own), rivals)
+    registry = Registry(config)
+    with _logged(run, reads, sequences, registry) as log:
+        trained = run_on_ranks(spark, config.distributor, train_on_shards, arguments, resume, run.say, log.of_epoch)
+        result: TrainResult = trained.result
+        with (
+            TemporaryDirectory(prefix="m2m-") as own,
+            (folder / MODEL).at_hand() as model,
+            late.at_hand() if late else nullcontext() as rivals,
+        ):
+            version = _log(run, registry, log, trained, model, Path(own), rivals)
     run.say(
-        f"version {version.version} of {Registry(config).name} in {time.monotonic() - started:.0f} s: "
+        f"version {version.version} of {registry.name} in {time.monotonic() - started:.0f} s: "
         f"{result.windows:,} windows, {result.rows_per_second:,.0f} rows/s, best epoch {result.best_epoch}"
     )
     return version
@@ -107,50 +113,68 @@ def fit_rivals(run: Run, folder: Folder, inputs: Inputs, first_day: date, held_o
     return folder / LATE
 
 
-def _log(
-    run: Run,
-    reads: Reads,
-    sequences: SequenceFiles,
-    trained: Trained,
-    model: Path,
-    own: Path,
-    rivals: Path | None,
-) -> ModelVersion:
-    """Everything about the run to MLflow; ``own`` is a folder for what is drawn."""
-    config, result = run.config, trained.result
-    params: dict[str, Any] = {
-        "as_of": run.ds,
-        "series": sequences.series,
-        "best_epoch": result.best_epoch,
-        "steps": result.steps,
-    }
+@dataclass
+class Log:
+    """The MLflow run of a training, open while it trains."""
+
+    registry: Registry
+    run_id: str
+    epochs: set[int] = field(default_factory=set)  # whose figures it has
+
+    def of_epoch(self, told: Mapping[str, Any]) -> None:
+        """An epoch's figures as the rank tells them; what MLflow does not take now is there at the end."""
+        if told["epoch"] in self.epochs:
+            return
+        metrics: dict[tuple[str, ...], float] = {
+            ("train_loss",): told["train_loss"],
+            ("validation_loss",): told["validation_loss"],
+            ("validation_nmae",): told["nmae"],
+        }
+        metrics |= {("validation_nmae", cell["scenario_id"], cell["task"]): cell["nmae"] for cell in told["cells"]}
+        with suppress(MlflowException):
+            self.registry.log_metrics(self.run_id, metrics, told["epoch"], _now_ms())
+            self.epochs.add(told["epoch"])
+
+
+def _now_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
+@contextmanager
+def _logged(run: Run, reads: Reads, sequences: SequenceFiles, registry: Registry) -> Iterator[Log]:
+    """An MLflow run that says from its start what it trains on, and with which settings."""
+    config = run.config
+    params: dict[str, Any] = {"as_of": run.ds, "series": sequences.series}
     for part in (config.dataset, config.model, config.training, config.distributor, config.history, config.backtest):
         params |= {f"{type(part).__name__}.{key}": value for key, value in dataclasses.asdict(part).items()}
     tags = {f"m2m.{key}": value for key, value in run.lineage(**reads.recorded).items()}
-    tags |= {"m2m.ds": str(run.ds), "m2m.validation-cutoffs": ", ".join(map(str, result.validation_cutoffs))}
-    registry = Registry(config)
-    now_ms = int(datetime.now(UTC).timestamp() * 1000)
-    with registry.new_run(f"train {run.ds}", params, tags) as run_id:
-        for epoch in result.epochs:
-            metrics: dict[tuple[str, ...], float] = {
-                ("train_loss",): epoch.train_loss,
-                ("validation_loss",): epoch.validation_loss,
-                ("validation_nmae",): epoch.nmae,
-            }
-            metrics |= {("validation_nmae", cell.scenario_id, cell.task): cell.nmae for cell in epoch.cells}
-            registry.log_metrics(run_id, metrics, step=epoch.epoch, timestamp_ms=now_ms)
-        speed: dict[tuple[str, ...], float] = {("rows_per_second",): result.rows_per_second}
-        speed |= {("idle_share", f"rank {rank}"): share for rank, share in trained.idle.items()}
-        speed |= {("rows_per_second", f"rank {rank}"): rows for rank, rows in trained.rows_per_second.items()}
-        if result.refit_nmae:
-            speed |= dict(zip([("refit_nmae",), ("refit_nmae_as_measured",)], result.refit_nmae, strict=True))
-        registry.log_metrics(run_id, speed, timestamp_ms=now_ms)
+    with registry.new_run(f"train {run.ds}", params, {**tags, "m2m.ds": str(run.ds)}) as run_id:
+        registry.log_dataset(run_id, TABLE, run.ds, sequences.snapshot_id, sequences.series)
         registry.client.log_artifact(run_id, str(config.path), "config")
-        for figure in plots.training_plots(result.epochs, own / "plots"):
-            registry.client.log_artifact(run_id, str(figure), "plots")
-        if rivals:
-            registry.log_rivals(run_id, rivals)
-        return registry.register(run_id, model)
+        yield Log(registry, run_id)
+
+
+def _log(
+    run: Run, registry: Registry, log: Log, trained: Trained, model: Path, own: Path, rivals: Path | None
+) -> ModelVersion:
+    """What the training found to MLflow; ``own`` is a folder for what is drawn."""
+    result: TrainResult = trained.result
+    for epoch in result.epochs:  # those before a resume were told to another run
+        log.of_epoch(dataclasses.asdict(epoch))
+    found = [Param("best_epoch", str(result.best_epoch)), Param("steps", str(result.steps))]
+    tag = RunTag("m2m.validation-cutoffs", ", ".join(map(str, result.validation_cutoffs)))
+    registry.client.log_batch(log.run_id, params=found, tags=[tag])
+    speed: dict[tuple[str, ...], float] = {("rows_per_second",): result.rows_per_second}
+    speed |= {("idle_share", f"rank {rank}"): share for rank, share in trained.idle.items()}
+    speed |= {("rows_per_second", f"rank {rank}"): rows for rank, rows in trained.rows_per_second.items()}
+    if result.refit_nmae:
+        speed |= dict(zip([("refit_nmae",), ("refit_nmae_as_measured",)], result.refit_nmae, strict=True))
+    registry.log_metrics(log.run_id, speed, timestamp_ms=_now_ms())
+    for figure in plots.training_plots(result.epochs, own / "plots"):
+        registry.client.log_artifact(log.run_id, str(figure), "plots")
+    if rivals:
+        registry.log_rivals(log.run_id, rivals)
+    return registry.register(log.run_id, model)
 
 
 def work(run: Run, from_scratch: bool, snapshot: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -130,6 +131,11 @@ def test_2_training_registers_a_challenger_with_its_whole_story(chain: Deploymen
     assert run.data.params["TrainConfig.seed"] == "1"
     epochs = registry.client.get_metric_history(version.run_id, "validation_nmae")
     assert [metric.step for metric in epochs] == sorted(metric.step for metric in epochs)
+    assert epochs[0].timestamp < epochs[-1].timestamp  # they came while it trained
+    (learned_from,) = run.inputs.dataset_inputs
+    source = json.loads(learned_from.dataset.source)
+    assert (source["table"], source["ds"]) == ("features.advertiser_sequence", AS_OF)
+    assert source["snapshot_id"] == run.data.tags["m2m.input.features.advertiser_sequence"]
     assert "validation_nmae/search/spend" in run.data.metrics
     artifacts = Path(mlflow.artifacts.download_artifacts(run_id=version.run_id))
     names = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*") if path.is_file()}
@@ -285,6 +291,31 @@ def test_5_a_dry_run_only_records_and_a_promotion_moves_the_alias(chain: Deploym
     assert ledger["dry_run"].to_list() == [True, False]
     assert ledger["promoted"].to_list() == [False, True]
     assert ledger["reason"].str.contains("of best baseline").all()
+    version = registry.client.get_model_version(registry.name, champion.version)
+    card = Path(mlflow.artifacts.download_artifacts(run_id=champion.run_id, artifact_path="model_card.md")).read_text()
+    assert version.description == card
+    backtest = chain.rows("marts.backtest").filter(pl.col("cutoff").is_null(), forecaster="challenger")
+    for task, nmae, n in backtest.filter(scenario_id="*").select("task", "nmae", "n").iter_rows():
+        assert f"| {task} | {n:,} | {nmae:.3f} |" in card
+
+
+def test_5_a_person_promotes_with_a_reason_that_the_ledger_keeps(chain: Deployment) -> None:
+    registry = Registry(chain.config)
+    champion = registry.version_of("champion")
+    assert champion is not None
+    status, words = chain.run("promote", "--to", "77", "--reason", "x")
+    assert status == 2
+    assert f"has no version 77; it has {champion}" in words
+    assert chain.run("promote", "--to", champion)[0] == 2  # no reason
+    status, words = chain.run("promote", "--to", champion, "--reason", "x")
+    assert (status, "is champion already" in words) == (0, True)
+    registry.client.delete_registered_model_alias(registry.name, "champion")
+    assert chain.run("promote", "--to", champion, "--reason", "the gate was too strict")[0] == 0
+    assert registry.version_of("champion") == champion
+    line = chain.rows("ops.promotion").sort("decided_at").row(-1, named=True)
+    assert (line["challenger"], line["champion"], line["promoted"]) == (champion, None, True)
+    assert line["reason"].startswith("by hand, ")
+    assert line["reason"].endswith(": the gate was too strict")
 
 
 def test_6_the_champion_serves_and_twice_gives_the_same_rows(chain: Deployment) -> None:
