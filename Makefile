@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3.11
-DATA ?= online_ads
+DATA ?= online_retail
 ADVERTISERS ?= 20000
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -48,9 +48,11 @@ env: $(INSTALLED) ## The deployment's variables for a shell: eval "$(make -s env
 .PHONY: test
 # Those with Airflow or a cluster mostly wait for processes, so they run beside the others; their output follows.
 test: tools $(INSTALLED) ## All tests
+	@rm -rf .pytest_cache/d/expectations
 	@log=$$(mktemp); $(BIN)/python -m pytest -m "airflow or cluster" >$$log 2>&1 & waiting=$$!; \
 	  trap "kill $$waiting" INT TERM; $(BIN)/python -m pytest -m "not airflow and not cluster"; others=$$?; \
-	  wait $$waiting; failed=$$?; cat $$log; rm $$log; exit $$((others | failed))
+	  wait $$waiting; failed=$$?; cat $$log; rm $$log; \
+	  $(BIN)/python tests/expectations.py; exit $$((others | failed | $$?))
 
 .PHONY: test-fast
 test-fast: tools $(INSTALLED) ## What needs no Spark and no Airflow, under a minute
@@ -132,6 +134,11 @@ bench-cluster: $(INSTALLED) ## What a second executor saves, and how long failur
 dictionary: $(INSTALLED) ## Make docs/data_dictionary.md again
 	$(BIN)/python -c 'from pipelines.config import load_config; from pipelines.warehouse.tables import data_dictionary; \
 	  print(data_dictionary(load_config("examples/online_ads/pipeline.toml")), end="")' > docs/data_dictionary.md
+
+.PHONY: site
+site: $(INSTALLED) ## The documentation as a site that opens from a disk: build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+	@echo "build/site/index.html"
 
 .PHONY: clean
 clean: ## Remove .venv and caches; state (.m2m) stays

@@ -76,7 +76,9 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="online_ads", help="folder of examples/, or any folder with a pipeline.toml")
+    parser.add_argument(
+        "--data", default="online_retail", help="folder of examples/, or any folder with a pipeline.toml"
+    )
     parser.add_argument("--advertisers", type=int, default=20_000, help="how many, in the data set simulated")
     parser.add_argument("--last-day", type=date.fromisoformat, help="last day of the data, YYYY-MM-DD")
     return parser.parse_args()

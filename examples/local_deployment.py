@@ -16,7 +16,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DEFAULT_CONFIG = REPOSITORY / "examples" / "online_ads" / "pipeline.toml"
+DEFAULT_CONFIG = REPOSITORY / "examples" / "online_retail" / "pipeline.toml"
 
 
 def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:

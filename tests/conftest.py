@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from deployment import SQL, TOML, Deployment
+from expectations import EXPECTATIONS, keep
 from local_cluster import LocalCluster
 from pyspark.sql import SparkSession
 
 from pipelines.config import load_config
 from pipelines.spark.session import spark_session
+
+OUTCOMES: dict[str, bool] = {}  # of this process, by FILE::NAME
 
 # Homes lie in memory where there is room: at every commit of a catalog, of MLflow, of Airflow SQLite waits for a disk.
 MEMORY = Path("/dev/shm")
@@ -30,6 +34,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("airflow")
         if "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("cluster")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" or not report.passed:
+        test = report.nodeid.partition("[")[0].removeprefix("tests/")
+        OUTCOMES[test] = report.passed and OUTCOMES.get(test, True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What the list of expectations is ticked by."""
+    named = {test for expected in EXPECTATIONS for test in expected.tests}
+    part = str(session.config.option.markexpr)
+    keep(re.sub(r"\W+", "-", part), {test: passed for test, passed in OUTCOMES.items() if test in named})
 
 
 @pytest.fixture

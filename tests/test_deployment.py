@@ -26,6 +26,7 @@ from pipelines.config import Config, load_config
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
 PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+COST = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
 SPARK = Path(str(distribution("pyspark").locate_file("pyspark")))
 
@@ -221,7 +222,7 @@ def test_sizes_and_costs_follow_from_what_was_measured() -> None:
         return sum(wall_s(name, "10000") + 2 * growth_s(name) * (millions - 0.01) / (cores * 0.8) for name in names)
 
     def row(begins: str) -> list[float]:
-        (cells,) = re.findall(rf"^\| {re.escape(begins)} \|(.*)\|.*\|$", PAGE, re.MULTILINE)
+        (cells,) = re.findall(rf"^\| {re.escape(begins)} \|(.*)\|.*\|$", COST, re.MULTILINE)
         return [float(number) for number in re.findall(r"[\d.]+", cells)]
 
     def wrote_gib(names: Iterable[str]) -> float:
@@ -233,7 +234,7 @@ def test_sizes_and_costs_follow_from_what_was_measured() -> None:
         seconds = (estimated_s(a_day, millions, cores), train_s[millions], estimated_s(first, millions, cores))
         assert row(f"{millions} million | {cores}") == [round(each / 60, 1) for each in seconds], (millions, cores)
     words = r"staging a day (\d+), building (\d+), scoring (\d+); staging 89 days\s(\d+), building all (\d+)"
-    assert re.findall(words, PAGE) == [tuple(f"{2 * growth_s(name):.0f}" for name in (*a_day, *first))]
+    assert re.findall(words, COST) == [tuple(f"{2 * growth_s(name):.0f}" for name in (*a_day, *first))]
     hours = [(estimated_s(a_day, m, cores) + train_s[m]) / 3600 for m, cores in ((1, 8), (20, 64))]
     assert row("hours a day") == [round(each, 2) for each in hours]
     costs = [hour * (cores + 4) * 0.05 for hour, cores in zip(hours, (8, 64), strict=True)]

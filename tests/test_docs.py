@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,16 @@ def test_every_command_exists(name: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"(?:`|^    )make (?:-s )?([a-z-]+)", text, re.MULTILINE)) <= targets
     assert set(re.findall(r"-m pipelines\.([a-z_]+)", text)) <= set(STAGES)
+
+
+def test_the_site_has_every_page_and_every_link_leads_somewhere(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+    built = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert built.returncode == 0, built.stderr
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert not re.findall(r"""(?:src|<link[^>]*href)="(?:https?:)?//[^"]*""", page)  # opens without the internet
 
 
 def test_the_data_dictionary_is_current() -> None:

@@ -330,6 +330,21 @@ def test_6_the_champion_serves_and_twice_gives_the_same_rows(chain: Deployment) 
     assert _forecasts(chain).drop("run_id").equals(rows.drop("run_id"))
 
 
+def test_6_a_day_takes_few_spark_jobs(chain: Deployment, spark: SparkSession) -> None:
+    """A pass over the data is a job: another count, another look at what was written would show here."""
+    store = spark.sparkContext._jsc.sc().statusStore()  # type: ignore[union-attr]
+
+    def jobs() -> int:
+        return int(store.jobsList(None).size())
+
+    found = {}
+    for stage in ("stage_sources", "build_sequences", "score"):
+        before = jobs()
+        assert chain.run(stage, "--date", AS_OF)[0] == 0
+        found[stage] = jobs() - before
+    assert found == {"stage_sources": 3, "build_sequences": 2, "score": 1}
+
+
 def test_7_mlflows_own_loader_gives_the_published_forecasts(chain: Deployment) -> None:
     registry = Registry(chain.config)
     model = mlflow.pyfunc.load_model(f"models:/{registry.name}@champion")
