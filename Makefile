@@ -38,8 +38,14 @@ demo: tools $(INSTALLED) ## The DAGs on a data set, with a summary; DATA=online_
 
 # exec: Ctrl-C reaches the program, which stops both servers, and make waits for it.
 .PHONY: ui
-ui: tools $(INSTALLED) ## Airflow and MLflow on localhost until Ctrl-C; AIRFLOW_PORT=8080 MLFLOW_PORT=5000
-	@AIRFLOW_PORT=$(or $(AIRFLOW_PORT),8080) MLFLOW_PORT=$(or $(MLFLOW_PORT),5000) exec $(BIN)/python examples/ui.py
+ui: tools $(INSTALLED) ## Console, Airflow and MLflow on localhost until Ctrl-C; CONSOLE_PORT=8501 AIRFLOW_PORT=8080 MLFLOW_PORT=5000
+	@AIRFLOW_PORT=$(or $(AIRFLOW_PORT),8080) MLFLOW_PORT=$(or $(MLFLOW_PORT),5000) CONSOLE_PORT=$(or $(CONSOLE_PORT),8501) \
+	  exec $(BIN)/python examples/ui.py
+
+.PHONY: console
+console: $(INSTALLED) ## The forecasts in a browser, on localhost until Ctrl-C; CONSOLE_PORT=8501 CONFIG=examples/online_ads/pipeline.toml
+	@exec $(BIN)/python -m pipelines console --port $(or $(CONSOLE_PORT),8501) \
+	  --config $(or $(CONFIG),$(M2M_CONFIG),examples/online_ads/pipeline.toml)
 
 .PHONY: env
 env: $(INSTALLED) ## The deployment's variables for a shell: eval "$(make -s env)"
@@ -125,6 +131,14 @@ bench-scoring: $(INSTALLED) ## Scoring in Spark beside the bare network on the s
 .PHONY: bench-start
 bench-start: $(INSTALLED) ## What a command costs before it does anything: help, a look, a stage and a day of ten advertisers
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/start.py
+
+.PHONY: bench-console
+bench-console: $(INSTALLED) ## Seconds of every page of the console over 200 advertisers; ADVERTISERS=20000 OUT=docs/console_speed.md
+	@PYTHONPATH=. $(BIN)/python -u benchmarks/console.py --advertisers $(ADVERTISERS) $(if $(OUT),--out $(OUT))
+
+.PHONY: pictures
+pictures: $(INSTALLED) ## Pictures of the console's pages, by a real Chromium: docs/images/console-*.png; CONFIG=, ADVERTISER=
+	@PYTHONPATH=. $(BIN)/python -m benchmarks.console_pictures --out docs/images --config $(CONFIG) --advertiser "$(ADVERTISER)"
 
 .PHONY: bench-cluster
 bench-cluster: $(INSTALLED) ## What a second executor saves, and how long failures hold training up, on a cluster of this machine

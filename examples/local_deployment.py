@@ -22,13 +22,13 @@ DEFAULT_CONFIG = REPOSITORY / "examples" / "online_retail" / "pipeline.toml"
 def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Every variable of the deployment.
 
-    M2M_HOME (default: .m2m in the repository), M2M_CONFIG, AIRFLOW_PORT and MLFLOW_PORT are taken from ``base`` where
-    it has them, and so is each Airflow setting that does not follow from them.
+    M2M_HOME (default: .m2m in the repository), M2M_CONFIG, AIRFLOW_PORT, MLFLOW_PORT and CONSOLE_PORT are taken from
+    ``base`` where it has them, and so is each Airflow setting that does not follow from them.
     """
     home = Path(base.get("M2M_HOME") or REPOSITORY / ".m2m").resolve()
     if {*"%?"} & {*str(home)}:  # stages work there; Airflow puts the path into URIs and templates as it is
         sys.exit(f"Airflow cannot keep its state below a path with % or ?: {home}; set M2M_HOME to another folder")
-    airflow_port = base.get("AIRFLOW_PORT", "8080")
+    airflow_port, console_port = base.get("AIRFLOW_PORT", "8080"), base.get("CONSOLE_PORT", "8501")
     no_proxy = ",".join(filter(None, [base.get("NO_PROXY") or base.get("no_proxy"), "localhost", "127.0.0.1"]))
     # Never taken from ``base``: a shell that has the variables of another home or port would mix the two.
     following = {
@@ -55,6 +55,8 @@ def environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
         "M2M_CONFIG": str(Path(base.get("M2M_CONFIG") or DEFAULT_CONFIG).resolve()),
         "AIRFLOW_PORT": airflow_port,
         "MLFLOW_PORT": base.get("MLFLOW_PORT", "5000"),
+        "CONSOLE_PORT": console_port,
+        "M2M_CONSOLE_URL": f"http://localhost:{console_port}",  # what messages and Airflow's pages link to
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its job queues serve features that are not used here
         "PYSPARK_PYTHON": sys.executable,

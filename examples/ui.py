@@ -1,4 +1,4 @@
-"""``make ui``: Airflow and the MLflow server on localhost, until Ctrl-C."""
+"""``make ui``: Airflow, the MLflow server and the console on localhost, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from local_deployment import environment, prepare_airflow
 
 # Every process started here inherits it: one way to find them again, whatever parent they end up with.
 MARK = "M2M_UI"
+PORTS = ("AIRFLOW_PORT", "MLFLOW_PORT", "CONSOLE_PORT")
 START_LIMIT_S = 180
 STOP_LIMIT_S = 8
 # What `airflow standalone` starts, but for its log servers: these listen on every address of the machine, on fixed
@@ -35,8 +36,9 @@ AIRFLOW = {
 def main() -> int:
     os.umask(0o077)  # logs, databases and the password are this user's alone
     env = environment() | {MARK: str(os.getpid())}
-    home, airflow_port, mlflow_port = Path(env["M2M_HOME"]), int(env["AIRFLOW_PORT"]), int(env["MLFLOW_PORT"])
-    for name, port in (("AIRFLOW_PORT", airflow_port), ("MLFLOW_PORT", mlflow_port)):
+    home, ports = Path(env["M2M_HOME"]), {name: int(env[name]) for name in PORTS}
+    airflow_port, mlflow_port, console_port = ports.values()
+    for name, port in ports.items():
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 print(f"Port {port} is in use; choose another one: make ui {name}={port + 1}", file=sys.stderr)
@@ -44,8 +46,9 @@ def main() -> int:
     for ending in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a background job of a shell starts with it ignored
         signal.signal(ending, signal.default_int_handler)
     airflow_url, mlflow_url = f"http://localhost:{airflow_port}", f"http://localhost:{mlflow_port}"
+    console_url = f"http://localhost:{console_port}"
     logs = home / "logs"
-    print("Starting Airflow and MLflow; this takes about half a minute ...", flush=True)
+    print("Starting Airflow, MLflow and the console; this takes about half a minute ...", flush=True)
     servers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         prepare_airflow(env, logs / "airflow-setup.log")
@@ -53,13 +56,15 @@ def main() -> int:
         mlflow = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow_port), "--workers", "1"]
         mlflow += ["--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"]
         mlflow += ["--default-artifact-root", (home / "mlartifacts").as_uri()]
-        for name, command in (*AIRFLOW.items(), ("mlflow", mlflow)):
+        console = [sys.executable, "-m", "pipelines", "console", "--port", str(console_port)]
+        for name, command in (*AIRFLOW.items(), ("mlflow", mlflow), ("console", console)):
             with (logs / f"{name}.log").open("wb") as log:
                 servers[name] = start(command, env, log)
         health = {"airflow-api-server": f"{airflow_url}/api/v2/monitor/health", "mlflow": f"{mlflow_url}/health"}
+        health["console"] = f"{console_url}/_stcore/health"
         wait_for(servers, health, logs)
         unpause_once(env, logs / "airflow-setup.log")
-        print(addresses(env, airflow_url, mlflow_url, logs), flush=True)
+        print(addresses(env, console_url, airflow_url, mlflow_url, logs), flush=True)
         while all(server.poll() is None for server in servers.values()):
             time.sleep(0.5)
         gone = next(name for name, server in servers.items() if server.poll() is not None)
@@ -142,9 +147,10 @@ def unpause_once(env: dict[str, str], log_file: Path) -> None:
         time.sleep(2)
 
 
-def addresses(env: dict[str, str], airflow_url: str, mlflow_url: str, logs: Path) -> str:
+def addresses(env: dict[str, str], console_url: str, airflow_url: str, mlflow_url: str, logs: Path) -> str:
     user, password = next(iter(json.loads(password_file(env).read_text(encoding="utf-8")).items()))
     return f"""
+  Console  {console_url}   the forecasts, no log-in
   Airflow  {airflow_url}   log in as {user}, password {password}
   MLflow   {mlflow_url}/#/models   no log-in
   Data set {env["M2M_CONFIG"]}
@@ -153,7 +159,7 @@ def addresses(env: dict[str, str], airflow_url: str, mlflow_url: str, logs: Path
   advertiser_forecasts and m2m_training start by themselves when advertiser_sequences has written a day.
   advertiser_sequences is paused, because the example data have ended: trigger it with a date, from its form.
 
-  Ctrl-C stops both."""
+  Ctrl-C stops them."""
 
 
 def stop(servers: dict[str, subprocess.Popen[bytes]]) -> None:

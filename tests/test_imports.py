@@ -65,7 +65,7 @@ ROOMS = {
     "pipelines": (
         *("errors", "failures", "paths", "meanwhile", "locks", "toml_tables", "catalog", "source_config"),
         *("config", "chain", "cli"),
-        *("warehouse", "spark", "sources", "quality", "life", "kernels", "stages"),
+        *("warehouse", "spark", "sources", "quality", "life", "kernels", "stages", "console"),
     ),
     "m2m_model": (
         "arrays",
@@ -136,6 +136,7 @@ FRAMES = {"polars", "pyarrow", "pandas", "numpy"}
 DAILY_STAGES = tuple(f"pipelines.stages.{name}" for name in ("stage_sources", "build_sequences", "monitor"))
 LOADED: dict[str, tuple[tuple[str, ...], int, set[str]]] = {
     "commands": (tuple(f"pipelines.{name}" for name in STAGES), 250, SPARK | MODEL | CATALOG | JUDGING | FRAMES),
+    "pages for people": (("pipelines.console.readers", "pipelines.console.words"), 1450, SPARK | MODEL | JUDGING),
     "a look": (("pipelines.stages.show", "pipelines.stages.status"), 1400, SPARK | MODEL | JUDGING),
     "house-keeping of catalogs": (("pipelines.stages.move_catalog",), 1400, SPARK | MODEL | JUDGING),
     "stages without a model": ((*DAILY_STAGES, "pipelines.stages.restatements"), 1550, MODEL | JUDGING),

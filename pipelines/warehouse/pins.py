@@ -6,7 +6,7 @@ it works is not in its figures, and its lineage says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 EMPTY_DAY = "m2m.empty-day."  # table property: a day that was written and has no rows
 REPLACED = "m2m.replaced"  # snapshot property: the days that a commit replaced, folded to ranges
 _EPOCH = date(1970, 1, 1)
+_MANIFESTS = 2048
+_LISTED: dict[str, list[DataFile]] = {}  # of the manifests that were read last, by their paths
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,47 @@ class Pin:
         assert self.table is not None
         of = dict(zip((field.name for field in self.table.spec().fields), file.partition, strict=True))
         return NO_DAY if of["ds"] is None else _EPOCH + timedelta(days=of["ds"]), int(of.get("bucket", 0))
+
+    def files_on(self, days: Collection[date]) -> list[DataFile]:
+        """The data files of some days, in a fixed order. A manifest never changes: those that can hold one of the days
+        are read once a process, where a plan of each day would read them again after every commit."""
+        store, found = Store.of(self.table.io.properties if self.table else {}), list[DataFile]()
+        for manifest, first, last in self._manifests():
+            if any(first <= day <= last for day in days):  # a catalog may hand out other keys by now
+                found += (replace(file, store=store) for file in self._entries(manifest) if file.ds in days)
+        return sorted(found, key=lambda file: (file.ds, file.bucket, file.path))
+
+    def days_written(self) -> list[date]:
+        """Days with a row, in order; of a manifest that holds one day alone no entry is read."""
+        days: set[date] = set()
+        for manifest, first, last in self._manifests():
+            days |= {first} if first == last else {file.ds for file in self._entries(manifest)}
+        return sorted(days - {NO_DAY})
+
+    def _manifests(self) -> Iterator[tuple[Any, date, date]]:
+        """What lists the data files, with the first and the last day that it can hold."""
+        snapshot = self.snapshot(self.snapshot_id) if self.snapshot_id is not None else None
+        if self.table is None or snapshot is None:
+            return
+        for manifest in snapshot.manifests(self.table.io):
+            if not (manifest.has_added_files() or manifest.has_existing_files()):
+                continue
+            ds = manifest.partitions[0] if manifest.partitions else None  # ds is every table's first
+            if ds is None or ds.contains_null or ds.lower_bound is None or ds.upper_bound is None:
+                yield manifest, NO_DAY, date.max
+            else:
+                bounds = (int.from_bytes(bound, "little", signed=True) for bound in (ds.lower_bound, ds.upper_bound))
+                first, last = (_EPOCH + timedelta(days=bound) for bound in bounds)
+                yield manifest, first, last
+
+    def _entries(self, manifest: Any) -> list[DataFile]:
+        if (known := _LISTED.get(manifest.manifest_path)) is None:
+            assert self.table is not None
+            entries = manifest.fetch_manifest_entry(self.table.io, discard_deleted=True)
+            known = _LISTED[manifest.manifest_path] = self._ours(entry.data_file for entry in entries)
+            while len(_LISTED) > _MANIFESTS:
+                _LISTED.pop(next(iter(_LISTED)), None)
+        return known
 
     def plan(self, first: date | None, last: date | None) -> list[Any]:
         """PyIceberg's own plan of ``first``..``last``."""

@@ -1,4 +1,4 @@
-"""``make ui`` serves both pages and leaves no process behind."""
+"""``make ui`` serves its pages and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def test_ctrl_c_stops_airflow_and_mlflow_and_all_that_they_started(
-    tmp_path: Path, free_port: Callable[[], int]
-) -> None:
-    airflow, mlflow = free_port(), free_port()
+def test_ctrl_c_stops_all_servers_and_all_that_they_started(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    airflow, mlflow, console = free_port(), free_port(), free_port()
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "M2M_"))}
     env = clean | {"M2M_HOME": str(tmp_path), "AIRFLOW_PORT": str(airflow), "MLFLOW_PORT": str(mlflow)}
+    env["CONSOLE_PORT"] = str(console)
     command = [sys.executable, "-u", str(REPOSITORY / "examples" / "ui.py")]
     ui = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     printed: list[str] = []
@@ -37,14 +36,19 @@ def test_ctrl_c_stops_airflow_and_mlflow_and_all_that_they_started(
         assert ui.stdout is not None
         for line in ui.stdout:  # ends when the program says how to stop it, or when it ends itself
             printed.append(line)
-            if "Ctrl-C stops both" in line:
+            if "Ctrl-C stops them" in line:
                 break
         text = "".join(printed)
         assert ui.poll() is None, text
         assert f"http://localhost:{airflow}" in text
+        assert f"http://localhost:{console}" in text
         assert "log in as admin, password" in text
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        for url in (f"http://127.0.0.1:{airflow}/api/v2/monitor/health", f"http://127.0.0.1:{mlflow}/health"):
+        for url in (
+            f"http://127.0.0.1:{airflow}/api/v2/monitor/health",
+            f"http://127.0.0.1:{mlflow}/health",
+            f"http://127.0.0.1:{console}/_stcore/health",
+        ):
             with opener.open(url, timeout=10) as answer:
                 assert answer.status == 200
         started = psutil.Process(ui.pid).children(recursive=True)

@@ -90,7 +90,7 @@ def test_the_console_script_is_the_same() -> None:
 
 
 def test_every_command_is_a_module_with_a_main_and_every_such_module_a_command() -> None:
-    modules = {
-        path.stem for path in (ROOT / "pipelines").glob("*.py") if "exit_status(main)" in path.read_text("utf-8")
-    }
+    files = [*(ROOT / "pipelines").glob("*.py"), *(ROOT / "pipelines").glob("*/__main__.py")]
+    found = [path for path in files if "exit_status(main)" in path.read_text("utf-8")]
+    modules = {path.parent.name if path.name == "__main__.py" else path.stem for path in found}
     assert modules == set(STAGES)
