@@ -124,7 +124,7 @@ def look_further(config_file: Path, day: date) -> str:
             f"{show} marts.forecast_daily --config {config} --date {day} --limit 20",
             f"{show} ops.validation --config {config} --date {day} --format json",
             f".venv/bin/python -m pipelines.score --config {config} --date {day}    # any stage by hand",
-            "make ui    # Airflow and MLflow in the browser",
+            "make console    # the forecasts in the browser; make ui: Airflow and MLflow too",
         ]
     )
 
