@@ -29,14 +29,21 @@ SETTINGS = {
     "theme.base": "light",
 }
 
+HERE, EVERYWHERE = ("localhost", "127.0.0.1", "::1"), {"0.0.0.0", "::"}
+
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__ or "")
     parser.add_argument("--port", type=count(65535), default=8501, help="port of the pages (default 8501)")
     parser.add_argument("--address", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument(
+        "--host", action="append", default=[], help="name by which a proxy asks for it; may stand several times"
+    )
     parser.add_argument("--base-path", default="", help="path below which a proxy serves the pages, such as /m2m")
     arguments = parser.parse_args(argv)
     config = config_of(arguments)
+    if arguments.address in EVERYWHERE and not arguments.host:
+        raise ConfigError(f"--address {arguments.address}: say with --host by which names people may reach it")
     if not find_spec("streamlit"):
         raise ConfigError("the console needs Streamlit: pip install 'm2m-forecasting[console]'")
     with socket.socket(socket.AF_INET6 if ":" in arguments.address else socket.AF_INET) as probe:
@@ -49,14 +56,17 @@ def main(argv: list[str] | None = None) -> None:
             ) from None
     os.environ["M2M_CONFIG"] = str(config.path)
     os.environ["M2M_CONSOLE_DATE"] = str(arguments.date or "")
-    serve(arguments.address, arguments.port, arguments.base_path)
+    # Else a page from elsewhere, whose name is made to lead here, could read all that a person here sees.
+    hosts = [*HERE, *({arguments.address} - EVERYWHERE), *arguments.host]
+    serve(arguments.address, arguments.port, arguments.base_path, hosts)
 
 
-def serve(address: str, port: int, base_path: str = "") -> None:
+def serve(address: str, port: int, base_path: str, hosts: list[str]) -> None:
     """The pages, until the process is told to end."""
     from streamlit.web import bootstrap
 
-    options = SETTINGS | {"server.address": address, "server.port": port, "server.baseUrlPath": base_path.strip("/")}
+    place = {"server.address": address, "server.port": port, "server.baseUrlPath": base_path.strip("/")}
+    options = SETTINGS | place | {"server.allowedHosts": hosts}
     print(f"console: http://{address}:{port}/{options['server.baseUrlPath']}    Ctrl-C stops it", flush=True)
     named = {key.replace(".", "_"): value for key, value in options.items()}
     bootstrap.load_config_options(named)
