@@ -366,10 +366,8 @@ def _pictures(
     st.altair_chart(charts.daily(amounts, ahead, day, unit))
     if pathed is not None:
         by = "by the habits of its weekdays"
-    elif scenario == TOGETHER:
-        by = "the total spread evenly; choose a scenario for its own days"
     else:
-        by = f"the total spread evenly (its days: {NOT_MADE.replace('explain', 'score')})"
+        by = "the total spread evenly, with its 90 % interval (its own days are not made yet: run score)"
     how_to_read(f"Bars are what it did. The orange line is what is expected of each day to come, {by}.")
     if pathed is not None and pathed.height:
         came = amounts.filter(pl.col("day") > day).with_columns(cumulated=pl.col("amount").cum_sum())
@@ -402,13 +400,15 @@ def _ahead(
     moment: Moment, day: date, bucket: int, chosen: str, scenario: str, task: str, horizon: int, of: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """What is expected of each day to come; and the path, where it is known."""
-    if scenario != TOGETHER and moment.has(PATH):
+    if moment.has(PATH):
         rows = ask(moment, readers.path, day, bucket, chosen)
-        rows = rows.filter(pl.col("task") == task, pl.col("scenario_id") == scenario).sort("day")
-        rows = rows.filter(pl.col("day") <= day + timedelta(days=horizon))
-        if rows.height:
-            ahead = rows.select("day", "expected", low=pl.lit(None, pl.Float64), high=pl.lit(None, pl.Float64))
-            return ahead, rows
+        rows = rows.filter(pl.col("task") == task, pl.col("day") <= day + timedelta(days=horizon))
+        if scenario != TOGETHER:
+            rows = rows.filter(pl.col("scenario_id") == scenario)
+        if rows.height:  # what is expected adds up over scenarios; intervals do not
+            ahead = rows.group_by("day").agg(pl.sum("expected")).sort("day")
+            none = pl.lit(None, pl.Float64)
+            return ahead.with_columns(low=none, high=none), rows.sort("day") if scenario != TOGETHER else rows.head(0)
     if of.is_empty():
         return pl.DataFrame(
             schema={"day": pl.Date, "expected": pl.Float64, "low": pl.Float64, "high": pl.Float64}
@@ -495,6 +495,7 @@ def movers(moment: Moment, day: date) -> None:
     order = pl.DataFrame({"who": top["who"], "at": range(top.height)})
     st.altair_chart(charts.causes(long.join(order, on="who").sort("at").drop("at"), unit))
     columns = ["advertiser_id", *(["scenario_id"] if by_cause else []), "before", "after", "change", *by_cause]
+    columns += [name for name in ("reason", "note") if name in rows.columns and rows[name].is_not_null().any()]
     labels = {"advertiser_id": "advertiser", "scenario_id": "scenario", **readers.CAUSES}
     shown = rows.select(columns)
     click_through(rounded(shown), "movers", **labels)

@@ -308,7 +308,7 @@ def risk_of(moment: Moment, day: date, bucket: int, advertiser: str) -> pl.DataF
 # --- Movers, who may leave
 
 
-@reads(FORECAST, TOTAL, CHANGE)
+@reads(FORECAST, TOTAL, CHANGE, REASON)
 def movers(moment: Moment, day: date, earlier: date | None, task: str, horizon: int) -> pl.DataFrame:
     """Whose forecast changed most: by cause where `explain` has said so, else over all scenarios of each advertiser,
     against an earlier day's; largest change first."""
@@ -317,7 +317,8 @@ def movers(moment: Moment, day: date, earlier: date | None, task: str, horizon: 
         found = moment.rows(CHANGE, [day], where=of_task)
         if found.height:
             change = (pl.col("after") - pl.col("before")).alias("change")
-            return found.with_columns(change).sort("rank").drop("ds", "task", "horizon_days", "run_id")
+            found = found.with_columns(change).sort("rank").drop("ds", "task", "horizon_days", "run_id")
+            return _with_reason(moment, found, day, of_task & (pl.col("kind") == "mover"))
     if earlier is None:
         return pl.DataFrame()
     then, now = (advertiser_totals(moment, ds, task, horizon) for ds in (earlier, day))
@@ -342,13 +343,18 @@ def at_risk(moment: Moment, day: date, horizon: int, longest: int) -> pl.DataFra
     rows = moment.rows(RISK, [day] if moment.has(RISK) else [], columns, where=chosen).drop("horizon_days")
     order = [pl.col("value_at_risk").fill_null(-1.0), pl.col("probability"), pl.col("advertiser_id")]
     rows = rows.sort(order, descending=[True, True, False])
-    if moment.has(REASON):
-        first = (pl.col("kind") == "at_risk") & (pl.col("rank") == 1)
-        wanted = ["advertiser_id", "scenario_id", "kind", "rank", "words"]
-        why = moment.rows(REASON, [day], wanted, where=first).unique(["advertiser_id", "scenario_id"], keep="first")
-        why = why.select("advertiser_id", "scenario_id", reason="words")
-        rows = rows.join(why, on=["advertiser_id", "scenario_id"], how="left", maintain_order="left")
-    return rows
+    return _with_reason(moment, rows, day, (pl.col("kind") == "at_risk") & (pl.col("horizon_days") == horizon))
+
+
+def _with_reason(moment: Moment, rows: pl.DataFrame, day: date, which: pl.Expr) -> pl.DataFrame:
+    """Each series with its strongest cause, where `explain` has given one."""
+    if not moment.has(REASON):
+        return rows
+    key = ["advertiser_id", "scenario_id"]
+    wanted = [*key, "rank", "words", *which.meta.root_names()]
+    found = moment.rows(REASON, [day], list(dict.fromkeys(wanted)), where=which)
+    strongest = found.sort("rank").unique(key, keep="first").select(*key, reason="words")
+    return rows.join(strongest, on=key, how="left", maintain_order="left")
 
 
 _FORMULA = re.compile(r"^[=+\-@\t\r\n|%]")
