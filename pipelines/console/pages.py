@@ -38,13 +38,13 @@ def _opened(path: str, home: str) -> Tables:
     return Tables(load_config(path))
 
 
-@st.cache_resource(show_spinner=False, max_entries=256)
-def _kept(reader: str, snapshots: tuple[int | None, ...], arguments: tuple[Any, ...], _moment: Moment) -> Any:
+@st.cache_resource(show_spinner=False, max_entries=256, ttl=600)  # whether a file is lost, no commit tells
+def _kept(reader: str, of: tuple[Any, ...], arguments: tuple[Any, ...], _moment: Moment) -> Any:
     return getattr(readers, reader)(_moment, *arguments)
 
 
 @st.cache_resource(show_spinner="Reading the day's advertisers; kept until the next forecast", max_entries=6)
-def _kept_large(reader: str, snapshots: tuple[int | None, ...], arguments: tuple[Any, ...], _moment: Moment) -> Any:
+def _kept_large(reader: str, of: tuple[Any, ...], arguments: tuple[Any, ...], _moment: Moment) -> Any:
     return getattr(readers, reader)(_moment, *arguments)
 
 
@@ -56,8 +56,8 @@ def _added_up(path: str, tasks: tuple[str, ...], _moment: Moment, _file: DataFil
 def ask(moment: Moment, reader: Callable[..., Any], *arguments: Any) -> Any:
     """What a reader finds, read once for the tables as they are."""
     name = reader.__name__
-    snapshots = moment.snapshots(reader.tables)  # type: ignore[attr-defined]
-    return (_kept_large if name in LARGE else _kept)(name, snapshots, arguments, moment)
+    of = (str(moment.config.home), *moment.snapshots(reader.tables))  # type: ignore[attr-defined]
+    return (_kept_large if name in LARGE else _kept)(name, of, arguments, moment)
 
 
 # --- Moving about
@@ -133,6 +133,7 @@ def amount(label: str) -> Any:
     return st.column_config.NumberColumn(label, format="localized")
 
 
+WIDE = st.column_config.TextColumn("cause", width="large")
 PEOPLE: dict[str, Any] = {"advertiser_id": "advertiser", "expected": amount("expected")}
 FIGURE_LABELS: dict[str, Any] = {
     "horizon_days": st.column_config.NumberColumn("days ahead", width="small"),
@@ -165,8 +166,7 @@ def front(moment: Moment, day: date) -> None:
     st.header(f"{config.dataset.name}: forecast as of {day}")
     how_to_read(
         "Each figure is what all advertisers together are expected to reach. The range below it holds nine times out "
-        "of "
-        "ten. Warnings come first; where there is none, there is nothing to do."
+        "of ten. Warnings come first; where there is none, there is nothing to do."
     )
     for line in warnings_of(moment, day):
         st.warning(line)
@@ -226,9 +226,8 @@ def warnings_of(moment: Moment, day: date) -> list[str]:
     if (critical := failed.filter(pl.col("severity") == "critical")).height:
         first = critical.row(0, named=True)
         found.append(
-            f"Critical checks that failed in the last 7 checked days: {critical.height}, the newest as of "
-            f"{first['ds']} in "
-            f"{quoted(first['table'])}. See Operations."
+            f"Critical checks that failed in the last 7 checked days: {critical.height}, the newest of {first['ds']} "
+            f"in {quoted(first['table'])}. See Operations."
         )
     decided = ask(moment, readers.decisions)
     if not decided.filter("promoted").height:
@@ -292,8 +291,7 @@ def advertiser(moment: Moment, day: date) -> None:
     st.subheader("Who else is in its group")
     how_to_read(
         f"{'Advertisers with the same attributes' if names else 'All advertisers'}, by the "
-        f"{quoted(readers.main_task(config))} that is "
-        f"expected of them: the largest, and those around place {place:,}."
+        f"{quoted(readers.main_task(config))} that is expected of them: the largest, and those around place {place:,}."
     )
     around = ranked.filter((pl.col("place") <= 5) | (pl.col("place").cast(pl.Int64) - place).abs().le(3))
     click_through(rounded(around.drop("bucket")), f"group of {chosen}", **PEOPLE)
@@ -388,10 +386,9 @@ def _pictures(
     known = readers.per_day(rows, scenario, task, first, last)
     st.altair_chart(charts.blocks(readers.in_blocks(known, day, horizon), every, unit, horizon))
     how_to_read(
-        f"Bars are totals of {horizon} days. Over them lies what was forecast of such days beforehand: the line is "
-        f"the expected "
-        "total, the dark box holds half of all cases, the light one nine in ten. A bar that ends within the light box "
-        "was foreseen."
+        f"Bars are totals of {horizon} days. Over them lies what was forecast of such days beforehand: the orange line "
+        "is the expected total, the dark box holds half of all cases, the light one nine in ten. A bar that ends "
+        "within the light box was foreseen."
     )
     _came(every, known, last)
 
@@ -456,7 +453,12 @@ def _reasons(moment: Moment, day: date, bucket: int, chosen: str) -> None:
     how_to_read("Each line is a cause and what the forecast would lose (or gain) without it; the strongest first.")
     shown = rows.select("kind", "scenario_id", "task", "horizon_days", "rank", "words", "effect")
     shown = shown.with_columns(pl.col("kind").replace({"at_risk": "may leave", "mover": "has moved"}))
-    labels = {"kind": "because it", "scenario_id": "scenario", "horizon_days": "days ahead", "words": "cause"}
+    labels: dict[str, Any] = {
+        "kind": "because it",
+        "scenario_id": "scenario",
+        "horizon_days": "days ahead",
+        "words": WIDE,
+    }
     st.dataframe(rounded(shown), hide_index=True, column_config=labels)
 
 
@@ -551,6 +553,7 @@ def leaving(moment: Moment, day: date) -> None:
         scenario_id="scenario",
         probability=PERCENT,
         value_at_risk=amount("value at risk"),
+        reason=st.column_config.TextColumn("strongest reason", width="large"),
     )
     downloads(shown, f"may-leave-{day}")
 
@@ -571,8 +574,7 @@ def totals(moment: Moment, day: date) -> None:
         return
     how_to_read(
         "The line is what is expected, the dark bar holds half of all cases, the light one nine in ten. A total's "
-        "interval is its "
-        "own: it is narrower than its parts' added up, as far as these go wrong apart from each other."
+        "interval is its own: narrower than its parts' added up, as far as these go wrong apart from each other."
     )
     platform = rows.filter(pl.col("level") == "platform")
     if platform.height:

@@ -7,9 +7,11 @@ from io import BytesIO
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from benchmarks.console_bed import SCENARIOS
+from pipelines.config import load_config
 from pipelines.console import readers
 from pipelines.console.readers import FORECAST, TOGETHER, Moment, Tables
 from pipelines.warehouse.commits import Warehouse
@@ -169,6 +171,21 @@ def test_runs_are_told_once_each_with_all_their_tables(moment: Moment) -> None:
     assert rows["run_id"].n_unique() == rows.height
     newest = rows.filter(run_id=f"made-up-{LAST}").row(0, named=True)
     assert {FORECAST, readers.RISK, readers.TOTAL} <= set(newest["tables"].split(", "))
+
+
+def test_of_a_day_that_was_checked_again_the_newest_run_counts(
+    bed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("M2M_HOME", str(tmp_path))
+    config = load_config(bed)
+    warehouse, schema = Warehouse(config), Warehouse(config).arrow_schema(readers.CHECKS)
+    row = {"ds": LAST, "stage": "stage_sources", "table": "t", "check": "unique", "severity": "critical"}
+    row |= {"column": None, "scenario": "search", "expected": "0", "found": 1.0, "example": None}
+    for run, changes in (("b", {"passed": False}), ("a", {"passed": True, "scenario": None})):
+        rows = pa.Table.from_pylist([{**row, "run_id": run, **changes}], schema)
+        warehouse.append(readers.CHECKS, rows, {"run-id": run})
+        failed = readers.failed_checks(Tables(config).now(), 7)
+        assert failed["run_id"].to_list() == ([run] if run == "b" else [])
 
 
 def test_readers_write_nothing(moment: Moment, home: Path) -> None:
