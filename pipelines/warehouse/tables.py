@@ -359,6 +359,73 @@ def forecast_total(config: Config) -> Table:
     )
 
 
+def forecast_change(config: Config) -> Table:
+    return Table(
+        "marts.forecast_change",
+        "The means of marts.forecast_daily that moved the most since the newest day before, and by what: by_restated + "
+        "by_new_days + by_model + by_calibration = after - before. [explain] top of each task and horizon.",
+        ("ds", "advertiser_id", "scenario_id", "task", "horizon_days"),
+        _DAILY_PARTITION,
+        (
+            _AS_OF,
+            _BUCKET,
+            _ADVERTISER,
+            _SCENARIO,
+            _TASK,
+            Column("horizon_days", "int", "Days that the total covers"),
+            Column("compared_with", "date", "As-of date of the earlier forecast"),
+            Column("before", "double", "Its mean, as published"),
+            Column("after", "double", "The mean of ds, as published"),
+            Column("by_restated", "double", "What served then, on the days up to then as they are known now, - before"),
+            Column("by_new_days", "double", "What served then, with the days since (and the profile of now)"),
+            Column("by_model", "double", "The network of now; 0 where the same version served"),
+            Column(
+                "by_calibration", "double", "Its levels and its blend; of a baseline what was learned of its errors"
+            ),
+            Column("rank", "int", "1 = largest |after - before| of the task and horizon"),
+            Column(
+                "note",
+                "string",
+                "How the change was split where not all of it could be: what served then is gone, or reads other "
+                "inputs (then by_restated is 0, by_new_days is by what serves now, and by_model has the rest), or a "
+                "model took over from a baseline or the other way round (then by_model has by_calibration's part)",
+                null="all four causes are told apart",
+            ),
+            _RUN,
+        ),
+    )
+
+
+def forecast_reason(config: Config) -> Table:
+    return Table(
+        "marts.forecast_reason",
+        "Why forecasts are what they are: of the movers of marts.forecast_change, and of the most valuable of "
+        "marts.churn_risk (their active days). A cause is taken away and the forecast made again; effects are of one "
+        "cause at a time and do not add up. The strongest few, none below 3 % of the forecast.",
+        ("ds", "advertiser_id", "scenario_id", "task", "horizon_days", "kind", "rank"),
+        _DAILY_PARTITION,
+        (
+            _AS_OF,
+            _BUCKET,
+            _ADVERTISER,
+            _SCENARIO,
+            _TASK,
+            Column("horizon_days", "int", "Days that the total covers"),
+            Column("kind", "string", "at_risk (of marts.churn_risk) or mover (of marts.forecast_change)"),
+            Column("rank", "int", "1 = strongest cause"),
+            Column(
+                "cause",
+                "string",
+                "last_days:<metric> (7, or as many as it was 0 for), weeks_before:<metric>, silence (7 days or more "
+                "without anything), behavior:<name>, attribute:<name>, scenario, plan:<name>",
+            ),
+            Column("words", "string", "The cause and its effect in a sentence, with figures"),
+            Column("effect", "double", "Mean of the forecast - mean with the cause taken away"),
+            _RUN,
+        ),
+    )
+
+
 _ERROR_COLUMNS = (
     Column("n", "long", "Forecasts compared"),
     Column("nmae", "double", "sum |actual - point| / sum actual", null="sum actual is 0"),
@@ -538,6 +605,8 @@ DECLARATIONS: dict[str, Callable[[Config], Table]] = {
     "marts.forecast_daily": forecast_daily,
     "marts.churn_risk": churn_risk,
     "marts.forecast_total": forecast_total,
+    "marts.forecast_change": forecast_change,
+    "marts.forecast_reason": forecast_reason,
     "marts.backtest": backtest,
     "marts.backtest_value": backtest_value,
     "marts.forecast_quality": forecast_quality,

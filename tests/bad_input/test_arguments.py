@@ -9,7 +9,7 @@ import pytest
 from bad_input.corpus import Case
 from deployment import FIRST_DAY, Deployment
 
-STAGES = "stage_sources build_sequences train backtest promote score monitor".split()
+STAGES = "stage_sources build_sequences train backtest promote score monitor explain".split()
 STAGES += "day restatements maintain status show console".split()
 DAYS = {
     "before the data": ("2023-12-31", "is before the data starts: [dataset] first_day = 2024-01-01"),

@@ -346,6 +346,46 @@ def test_6_a_day_takes_few_spark_jobs(chain: Deployment, spark: SparkSession) ->
     assert found == {"stage_sources": 2, "build_sequences": 1, "score": 1}
 
 
+def test_6_what_moved_and_who_may_leave_is_explained(chain: Deployment) -> None:
+    """Against the day before, by the model that served on both; twice the same."""
+    assert chain.run("explain", "--date", FIRST_DAY)[0] == 3  # nothing was forecast then
+    yesterday = AS_OF - timedelta(days=1)
+    for stage, ds in (("build_sequences", yesterday), ("score", yesterday), ("explain", yesterday), ("explain", AS_OF)):
+        assert chain.run(stage, "--date", ds)[0] == 0
+    changes, why = chain.rows("marts.forecast_change"), chain.rows("marts.forecast_reason")
+    assert set(changes["ds"]) == {AS_OF}  # before the first there is nothing to compare with
+    assert set(changes["compared_with"]) == {yesterday}
+    causes = ["by_restated", "by_new_days", "by_model", "by_calibration"]
+    moved = (changes["after"] - changes["before"]).to_list()
+    assert changes.select(pl.sum_horizontal(causes)).to_series().to_list() == pytest.approx(moved)
+    assert changes.select(pl.col(causes[0], *causes[2:]).abs().max()).row(0) == (0, 0, 0)
+    assert changes["note"].null_count() == changes.height
+    key = ["advertiser_id", "scenario_id", "task", "horizon_days"]
+    means = {ds: _forecasts(chain, ds).select(*key, pl.col("mean").alias(str(ds))) for ds in (yesterday, AS_OF)}
+    both = (
+        means[AS_OF]
+        .join(means[yesterday], on=key)
+        .with_columns(size=(pl.col(str(AS_OF)) - pl.col(str(yesterday))).abs())
+    )
+    most = both.filter(pl.col("size") > 0).sort("size", descending=True)
+    for task in ("spend", "active_days"):
+        ranked = changes.filter(task=task).sort("rank")
+        expected = most.filter(task=task)
+        assert ranked.height == expected.height
+        assert (ranked["after"] - ranked["before"]).abs().to_list() == pytest.approx(expected["size"].to_list())
+    assert set(why["kind"]) == {"at_risk", "mover"}
+    gone = why.filter(advertiser_id="adv11", kind="at_risk", ds=AS_OF, rank=1)  # away for the last 19 days
+    assert gone["words"].str.starts_with("Nothing in the last 19 days").all()
+    assert (gone["effect"] < 0).all()
+    assert gone.height
+    assert chain.run("explain", "--date", AS_OF)[0] == 0
+    assert chain.rows("marts.forecast_reason").drop("run_id").equals(why.drop("run_id"))
+    assert chain.rows("marts.forecast_change").drop("run_id").equals(changes.drop("run_id"))
+    said = chain.warehouse.pin("marts.forecast_reason").lineage()[AS_OF]
+    assert said["m2m.input.marts.forecast_daily"] == str(chain.warehouse.snapshot_id("marts.forecast_daily"))
+    assert said["m2m.input.model.champion"] == Registry(chain.config).version_of("champion")
+
+
 def test_7_mlflows_own_loader_gives_the_published_forecasts(chain: Deployment) -> None:
     registry = Registry(chain.config)
     model = mlflow.pyfunc.load_model(f"models:/{registry.name}@champion")

@@ -1,4 +1,4 @@
-"""`m2m day`: the four stages of a day in one process are what they are one by one."""
+"""`m2m day`: the five stages of a day in one process are what they are one by one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_day_is_what_its_stages_are_one_by_one(deployment: Deployment) -> None
     together = published(deployment, last)
     assert {"staged.performance_daily", "features.advertiser_sequence", "marts.forecast_daily"} <= set(together)
     said = {table: deployment.warehouse.pin(table).lineage()[last] for table in together}
-    assert len({of_table["m2m.run-id"] for of_table in said.values()}) == 3
+    assert len({of_table["m2m.run-id"] for of_table in said.values()}) == 4
     assert said["marts.forecast_daily"]["m2m.input.features.advertiser_sequence"] == str(
         deployment.warehouse.snapshot_id("features.advertiser_sequence")
     )

@@ -1,0 +1,1 @@
+"""Why forecasts are what they are, and why they are not what they were."""
