@@ -79,6 +79,7 @@ def split(
     old: Means | None,
     new: Means | None,
     mixed: Means | None = None,
+    same: bool = False,
 ) -> Split:
     """The change since ``day`` by cause.
 
@@ -89,17 +90,20 @@ def split(
         now: the same with their profile of now.
         old: what served then; None: it cannot be asked any more. Then ``new`` says what the new days do, and the rest
             counts as the model's.
-        new: what serves now; the same object as ``old`` where nothing changed.
+        new: what serves now; None: it cannot be asked.
         mixed: the network of now with the calibration of then; None: the model's part cannot be told from its
             calibration's, and is all the model's. ``old`` itself: only the calibration is another.
+        same: what serves now is what served then.
     """
     zero_NM = np.zeros_like(before_NM)
+    if same and old is None:
+        return Split(zero_NM, after_NM - before_NM, zero_NM, zero_NM)
     if old is None:
         known_NM = before_NM if new is None else _or(new(then, day), before_NM)
         new_NM = zero_NM if new is None else after_NM - known_NM
         return Split(zero_NM, new_NM, after_NM - before_NM - new_NM, zero_NM)
     known_NM = _quiet(_or(old(then, day), before_NM), before_NM)
-    if old is new:
+    if same:
         return Split(known_NM - before_NM, after_NM - known_NM, zero_NM, zero_NM)
     today_NM = _or(old(now, now.last_day), known_NM)
     served_NM = after_NM if mixed is None else today_NM if mixed is old else _or(mixed(now, now.last_day), after_NM)

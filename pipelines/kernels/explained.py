@@ -184,16 +184,15 @@ def _changes(
 
     before_NM, after_NM = published("before"), published("after")
     old, new, mixed = before.means(spec), job.served.means(spec), None
+    same = before.version is not None and before.same_as(job.served)
     if old and before.version is None:
         old = anchored(old, then, day, before_NM)
         mixed = old if before.same_as(job.served) else None
-    elif old and before.same_as(job.served):
-        new = old
     elif old and new and before.model and job.served.model:
         mixed = by_model(recalibrated(load_forecaster(job.served.model), load_forecaster(before.model)))
     if new and job.served.version is None:
         new = anchored(new, panel, panel.last_day, after_NM)
-    parts = split(before_NM, after_NM, then, panel, day, old, new, mixed)
+    parts = split(before_NM, after_NM, then, panel, day, old, new, mixed, same)
     causes = (parts.restated_NM, parts.new_days_NM, parts.model_NM, parts.calibration_NM)
     columns = [pl.Series(name, cause_NM[n_X, m_X]) for name, cause_NM in zip(CAUSES, causes, strict=True)]
     return movers.with_columns(*columns, kind=pl.lit(CHANGE)).drop("n", "m", "size")

@@ -137,8 +137,11 @@ def _opened(registry: Registry, day: date, version: str | None, baseline: str) -
 
 def _note(served: Served, before: Served | None, day: date | None, sequences: SequenceFiles) -> str | None:
     """What could not be told apart in the changes since ``day``."""
-    if before is None or served.same_as(before):
+    if before is None:
         return None
+    if served.same_as(before):
+        gone = f"version {served.version}, which serves, cannot be opened any more: by_new_days has by_restated's part"
+        return gone if served.version and served.model is None else None
     names = [f"version {s.version}" if s.version else f"baseline {s.baseline}" for s in (before, served)]
     if before.version and (before.model is None or (other := differs(before.model, sequences.spec))):
         why = "cannot be opened any more" if before.model is None else f"reads other {other}"

@@ -162,14 +162,25 @@ def test_a_change_is_split_by_what_was_planted() -> None:
     then = replace(now, keys=now.keys.set_column(2, "industry", pa.array(["travel"])))
     one, other, mixed = means_of(1.0), means_of(4.0), means_of(3.0)
     known, today = one(then, YESTERDAY), one(now, LAST)
-    assert parts(known, today, then, now, YESTERDAY, one, one) == [0, 11, 0, 0]  # a day, and another industry
-    assert parts(known - 5, today, then, now, YESTERDAY, one, one) == [5, 11, 0, 0]  # the past was restated by 5
+    assert parts(known, today, then, now, YESTERDAY, one, one, same=True) == [
+        0,
+        11,
+        0,
+        0,
+    ]  # a day, and another industry
+    assert parts(known - 5, today, then, now, YESTERDAY, one, one, same=True) == [
+        5,
+        11,
+        0,
+        0,
+    ]  # the past was restated by 5
     after = other(now, LAST)
     assert parts(known - 5, after, then, now, YESTERDAY, one, other, mixed) == [5, 11, 2, 1]
     assert parts(known, after, then, now, YESTERDAY, one, other) == [0, 11, 3, 0]  # a baseline took over
     assert parts(known, after, then, now, YESTERDAY, None, other) == [0, 11, 3, 0]  # what served then is gone
     assert parts(known, after, then, now, YESTERDAY, None, None) == [0, 0, 14, 0]
-    assert parts(known * (1 + 1e-7), today, then, now, YESTERDAY, one, one)[0] == 0  # rounding is no cause
+    assert parts(known, after, then, now, YESTERDAY, None, None, same=True) == [0, 14, 0, 0]
+    assert parts(known * (1 + 1e-7), today, then, now, YESTERDAY, one, one, same=True)[0] == 0  # rounding is no cause
     assert parts(known, today + 2, then, now, YESTERDAY, one, other, one) == [0, 11, 0, 2]  # another calibration
 
 
@@ -177,7 +188,7 @@ def test_a_series_that_a_model_does_not_know_yet_is_all_news() -> None:
     now = Panel.from_sequences(table(0), SPEC, LAST, DAYS)
     nobody = lambda panel, day: np.full((1, 2), np.nan)  # noqa: E731
     before, after = np.full((1, 2), 2.0), np.full((1, 2), 5.0)
-    assert parts(before, after, now, now, YESTERDAY, nobody, nobody) == [0, 3, 0, 0]
+    assert parts(before, after, now, now, YESTERDAY, nobody, nobody, same=True) == [0, 3, 0, 0]
 
 
 def test_what_was_added_to_a_rule_then_is_added_in_proportion() -> None:
