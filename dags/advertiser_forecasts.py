@@ -7,6 +7,7 @@ and what speaks for those who may leave. Training is not waited for: the champio
 
 - **Date**: the partition of `features.advertiser_sequence` that was written. A run started by hand takes it from the
   form.
+- **Followed by** whoever waits for an asset of it, as `marts.forecast_daily`; the partition is the date.
 - **Again**: clear the run, or trigger it with the same date; the day's forecasts are replaced in one commit.
 
 What to do when it fails: docs/operations.md
@@ -15,7 +16,8 @@ What to do when it fails: docs/operations.md
 from datetime import timedelta
 
 from airflow.sdk import DAG, IdentityMapper, PartitionedAssetTimetable
-from stages import DATE, DEFAULT_ARGS, MACROS, SEQUENCES, StageOperator
+from alerts import deadline
+from stages import DATE, DEFAULT_ARGS, MACROS, SEQUENCES, StageOperator, incidents
 
 with DAG(
     "advertiser_forecasts",
@@ -24,10 +26,14 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
+    deadline=deadline(),
     default_args=DEFAULT_ARGS,
     user_defined_macros=MACROS,
     params={"date": DATE},
     tags=["m2m", "daily"],
     doc_md=__doc__,
 ) as dag:
-    StageOperator(stage="score") >> [StageOperator(stage="monitor"), StageOperator(stage="explain")]
+    monitor = StageOperator(stage="monitor")
+
+    StageOperator(stage="score") >> [monitor, StageOperator(stage="explain")]
+    monitor >> incidents()

@@ -18,7 +18,8 @@ What to do when it fails: docs/operations.md
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronPartitionTimetable, Param
-from stages import DATE, DEFAULT_ARGS, MACROS, SEQUENCES, StageOperator
+from alerts import deadline
+from stages import DATE, DEFAULT_ARGS, MACROS, StageOperator, incidents
 
 with DAG(
     "advertiser_sequences",
@@ -28,6 +29,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12),
+    deadline=deadline(),
     default_args=DEFAULT_ARGS,
     user_defined_macros=MACROS,
     params={
@@ -48,6 +50,5 @@ with DAG(
         arguments=["--date", "{{ as_of() }}", "{{ '--from=' ~ params.from_date if params.from_date else '' }}"],
         execution_timeout=timedelta(hours=3),
     )
-    build_sequences = StageOperator(stage="build_sequences", outlets=[SEQUENCES])
 
-    stage_sources >> build_sequences
+    stage_sources >> StageOperator(stage="build_sequences") >> incidents()

@@ -17,7 +17,7 @@ What to do when it fails: docs/operations.md
 from datetime import timedelta
 
 from airflow.sdk import DAG, IdentityMapper, Param, PartitionedAssetTimetable
-from stages import DATE, DEFAULT_ARGS, MACROS, SEQUENCES, StageOperator
+from stages import DATE, DEFAULT_ARGS, MACROS, SEQUENCES, StageOperator, incidents
 
 DATE_ARGUMENTS = ["--date", "{{ as_of() }}"]
 
@@ -49,4 +49,4 @@ with DAG(
         stage="promote", arguments=[*DATE_ARGUMENTS, "{{ '--dry-run' if params.gate_dry_run else '' }}"]
     )
 
-    train >> backtest >> promote
+    train >> backtest >> promote >> incidents()

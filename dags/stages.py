@@ -7,10 +7,12 @@ pipelines.<stage> --help``).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
+import runpy
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import alerts
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import Asset, BaseHook, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
@@ -25,8 +28,11 @@ from jinja2 import pass_context
 
 log = logging.getLogger(__name__)
 
-APPLICATION = Path(__file__).resolve().parents[1] / "pipelines" / "__main__.py"
+APPLICATION = alerts.APPLICATION
 SPARK_CONNECTION = "spark_default"
+
+# What each stage writes. The file is data alone: Airflow's own processes need nothing else of the project.
+CHAIN = {stage.name: stage.tables for stage in runpy.run_path(str(APPLICATION.with_name("chain.py")))["CHAIN"]}
 
 # One event a day, carrying the date as its partition: what forecasting and training wait for.
 SEQUENCES = Asset(name="features.advertiser_sequence")
@@ -100,13 +106,40 @@ def explain_failure(context: Any) -> str:
     # Still a template: the date or the configuration was itself the failure, and there is no command to repeat.
     if arguments and not any("{{" in argument for argument in arguments):
         lines.append(f"  by hand: python -m pipelines.{' '.join(arguments)}")
-    lines.append(f"  what to do: docs/operations.md#{section}")
+    lines.append(f"  what to do: {alerts.GUIDE}#{section}")
     return "\n".join(lines)
 
 
 def tell_what_to_do(context: Any) -> None:
-    """Failure callback: the explanation is the last thing in the task's log."""
-    log.error(explain_failure(context))
+    """Failure callback: whom [alerts] names is told, and the explanation is the last thing in the task's log."""
+    explanation = explain_failure(context)
+    try:
+        alerts.task_failed(context, day_of(context), explanation.splitlines())
+    except Exception:
+        log.exception("The failure was told to nobody")
+    log.info("::endgroup::")  # of the group that callbacks are in, which Airflow shows folded
+    log.error(explanation)
+
+
+def tell_it_is_over(context: Any) -> None:
+    """Success callback: whoever was told that the task failed is told that it does no more."""
+    try:
+        alerts.task_passed(context, day_of(context))
+    except Exception:
+        log.exception("That it works again was told to nobody")
+
+
+def incidents() -> alerts.AlertOperator:
+    """The last task of a DAG."""
+    return alerts.AlertOperator(env_vars=ENVIRONMENT)
+
+
+def day_of(context: Any) -> str:
+    """The run's date for a message, where a run without one has failed for that."""
+    try:
+        return as_of(context)
+    except AirflowFailException:
+        return str(context["run_id"])
 
 
 def last_words(error: str, limit: int = 15) -> list[str]:
@@ -126,6 +159,7 @@ DEFAULT_ARGS = {
     "max_retry_delay": timedelta(minutes=30),
     "execution_timeout": timedelta(hours=1),
     "on_failure_callback": tell_what_to_do,
+    "on_success_callback": tell_it_is_over,
 }
 
 
@@ -137,8 +171,18 @@ class StageFailure(AirflowFailException):
         self.status = status
 
 
+def published(stage: str) -> list[Asset]:
+    """The tables that a stage publishes, as assets; of the staged ones those that this data set has SQL for."""
+    tables = [table for table in CHAIN[stage] if not table.startswith("model.")]
+    with contextlib.suppress(KeyError, OSError, ValueError, TypeError):  # the stage says what is wrong with the file
+        staging = tomllib.loads(Path(os.environ["M2M_CONFIG"]).read_text(encoding="utf-8-sig"))["staging"]
+        tables = [table for table in tables if not table.startswith("staged.") or table[7:] in staging]
+    return [Asset(name=table) for table in tables]
+
+
 class StageOperator(SparkSubmitOperator):
-    """Runs ``pipelines/__main__.py STAGE --config $M2M_CONFIG ARGUMENTS`` and emits its outlets for the run's date.
+    """Runs ``pipelines/__main__.py STAGE --config $M2M_CONFIG ARGUMENTS`` and emits an event of each table that it
+    published, with the run's date as its partition.
 
     ``arguments`` are templates; one that renders to nothing is left out. Exit status 2 or 3 fails the task at once, any
     other is retried.
@@ -152,6 +196,8 @@ class StageOperator(SparkSubmitOperator):
             application_args=[stage, "--config", "{{ config_file() }}", *arguments],
             name=f"m2m {stage} {{{{ as_of() }}}}",
             env_vars=ENVIRONMENT,
+            outlets=published(stage),
+            map_index_template="{{ as_of() }}",  # shown in a run's list of tasks, whatever started it
             doc_md=f"Reads, writes and failures: `python -m pipelines.{stage} --help`",
             **kwargs,
         )

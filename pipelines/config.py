@@ -82,6 +82,7 @@ Length = Annotated[int, Within(1, 1024, "characters")]
 Ratio = Annotated[float, Within(0.01, 100)]
 _PATH = source_config.PATH
 SqlFile = Annotated[str, _PATH]
+Page = Annotated[str, Matching(r"(https?://[^\s/]\S*)?", "an address that begins with https:// or http://")]
 _SparkConf = Annotated[dict[str, Text], Keys(prefixes=("spark.",), refused=_OURS)]
 
 
@@ -245,6 +246,32 @@ class Maintenance:
 
 
 @settings
+class Alerts:
+    """Who is told of an incident by Airflow's notifiers, when, and which pages a message links to. Nobody unless said.
+
+    ``mail``: addresses, through Airflow's connection smtp_default. ``chat``: addresses of Apprise; each holds a token,
+    so each refers to the environment. ``{date}`` in ``report`` is the day.
+    """
+
+    mail: tuple[Annotated[str, Matching(r"[^@\s,;]+@[^@\s,;]+", "an address, as oncall@example.com")], ...] = ()
+    chat: tuple[Text, ...] = ()
+    refusal_days: Annotated[int, Within(1, 366, "a year")] = 3
+    deadline_hours: Annotated[int, Within(1, 168, "a week")] = 4
+    drift_ratio: Annotated[float, Within(1, 100)] = 1.5
+    min_coverage: Annotated[float, Within(0, 1)] = 0.75
+    console: Page = ""
+    report: Page = ""
+
+    def __post_init__(self) -> None:
+        for address in self.chat:
+            if not address.refers:
+                raise ValueError(
+                    "chat: an address of Apprise holds a token, and pipeline.toml is kept with every training run; "
+                    'write "${NAME}" and set NAME in the environment'
+                )
+
+
+@settings
 class Spark:
     """``master`` and any Spark setting, for all stages (``conf``) and for one (``stages``); the DAGs' spark-submit
     decides the master when it starts the stage."""
@@ -318,6 +345,7 @@ class Config:
     gate: Gate = Gate()
     explain: Explain = Explain()
     maintenance: Maintenance = Maintenance()
+    alerts: Alerts = Alerts()
     spark: Spark = Spark()
     warehouse: Annotated[dict[str, Text], catalog.CatalogTable()] = field(default_factory=dict)
     storage: Storage = Storage()

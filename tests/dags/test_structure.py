@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.chain import CHAIN
+from pipelines.chain import CHAIN, LEDGER, TABLES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Ask = Callable[..., Any]
@@ -57,6 +57,9 @@ def test_tasks_run_in_the_order_of_the_chain(dags: dict[str, Any]) -> None:
     for stage in filter(lambda stage: stage.dag, CHAIN):
         of_dag = declared.setdefault(stage.dag, {})
         of_dag[stage.name] = sorted(stage.after) or list(of_dag)[-1:]
+    for dag, last in {"advertiser_sequences": "build_sequences", "advertiser_forecasts": "monitor"}.items():
+        declared[dag]["incidents"] = [last]
+    declared["m2m_training"]["incidents"] = ["promote"]
     assert order == declared
 
 
@@ -66,8 +69,16 @@ def test_only_the_sequences_are_on_the_clock_and_both_others_follow_their_asset(
         "advertiser_forecasts": "PartitionedAssetTimetable",
         "m2m_training": "PartitionedAssetTimetable",
     }
-    emitted = {name: task["outlets"] for dag in dags.values() for name, task in dag["tasks"].items() if task["outlets"]}
-    assert emitted == {"build_sequences": ["features.advertiser_sequence"]}
+
+
+def test_every_published_table_is_an_asset(dags: dict[str, Any], ask: Ask, tmp_path: Path) -> None:
+    emitted = {name: set(task["outlets"]) for dag in dags.values() for name, task in dag["tasks"].items()}
+    published = {stage.name: {table for table in stage.tables if table in TABLES} for stage in CHAIN if stage.dag}
+    absent = {"staged.behavior_daily", "staged.known_future"}  # online_ads has no SQL for them
+    assert emitted == {name: tables - absent for name, tables in published.items()} | {"incidents": set()}
+    assert set.union(*emitted.values()) == set(TABLES) - absent - {LEDGER}
+    code = 'import stages; answer([asset.name for asset in stages.published("stage_sources")])'
+    assert set(ask(code, M2M_CONFIG=str(tmp_path / "none.toml"))[0]) == published["stage_sources"]
 
 
 def test_every_task_runs_the_command_of_its_stage(dags: dict[str, Any]) -> None:
