@@ -298,6 +298,6 @@ def late(context: dict[str, Any], hours: int) -> None:
         f"  state {run['state']}, queued at {run['queued_at']}, started at {run['start_date'] or 'not yet'}",
         f"  by hand: python -m pipelines.status --date {day}",
         f"  what to do: {GUIDE}#a-run-is-late",
-        *links(to, day, "runs", f"{base}/dags/{run['dag_id']}/runs/{run['dag_run_id']}"),
+        *links(to, day, "operations", f"{base}/dags/{run['dag_id']}/runs/{run['dag_run_id']}"),
     ]
     send(title, lines, to, context)

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--format", choices=("text", "json"), default="text")
     arguments = parser.parse_args(argv)
     run = run_of("incidents", arguments)
-    from pipelines.stages.incidents import work
+    from pipelines.life.incidents import work
 
     work(run, arguments.dag, arguments.format)
 

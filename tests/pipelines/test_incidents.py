@@ -14,7 +14,7 @@ from deployment import SQL, TOML, Deployment, day
 
 from pipelines.config import Alerts
 from pipelines.errors import ConfigError
-from pipelines.stages.incidents import champion, drift, refusals, warnings
+from pipelines.life.incidents import champion, drift, refusals, warnings
 from pipelines.toml_tables import Text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -123,8 +123,10 @@ def test_refusals_count_from_the_last_promotion() -> None:
     assert list(refusals(pl.DataFrame(rows), day(3), ALERTS)) == []  # two
     rows += [decision(day(4), True, decided_at=datetime(2024, 1, 5, 9))]  # noqa: DTZ001 - the day was decided again
     assert list(refusals(pl.DataFrame(rows), day(4), ALERTS)) == []
-    asked = [decision(day(5), False, dry_run=True), decision(day(6), True, baseline=None)]  # none of these decides
-    assert [found.since for found in refusals(pl.DataFrame(rows[:5] + asked), day(6), ALERTS)] == [day(2)]
+    asked = [*rows[:5], decision(day(5), True, dry_run=True)]  # that one decides nothing
+    assert [found.since for found in refusals(pl.DataFrame(asked), day(5), ALERTS)] == [day(2)]
+    by_hand = [*asked, decision(day(6), True, baseline=None)]
+    assert list(refusals(pl.DataFrame(by_hand), day(6), ALERTS)) == []
 
 
 @pytest.fixture

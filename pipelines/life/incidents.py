@@ -178,7 +178,8 @@ def drift(quality: pl.DataFrame, ds: date, alerts: Alerts) -> Iterator[Incident]
 
 def refusals(decisions: pl.DataFrame, ds: date, alerts: Alerts) -> Iterator[Incident]:
     """The gate refused on the last so many days that it decided on."""
-    own = decisions.filter(pl.col("ds") <= ds, pl.col("baseline").is_not_null(), dry_run=False)
+    by_gate_or_hand = pl.col("baseline").is_not_null() | pl.col("promoted")
+    own = decisions.filter(pl.col("ds") <= ds, by_gate_or_hand, dry_run=False)
     last = own.sort("decided_at").unique("ds", keep="last", maintain_order=True).sort("ds")
     since_promotion = last.filter(pl.col("promoted").cast(int).cum_max(reverse=True) == 0)
     if since_promotion.height >= alerts.refusal_days:
