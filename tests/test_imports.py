@@ -139,7 +139,11 @@ DAILY_STAGES = tuple(f"pipelines.stages.{name}" for name in ("stage_sources", "b
 LOADED: dict[str, tuple[tuple[str, ...], int, set[str]]] = {
     "commands": (tuple(f"pipelines.{name}" for name in STAGES), 250, SPARK | MODEL | CATALOG | JUDGING | FRAMES),
     "pages for people": (("pipelines.console.readers", "pipelines.console.words"), 1450, SPARK | MODEL | JUDGING),
-    "a look": (("pipelines.stages.show", "pipelines.stages.status", "pipelines.life.incidents"), 1400, SPARK | MODEL | JUDGING),
+    "a look": (
+        ("pipelines.stages.show", "pipelines.stages.status", "pipelines.life.incidents"),
+        1400,
+        SPARK | MODEL | JUDGING,
+    ),
     "house-keeping of catalogs": (("pipelines.stages.move_catalog",), 1400, SPARK | MODEL | JUDGING),
     "stages without a model": ((*DAILY_STAGES, "pipelines.stages.restatements"), 1550, MODEL | JUDGING),
     "scoring": (("pipelines.stages.score", "pipelines.what_if", "pipelines.stages.explain"), 3700, JUDGING),

@@ -13,7 +13,6 @@ import polars as pl
 from pipelines import chain
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS, Alerts
-from pipelines.quality.judge import CheckResult, format_failure
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Pin, between, on_day, properties_of
 
@@ -44,10 +43,10 @@ class Incident:
 def found(run: Run, warehouse: Warehouse, dag: str | None = None) -> list[Incident]:
     """Everything as of the run's date, of the stages of one DAG or of all."""
     alerts, ds, ledger = run.config.alerts, run.ds, warehouse.pin(LEDGER)
-    incidents = list(warnings(newest_runs(ledger, ledger.scan(on_day(ds))), ds, dag))
-    if incidents:  # since when is asked of many small files
-        past = newest_runs(ledger, ledger.scan(between(ds - LOOK_BACK, ds)))
-        incidents = list(warnings(past, ds, dag))
+    incidents = list[Incident]()
+    if not newest_runs(ledger, ledger.scan(on_day(ds))).filter(severity="warning", passed=False).is_empty():
+        past = ledger.scan(between(ds - LOOK_BACK, ds))  # many small files
+        incidents += warnings(newest_runs(ledger, past), ds, dag)
     writers = {chain.writer(table): table for table in (SERVES, QUALITY, GATE)}
     ours = {table for stage, table in writers.items() if dag in (None, chain.STAGES[stage].dag)}
     decisions = warehouse.scan(GATE) if ours & {SERVES, GATE} else pl.DataFrame()
@@ -76,6 +75,8 @@ def newest_runs(pin: Pin, results: pl.DataFrame) -> pl.DataFrame:
 
 def warnings(results: pl.DataFrame, ds: date, dag: str | None) -> Iterator[Incident]:
     """Warnings of the day, one incident a rule, however many scenarios break it."""
+    from pipelines.quality.judge import CheckResult, format_failure  # with pandas and pyspark, where there are some
+
     stages = [stage.name for stage in chain.CHAIN if stage.dag and dag in (None, stage.dag)]
     broken = results.filter(pl.col("stage").is_in(stages), severity="warning", passed=False).drop_nulls("ds")
     rule = ["stage", "table", "check", "column"]
