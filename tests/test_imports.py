@@ -144,6 +144,7 @@ LOADED: dict[str, tuple[tuple[str, ...], int, set[str]]] = {
         1400,
         SPARK | MODEL | JUDGING,
     ),
+    "what somebody should know": (("pipelines.life.incidents",), 1400, SPARK | MODEL | JUDGING),
     "house-keeping of catalogs": (("pipelines.stages.move_catalog",), 1400, SPARK | MODEL | JUDGING),
     "stages without a model": ((*DAILY_STAGES, "pipelines.stages.restatements"), 1550, MODEL | JUDGING),
     "scoring": (("pipelines.stages.score", "pipelines.what_if", "pipelines.stages.explain"), 3700, JUDGING),
