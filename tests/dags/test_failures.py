@@ -66,7 +66,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_bad_data_is_not_retried_and_says_what_to_do(ask: Ask, config: Path, tmp_path: Path) -> None:
     states, printed = ask(ON_A_DAY, M2M_CONFIG=str(config), M2M_HOME=str(tmp_path / "home"))
-    waiting = dict.fromkeys(("build_sequences", "incidents"), ["upstream_failed", 0])
+    waiting = {name: ["upstream_failed", 0] for name in ("build_sequences", "incidents")}
     assert states == {"stage_sources": ["failed", 1], **waiting}
     told = printed[printed.index("FAILED advertiser_sequences.stage_sources, try 1: data failed a check") :]
     assert "missing.csv" in told
