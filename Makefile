@@ -144,6 +144,10 @@ pictures: $(INSTALLED) ## Pictures of the console's pages, by a real Chromium: d
 bench-cluster: $(INSTALLED) ## What a second executor saves, and how long failures hold training up, on a cluster of this machine
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/cluster.py
 
+.PHONY: bench-gate
+bench-gate: $(INSTALLED) ## How often the gate errs: the same model again, and challengers planted worse and better: docs/gate.md
+	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/gate.py
+
 .PHONY: dictionary
 dictionary: $(INSTALLED) ## Make docs/data_dictionary.md again
 	$(BIN)/python -c 'from pipelines.config import load_config; from pipelines.warehouse.tables import data_dictionary; \

@@ -222,11 +222,15 @@ class Backtest:
 
 @settings
 class Gate:
-    """Promotion: the challenger's mean NMAE over tasks, divided by the champion's and by the best baseline's, must not
-    be above these."""
+    """Promotion: the most that the challenger's error may be beside the champion's and the best baseline's, in the mean
+    over tasks and in cells (``pipelines.life.gate``)."""
 
     max_ratio_to_champion: Ratio = 1.0
     max_ratio_to_baseline: Ratio = 1.0
+    tolerance: Annotated[float, Within(0, 10)] = 0.02
+    effect: Annotated[float, Within(0, 10)] = 0.05
+    false_discoveries: Annotated[float, Within(0, 1)] = 0.05
+    cell_rows: Annotated[int, Within(1, 10**9)] = 300
 
 
 @settings

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
+from m2m_model.arrays import Floats, Ints
 from m2m_model.config import ACTIVE
 from m2m_model.data.activity import stratum_NM
 from m2m_model.data.features import fit_inputs
@@ -41,6 +42,7 @@ from pipelines.chain import CHALLENGER
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
 from pipelines.life.gate import best_baseline
+from pipelines.life.pairs import ACTUAL, REPLICATE, replicates
 from pipelines.quality.forecasts import KEY, broken, forecast_rules, in_words
 from pipelines.quality.rules import Rule, count_rows
 from pipelines.spark import buckets
@@ -56,10 +58,10 @@ if TYPE_CHECKING:
 _TEXT = pl.String()
 _EXTRA: dict[str, pl.DataType] = {"figure": _TEXT, "bin": pl.Int32(), "example": _TEXT, "sum_error": pl.Float64()}
 SUMS = pl.Schema(pl.DataFrame(CELL_SCHEMA.empty_table()).schema)
-_JUDGED = pl.Schema(SUMS | _EXTRA)
+_JUDGED = pl.Schema(SUMS | _EXTRA | dict.fromkeys(REPLICATE, pl.Float64()))
 _KEYS = [*KEYS, "figure", "bin", "example"]
 _TARGET = ("task", "horizon_days")
-_GROUP, _BROKEN = "group", "broken"
+_GROUP, _BROKEN, _PAIRED = "group", "broken", "paired"
 _SPREAD = ("pinball", "coverage_50", "coverage_90", "level_50", "level_90")  # what points alone do not have
 _GROUP_FIGURES = (
     "nmae",
@@ -123,11 +125,13 @@ def load_rivals(rivals: Packed) -> Mapping[str, Rival]:
 class Judged:
     """What came of an evaluation, each all that a few rows per cell can say: ``errors`` per (cutoff, forecaster,
     scenario, target), ``worth`` per (forecaster, scenario, target, figure, bin), ``groups`` per (forecaster, target,
-    group), all additive sums; and ``broken``, of each model that broke rules of forecasts, which, in words."""
+    group), all additive sums; ``replicates`` of errors, for pairs; and ``broken``, of each model that broke rules of
+    forecasts, which, in words."""
 
     errors: pl.DataFrame
     worth: pl.DataFrame
     groups: pl.DataFrame
+    replicates: pl.DataFrame
     broken: dict[str, str]
 
 
@@ -138,7 +142,13 @@ def evaluate(spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[da
 
     def judge(bucket: int) -> pl.DataFrame:
         panel = sequences.panel(bucket)
-        errors, groups, worth, reports = [], [], [], []
+        errors, groups, worth, reports, summed = [], [], [], [], dict[str, Floats]()
+
+        def add(name: str, series: Ints, amount_NM: Floats) -> None:
+            """For pairs, which are of a model and another."""
+            if CHALLENGER in contenders.models and name not in RIVALS:
+                summed.setdefault(name, np.zeros((len(panel), len(spec.targets))))[series] += amount_NM
+
         for cutoff in cutoffs:
             day = panel.index_of(cutoff)
             actual_NM = targets_Nm(panel, day)
@@ -150,6 +160,9 @@ def evaluate(spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[da
                     sound = broken_rules.is_empty()
                     forecasts = forecasts[is_eligible(served_by(panel, day)[forecasts.series_N])]
                 series, spread = forecasts.series_N, forecasts.distribution
+                add(name, series, np.abs(actual_NM[series] - spread.point_NM))
+                if name == CHALLENGER:
+                    add(ACTUAL, series, actual_NM[series])
                 errors.append(cell_sums(spread, actual_NM[series], forecasts.scenario_N, spec.targets, cutoff, name))
                 if not sound:  # its figures are no numbers to add up
                     continue
@@ -161,6 +174,8 @@ def evaluate(spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[da
         parts = [_frame(pa.concat_tables(errors)), *reports]
         parts += [_frame(table).drop("cutoff") for table in worth]
         parts += [_frame(table).rename({"group": "bin"}).with_columns(figure=pl.lit(_GROUP)) for table in groups]
+        if summed:
+            parts.append(replicates(summed, panel, spec.targets).with_columns(figure=pl.lit(_PAIRED)))
         together = pl.concat([pl.DataFrame(schema=_JUDGED), *parts], how="diagonal_relaxed")
         return together.group_by(_KEYS, maintain_order=True).sum()
 
@@ -172,8 +187,9 @@ def evaluate(spark: SparkSession, sequences: SequenceFiles, cutoffs: Sequence[da
     words = {name: in_words(broken(counted.filter(forecaster=name), rules)) for name in counted["forecaster"].unique()}
     return Judged(
         found.filter(figure.is_null()).select(*SUMS),
-        found.filter(figure.is_not_null(), ~figure.is_in([_GROUP, _BROKEN])).select(VALUE_SCHEMA.names),
+        found.filter(figure.is_not_null(), ~figure.is_in([_GROUP, _BROKEN, _PAIRED])).select(VALUE_SCHEMA.names),
         found.filter(figure == _GROUP).rename({"bin": "group"}).select(GROUP_SCHEMA.names),
+        found.filter(figure == _PAIRED).select("scenario_id", "forecaster", *_TARGET, *REPLICATE),
         words,
     )
 

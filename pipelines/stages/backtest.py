@@ -32,6 +32,7 @@ from pipelines.life.evaluation import (
     value_figures,
 )
 from pipelines.life.gate import best_baseline
+from pipelines.life.pairs import compared
 from pipelines.life.registry import LostModelError, ModelVersion, Registry
 from pipelines.quality.publish import Draft, publish
 from pipelines.spark.session import spark_session
@@ -40,7 +41,7 @@ from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import held_out_cutoffs, open_sequences
 from pipelines.warehouse.store import Packed
 
-TABLE, VALUE_TABLE = "marts.backtest", "marts.backtest_value"
+TABLE, VALUE_TABLE, PAIR_TABLE = "marts.backtest", "marts.backtest_value", "marts.backtest_pair"
 _LOGGED_VALUE = ("gini", "churn_auc", "churn_brier")
 
 
@@ -93,9 +94,15 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     for table, part in ((VALUE_TABLE, value), (TABLE, found)):
         rows = part.join(numbers, on="forecaster", how="left").with_columns(ds=pl.lit(ds), run_id=pl.lit(run.run_id))
         drafts.append(Draft.uncounted(table, [ds], warehouse.write_rows(table, rows, run.run_id)))
+    mean, spec = mean_nmae(judged.errors), sequences.spec
+    counted = (
+        judged.errors.filter(forecaster=CHALLENGER).group_by("scenario_id", "task", "horizon_days").agg(pl.sum("n"))
+    )
+    others = [name for name in (CHAMPION, best_baseline(mean)) if name in mean]
+    pairs = compared(judged.replicates, counted, spec, others).with_columns(ds=pl.lit(ds), run_id=pl.lit(run.run_id))
+    drafts.insert(1, Draft.uncounted(PAIR_TABLE, [ds], warehouse.write_rows(PAIR_TABLE, pairs, run.run_id)))
     publish(run, warehouse, reads, drafts)
 
-    mean, spec = mean_nmae(judged.errors), sequences.spec
     overall = titled(found.filter(pl.col("cutoff").is_null()), spec)
     metrics: dict[tuple[str, ...], float] = {("backtest_nmae", name): value for name, value in mean.items()}
     for forecaster, scenario, task, nmae, coverage in overall.select(
@@ -117,10 +124,10 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     if CHALLENGER in judged.broken:
         run.say(f"warning: challenger {challenger.version} will not be promoted: {judged.broken[CHALLENGER]}")
         return  # nothing of it can be drawn
-    pairs = sample_pairs(spark, sequences, cutoffs[0], challenger.packed)
+    sample = sample_pairs(spark, sequences, cutoffs[0], challenger.packed)
     with TemporaryDirectory(prefix="m2m-") as folder:
         together = value.filter(scenario_id=ALL_SCENARIOS)
-        for picture in _pictures(together, spec.horizon_days, pairs, bool(active), Path(folder)):
+        for picture in _pictures(together, spec.horizon_days, sample, bool(active), Path(folder)):
             registry.client.log_artifact(challenger.run_id, str(picture), "plots")
     best = best_baseline(mean)
     words = ", ".join(f"{name} {value:.4f}" for name, value in sorted(mean.items(), key=lambda item: item[1]))

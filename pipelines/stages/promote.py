@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +20,7 @@ from pipelines.life.registry import Registry
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads, on_day
 
-TABLE, BACKTEST = "ops.promotion", "marts.backtest"
+TABLE, CELLS, BACKTEST, PAIRS = "ops.promotion", "ops.promotion_cell", "marts.backtest", "marts.backtest_pair"
 
 
 def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = False) -> Decision:
@@ -46,16 +45,11 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     for alias, now in compared.items():
         if (then := judged.get(f"m2m.input.{MODEL}{alias}")) != str(now):
             raise DataError(f"{BACKTEST} ds={ds}: judged {alias} {then}, but it is {now} now; run backtest again")
-    means = (
-        overall.sort("horizon_days")
-        .group_by("horizon_days", "forecaster", maintain_order=True)
-        .agg(pl.when(pl.col("nmae").null_count() == 0).then(pl.mean("nmae")).otherwise(float("nan")))
-    )
-    by_horizon = defaultdict[int | None, dict[str, float]](dict)
-    for days, forecaster, nmae in means.iter_rows():
-        by_horizon[days][forecaster] = nmae
+    pairs = reads.pin(PAIRS).scan(on_day(ds))
+    if set(pairs["run_id"]) != set(rows["run_id"]):
+        raise DataError(f"{PAIRS} ds={ds}: not of the same run as {BACKTEST}; run backtest for that date again")
     broken = dict(overall.drop_nulls("broken").select("forecaster", "broken").unique().iter_rows())
-    decision = decide(by_horizon, run.config.gate, broken)
+    decision = decide(pairs.drop("ds", "run_id"), run.config.gate, broken)
     if decision.promoted and challenger in replaced:
         decision = replace(
             decision,
@@ -72,6 +66,7 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
         if (opened and opened.version, registry.version_of(CHAMPION)) != (challenger, champion):
             raise DataError(f"model {registry.name}: an alias was moved while promote ran; run it again")
     moved = decision.promoted and not dry_run
+    _write_cells(run, warehouse, reads, decision.cells)
     # The alias first: a line says what happened, and a move without a line is found by the next run.
     if moved:
         registry.promote(challenger)
@@ -104,6 +99,13 @@ def champions_before(run: Run, warehouse: Warehouse, reads: Reads, now: str | No
         _write_line(run, warehouse, reads, {"challenger": now, "champion": last, "promoted": True, "reason": reason})
         run.say(f"warning: version {now} {reason}")
     return set(lines["challenger"]) - {now}
+
+
+def _write_cells(run: Run, warehouse: Warehouse, reads: Reads, cells: pl.DataFrame) -> None:
+    """The decision in full."""
+    names = [column.name for column in warehouse.declared(CELLS).columns]
+    rows = cells.with_columns(ds=pl.lit(run.ds), run_id=pl.lit(run.run_id)).select(names)
+    warehouse.append(CELLS, rows.to_arrow(), run.lineage(**reads.recorded))
 
 
 def _write_line(run: Run, warehouse: Warehouse, reads: Reads, line: dict[str, Any]) -> None:

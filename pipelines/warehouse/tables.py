@@ -479,6 +479,55 @@ def backtest(config: Config) -> Table:
     )
 
 
+_PAIR_COLUMNS = (
+    Column("other", "string", "What the challenger is held against: champion, or the best baseline's name"),
+    _CELL,
+    Column("task", "string", f"{_TASK.doc}; * = the mean over tasks"),
+    Column("horizon_days", "int", _HORIZON.doc),
+    Column("n", "long", "Forecasts judged", null="none"),
+    Column("nmae", "double", "The challenger's, over all cutoffs", null="not known"),
+    Column("other_nmae", "double", "The other's, on the same series and cutoffs", null="not known"),
+    Column("ratio", "double", "The one over the other", null="not known"),
+    Column(
+        "ratio_low", "double", "From where its 95 % interval goes, by a bootstrap over advertisers", null="not known"
+    ),
+    Column("ratio_high", "double", "To where", null="not known"),
+    Column("spread", "double", "Standard deviation of the ratio's logarithm in the bootstrap", null="not known"),
+)
+
+
+def backtest_pair(config: Config) -> Table:
+    return Table(
+        "marts.backtest_pair",
+        "The challenger beside the champion and the best baseline, cell by cell, and how sure the difference is: "
+        "what the gate decides by.",
+        ("ds", "other", "scenario_id", "task", "horizon_days"),
+        ("ds",),
+        (_AS_OF, *_PAIR_COLUMNS, _RUN),
+    )
+
+
+def promotion_cell(config: Config) -> Table:
+    return Table(
+        "ops.promotion_cell",
+        "What the gate asked of every cell, and what it found: a decision of ops.promotion in full.",
+        ("ds", "run_id", "other", "scenario_id", "task", "horizon_days"),
+        ("ds",),
+        (
+            _AS_OF,
+            _RUN,
+            *_PAIR_COLUMNS,
+            Column("rule", "string", "What was asked"),
+            Column(
+                "verdict",
+                "string",
+                "passed; failed (refuses the promotion); worse than the baseline (told); too few rows; no bar (the "
+                "champion's forecasts broke rules)",
+            ),
+        ),
+    )
+
+
 def backtest_value(config: Config) -> Table:
     return Table(
         "marts.backtest_value",
@@ -609,9 +658,11 @@ DECLARATIONS: dict[str, Callable[[Config], Table]] = {
     "marts.forecast_reason": forecast_reason,
     "marts.backtest": backtest,
     "marts.backtest_value": backtest_value,
+    "marts.backtest_pair": backtest_pair,
     "marts.forecast_quality": forecast_quality,
     "ops.validation": validation,
     "ops.promotion": promotion,
+    "ops.promotion_cell": promotion_cell,
 }
 
 
