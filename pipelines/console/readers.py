@@ -144,18 +144,36 @@ class Moment:
 @reads(SERIES_TABLE, TOTAL)
 def index(moment: Moment, day: date) -> pl.DataFrame:
     """Every advertiser of the newest sequences up to a day, or the oldest after it: bucket, number of scenarios,
-    attributes, and what is expected of it over the longest horizon (of the money task, else of the first); in the order
-    of ids."""
+    attributes, and what is expected of it over the longest horizon (of the money task, else of the first).
+
+    Bucket by bucket: to group and to join a few thousand ids at a time takes a third of what all at once do.
+    """
     config = moment.config
     built = chain.NEWEST.of(config, day, moment.days(SERIES_TABLE))
-    names = list(config.attributes.advertiser)
-    rows = moment.rows(SERIES_TABLE, built, ["bucket", "advertiser_id", *names])
-    each = rows.group_by("advertiser_id", maintain_order=False).agg(
-        pl.first("bucket"), pl.len().alias("scenarios"), *(pl.first(name) for name in names)
-    )
-    expected = advertiser_totals(moment, day, main_task(config), config.dataset.horizon_days)
-    each = each.join(expected.select("advertiser_id", expected="mean"), on="advertiser_id", how="left")
-    return each.with_columns(pl.col(names).cast(pl.Categorical)).sort("advertiser_id")
+    names, columns = list(config.attributes.advertiser), ["bucket", "advertiser_id", *config.attributes.advertiser]
+    series, totals = moment.pin(SERIES_TABLE), moment.pin(TOTAL)
+    of_series = _by_bucket(series, built) or {0: []}
+    of_totals = _by_bucket(totals, [day])
+    which = _advertisers(main_task(config), config.dataset.horizon_days)
+
+    def one(bucket: int) -> pl.DataFrame:
+        rows = read_files(of_series[bucket], series.schema, columns)
+        expected = read_files(of_totals.get(bucket, []), totals.schema, _OF_ADVERTISER).filter(which)
+        each = rows.group_by("advertiser_id", maintain_order=True).agg(
+            pl.first("bucket"), pl.len().alias("scenarios"), *(pl.first(name) for name in names)
+        )
+        return each.join(expected.select(advertiser_id="value", expected="mean"), on="advertiser_id", how="left")
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        parts = list(threads.map(one, sorted(of_series)))
+    return pl.concat(parts).with_columns(pl.col(names).cast(pl.Categorical))
+
+
+def _by_bucket(pin: Pin, days: Collection[date]) -> dict[int, list[DataFile]]:
+    found: dict[int, list[DataFile]] = {}
+    for file in pin.files_on(days):
+        found.setdefault(file.bucket, []).append(file)
+    return found
 
 
 def main_task(config: Config) -> str:
@@ -163,11 +181,18 @@ def main_task(config: Config) -> str:
     return config.money_task or config.task[0].name
 
 
+_OF_ADVERTISER = ["bucket", "level", "value", "task", "horizon_days", "mean"]
+
+
+def _advertisers(task: str, horizon: int) -> pl.Expr:
+    """Of all totals those of advertisers, of one task and horizon."""
+    return (pl.col("level") == "advertiser") & (pl.col("task") == task) & (pl.col("horizon_days") == horizon)
+
+
 def advertiser_totals(moment: Moment, day: date, task: str, horizon: int) -> pl.DataFrame:
     """Of each advertiser what is forecast over all its scenarios."""
-    chosen = (pl.col("level") == "advertiser") & (pl.col("task") == task) & (pl.col("horizon_days") == horizon)
-    columns = ["bucket", "level", "value", "task", "horizon_days", "mean"]
-    rows = moment.rows(TOTAL, [day] if moment.has(TOTAL) else [], columns, where=chosen)
+    days = [day] if moment.has(TOTAL) else []
+    rows = moment.rows(TOTAL, days, _OF_ADVERTISER, where=_advertisers(task, horizon))
     return rows.select("bucket", advertiser_id="value", mean="mean")
 
 
