@@ -22,6 +22,7 @@ from pipelines.config import load_config
 from pipelines.warehouse.commits import Warehouse
 
 Ask = Callable[..., Any]
+ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "token-of-the-deployment"
 ALERTS = """
 [alerts]
@@ -48,7 +49,28 @@ assert advertiser_sequences.dag.deadline
 advertiser_sequences.dag.deadline = None  # dag.test() fails with one, in Airflow 3.3.2
 def run(day, status):
     Path(os.environ["STAGE_ENDS"]).write_text(str(status))
-    return {i.task_id: i.state for i in advertiser_sequences.dag.test(run_conf={"date": day}).get_task_instances()}
+    done = advertiser_sequences.dag.test(run_conf={"date": day})
+    return done.run_id, {i.task_id: i.state for i in done.get_task_instances()}
+"""
+# A run that is late, one that has failed before, and one of a day that nobody waits for; a run's page of the console.
+ELSE = """
+import sys
+sys.path.append(%r)
+from urllib.parse import quote
+import alerts, m2m_console
+from fastapi.testclient import TestClient
+for state, day in (("running", "2024-01-07"), ("failed", "2024-01-07"), ("queued", "2023-11-07")):
+    run_of_day = {"dag_id": "advertiser_forecasts", "dag_run_id": "scheduled__x", "state": state, "conf": {}}
+    times = {"queued_at": "2024-01-08T05:00:00Z", "start_date": None, "partition_key": day}
+    alerts.late(context={"dag_run": run_of_day | times}, hours=4)
+pages = TestClient(m2m_console.app)
+def console(run_id):
+    return pages.get(f"/console/advertiser_sequences/{quote(run_id)}", follow_redirects=False).headers["location"]
+found = [console(run_id) for run_id in (runs[0][0], "none")]
+with open(os.environ["M2M_CONFIG"], "a") as config:
+    config.write("[broken")
+runs.append(run("2024-01-07", 2))
+answer([[states for _, states in runs], found])
 """
 
 
@@ -133,8 +155,13 @@ def test_an_incident_is_one_message_and_its_end_another(
         connection["extra"] = {"disable_ssl": True, "disable_tls": True, "from_email": "m2m@example.com"}
         variables["AIRFLOW_CONN_SMTP_DEFAULT"] = json.dumps(connection)
         steps = [("2024-01-05", 3), ("2024-01-05", 3), ("2024-01-05", 0), ("2024-01-06", 0)]
-        states, printed = ask(RUNS + f"answer([run(*step) for step in {steps}])", **variables)
-    assert [state["stage_sources"] for state in states] == ["failed", "failed", "success", "success"]
+        code = f"{RUNS}\nruns = [run(*step) for step in {steps}]\n{ELSE % str(ROOT / 'plugins')}"
+        (states, pages), printed = ask(code, M2M_CONSOLE_URL="http://console.example:8501", **variables)
+    assert [state["stage_sources"] for state in states] == ["failed", "failed", "success", "success", "failed"]
+    assert pages == [
+        "http://console.example:8501/?date=2024-01-05&page=checks",
+        "http://console.example:8501/?page=checks",
+    ]
     subjects = [message["Subject"] for message in mails]
     assert subjects == [chat["title"] for chat in chats]
     assert subjects == [
@@ -142,10 +169,12 @@ def test_an_incident_is_one_message_and_its_end_another(
         "M2M tiny 2024-01-05: over: advertiser_sequences.stage_sources works again",
         "M2M tiny 2024-01-05: warning of stage_sources: source raw_day: half_written",
         "M2M tiny 2024-01-06: over: warning of stage_sources: source raw_day: half_written",
+        "M2M tiny 2024-01-07: advertiser_forecasts is late, not done 4 h after it was queued",
+        # Of a file that cannot be read, those are told that it named before.
+        f"M2M tiny 2024-01-07: {FAILED.partition(':')[0]}: wrong use or configuration",
     ]
     assert {message["To"] for message in mails} == {"oncall@example.com"}
-    failed, over, warned, _ = (chat["message"] for chat in chats)
-    print("\n\n".join(chat["title"] + "\n" + chat["message"] for chat in chats))
+    failed, over, warned, _, late, _ = (chat["message"] for chat in chats)
     for words in (
         "| staged.performance_daily ds=2024-01-05: negative spend: found 2",
         "First: {{ conn.smtp_default }}",  # of the data: no template
@@ -157,6 +186,7 @@ def test_an_incident_is_one_message_and_its_end_another(
     ):
         assert words in failed
     assert "SparkContext" not in failed
+    assert "python -m pipelines.status --date 2024-01-07" in late
     assert "over: FAILED advertiser_sequences.stage_sources" in over
     assert "half_written: found 1; expected no file that is being written. First: a.tmp" in warned
     html = mails[0].get_body(("html",))
