@@ -13,7 +13,7 @@ from m2m_model.rivals import NAMES as RIVALS
 from pipelines.chain import CHALLENGER, CHAMPION
 from pipelines.config import ALL_SCENARIOS, Config, load_config
 from pipelines.life.evaluation import titled
-from pipelines.stages.show import rows_of
+from pipelines.reading.rows import rows_of
 from pipelines.warehouse.commits import Warehouse
 
 SERIES_SHOWN = 4
@@ -39,7 +39,7 @@ def summary(config_file: Path, trained_on: date, last_day: date) -> str:
 def data(warehouse: Warehouse, last_day: date) -> str:
     days = warehouse.days("staged.performance_daily")
     series = warehouse.days("features.advertiser_sequence", last_day, last_day).get(last_day, 0)
-    checked = rows_of(warehouse, "ops.validation", limit=None)
+    checked = rows_of(warehouse, "ops.validation")
     # A day that is staged again is counted again, and says the same.
     checked = checked.unique(["table", "ds", "check", "column", "scenario"], keep="last")
     lines = [
@@ -63,7 +63,7 @@ def data(warehouse: Warehouse, last_day: date) -> str:
 
 
 def backtest(config: Config, warehouse: Warehouse, day: date) -> str:
-    rows = rows_of(warehouse, "marts.backtest", day, limit=None).filter(pl.col("cutoff").is_null())
+    rows = rows_of(warehouse, "marts.backtest", day).filter(pl.col("cutoff").is_null())
     names = [name for name in (CHALLENGER, CHAMPION, *BASELINES, *RIVALS) if name in set(rows["forecaster"])]
     rows, tasks = titled(rows, config.sequence_spec), config.sequence_spec.titles
     cells: dict[tuple[str, str], dict[str, float | None]] = {
@@ -89,7 +89,7 @@ def backtest(config: Config, warehouse: Warehouse, day: date) -> str:
 
 
 def gate(warehouse: Warehouse, day: date) -> str:
-    decision = rows_of(warehouse, "ops.promotion", day, limit=None).sort("decided_at").row(-1, named=True)
+    decision = rows_of(warehouse, "ops.promotion", day).sort("decided_at").row(-1, named=True)
     verdict = "promoted to champion" if decision["promoted"] else "not promoted"
     if decision["dry_run"]:
         verdict += " (dry run)"
@@ -98,7 +98,7 @@ def gate(warehouse: Warehouse, day: date) -> str:
 
 def forecasts(config: Config, warehouse: Warehouse, day: date) -> str:
     spec = config.sequence_spec
-    rows = titled(rows_of(warehouse, "marts.forecast_daily", day, limit=None), spec)
+    rows = titled(rows_of(warehouse, "marts.forecast_daily", day), spec)
     by_method = rows.group_by(pl.col("method").str.split("@").list.first()).len().sort("len", "method")
     methods = ", ".join(f"{count:,} by {method}" for method, count in by_method.iter_rows())
     key, first_task = ["advertiser_id", "scenario_id"], spec.titles[0]

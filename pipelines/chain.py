@@ -164,6 +164,7 @@ CHAIN = (
     ),
     Stage("day", "stage_sources, build_sequences, score, monitor and explain of one day, in one process"),
     Stage("show", "rows of any table, of one day, one run or one snapshot"),
+    Stage("export", "a day of any table, or some rows of it, to one Parquet or CSV file"),
     Stage("status", "which days of which table are missing, stale or damaged, and the commands that mend them"),
     Stage("console", "pages for people, in a browser: forecasts, movers, who may leave, totals, accuracy, operations"),
     Stage("incidents", "what of a day somebody should know: warnings, a champion that is lost, drift, refusals"),

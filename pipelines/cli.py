@@ -129,17 +129,19 @@ def code_version() -> str:
     return found
 
 
-def stage_parser(description: str) -> argparse.ArgumentParser:
-    """Parser with the arguments of every stage; ``description`` says what is read, written and when it fails."""
+def stage_parser(description: str, words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Parser with the arguments of every stage; ``description`` says what is read, written and when it fails. Of a
+    reader, ``words`` may stand for a day; the first is the default."""
     parser = argparse.ArgumentParser(
         description=description, epilog=STATE, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
         "--config", default=os.environ.get("M2M_CONFIG"), help="pipeline.toml of the data set (default: $M2M_CONFIG)"
     )
-    parser.add_argument(
-        "--date", type=day, help="the day to process, YYYY-MM-DD (UTC); the as-of date of what is written"
-    )
+    days = "the day to process, YYYY-MM-DD (UTC); the as-of date of what is written"
+    if words:
+        days = f"the day whose rows are read, YYYY-MM-DD (UTC), or {' or '.join(words)} (default: {words[0]})"
+    parser.add_argument("--date", type=lambda text: text if text in words else day(text), help=days)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure (the log has it anyway)")
     return parser
 
@@ -153,7 +155,8 @@ def config_of(arguments: argparse.Namespace) -> Config:
     if not arguments.config:
         raise ConfigError("no configuration: give --config pipeline.toml or set M2M_CONFIG")
     config, today = load_config(arguments.config), datetime.now(UTC).date()
-    for day in filter(None, (getattr(arguments, name, None) for name in ("from_date", "date", "to_date"))):
+    given = (getattr(arguments, name, None) for name in ("from_date", "date", "to_date"))
+    for day in (day for day in given if isinstance(day, date)):
         if day < config.dataset.first_day:
             raise ConfigError(f"{day} is before the data starts: [dataset] first_day = {config.dataset.first_day}")
         if day > today:

@@ -1,37 +1,42 @@
-"""Print rows of any table of the warehouse, of one day, one run or one snapshot.
+"""Print rows of any table of the warehouse: of the newest day, of one day, of all; as it is, or as a snapshot had it.
 
-Reads the table through its Iceberg snapshot and writes nothing. With --date only that partition; with
---snapshot the table as it was then (`--snapshot RUN_ID` finds the snapshot that a run committed). `show
-tables` lists the tables with their rows.
-Fails (2) when there is no such table or snapshot, or the table has no such day.
+Reads the table through its Iceberg snapshot and writes nothing. `show tables` lists the tables with their days and
+rows, and says how another program opens the catalog. --advertiser, --scenario, --task and --where choose rows, --sort
+orders all of them before --limit cuts; what is left out, rows and columns, is said. A table is as wide as the terminal;
+--columns and --format json have the values whole; --format files names the data files that hold the rows, for programs
+that read Parquet and no Iceberg (docs/read_the_tables.md). `--snapshot RUN_ID` finds the snapshot that a run committed.
+Fails (2) when there is no such table, snapshot, day or column, or an expression that is none.
 """
 
 from __future__ import annotations
 
 import sys
 
+from pipelines.asked import Asked, rows_parser, text
 from pipelines.chain import TABLES
-from pipelines.cli import config_of, count, exit_status, snapshot, stage_parser
-from pipelines.errors import ConfigError
+from pipelines.cli import config_of, count, exit_status
+from pipelines.errors import ConfigError, plain
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = stage_parser(__doc__ or "")
-    parser.add_argument("table", metavar="TABLE", help=f"tables, or one of {', '.join(TABLES)}")
+    parser = rows_parser(__doc__ or "", f"tables, or one of {', '.join(TABLES)}")
     parser.add_argument(
-        "--snapshot", type=snapshot, help="snapshot id, or the run id that committed it (default: the newest)"
+        "--sort", type=text, action="append", default=[], metavar="COLUMN[:desc]", help="order all rows by a column"
     )
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--format", choices=("table", "json", "files"), default="table")
     parser.add_argument("--limit", type=count(1_000_000), default=20, help="rows to print (default 20)")
     arguments = parser.parse_args(argv)
-    config = config_of(arguments)
-    if arguments.table not in ("tables", *TABLES):
-        raise ConfigError(f'unknown table "{arguments.table}"; the tables are {", ".join(TABLES)}')
-    if arguments.table == "tables" and arguments.snapshot:
-        raise ConfigError("--snapshot: tables are listed as they are now; name the table whose rows of then are wanted")
-    from pipelines.stages.show import work
+    config, asked = config_of(arguments), Asked.of(arguments)
+    if asked.table not in ("tables", *TABLES):
+        raise ConfigError(f'unknown table "{plain(asked.table)}"; the tables are {", ".join(TABLES)}')
+    if asked.table == "tables" and (asked.snapshot or asked.filters or arguments.sort or arguments.format == "files"):
+        given = "--snapshot" if asked.snapshot else "a filter, --sort or --format files"
+        raise ConfigError(f"{given}: tables are listed as they are now; name the table whose rows of then are wanted")
+    if arguments.format == "files" and {asked.scenario, asked.task, asked.where} != {None}:
+        raise ConfigError("--format files: a file has rows of all scenarios and tasks; choose these where it is read")
+    from pipelines.reading.show import work
 
-    work(config, arguments.table, arguments.date, arguments.snapshot, arguments.limit, arguments.format)
+    work(config, asked, arguments.limit, arguments.sort, arguments.format)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pipelines.config import Config
 from pipelines.errors import ConfigError
 from pipelines.life.registry import Registry
 from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.files import GUARD
 from pipelines.warehouse.pins import properties_of
 from pipelines.warehouse.repair import foreign_metadata, restore
 from pipelines.warehouse.store import Folder, Store
@@ -101,6 +102,7 @@ def orphans(table: IcebergTable, kept: set[int], oldest: float) -> list[FileInfo
                 referenced.add(manifest.manifest_path)
                 entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
                 referenced.update(entry.data_file.file_path for entry in entries)
+    referenced.add(f"{root}/data/{GUARD}")
     inner = {store.filesystem(path)[1] for path in referenced}
     return [
         info

@@ -43,7 +43,7 @@ from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
 from pipelines.paths import local_path, sqlite_path
 from pipelines.warehouse.days import ranges
-from pipelines.warehouse.files import NO_DAY, DataFile, lost, write_file
+from pipelines.warehouse.files import GUARD, GUARD_WORDS, NO_DAY, DataFile, lost, write_file
 from pipelines.warehouse.pins import EMPTY_DAY, REPLACED, Pin, between, properties_of, replaced
 from pipelines.warehouse.repair import foreign_metadata
 from pipelines.warehouse.store import Folder, Store
@@ -95,7 +95,7 @@ class Warehouse:
                 home, or its folder is another table's.
             DataError: its metadata is gone or damaged.
         """
-        declared, identifier = self.declared(name), self._identifier(name)
+        declared, identifier = self.declared(name), self.identifier(name)
         for attempt in range(COMMIT_ATTEMPTS):
             if found := self._stored(name):
                 if not (added := declared.columns[len(found.schema().fields) :]):
@@ -127,7 +127,7 @@ class Warehouse:
                 return made
         raise AssertionError(f"{name}: neither there nor made")
 
-    def _identifier(self, name: str) -> str:
+    def identifier(self, name: str) -> str:
         """What the catalog calls the table."""
         return f"{self.config.namespace_prefix}{name}"
 
@@ -137,7 +137,7 @@ class Warehouse:
         if metadata:
             self._refuse_another_home(name, metadata)
         try:
-            table = self.catalog.load_table(self._identifier(name))
+            table = self.catalog.load_table(self.identifier(name))
         except NoSuchTableError:
             if PREFIX not in self.config.warehouse and self.catalog.table_exists(name):
                 raise ConfigError(
@@ -192,13 +192,13 @@ class Warehouse:
 
     def exists(self, name: str) -> bool:
         """Whether the table was ever written to."""
-        return bool(self.catalog.table_exists(self._identifier(name)))
+        return bool(self.catalog.table_exists(self.identifier(name)))
 
     def metadata_locations(self, name: str) -> list[str]:
         """The newest metadata file of a table and the one before it, if the catalog tells without reading them."""
         if not isinstance(self.catalog, SqlCatalog):
             return []
-        namespace, table = self._identifier(name).split(".")
+        namespace, table = self.identifier(name).split(".")
         chosen = select(IcebergTables.metadata_location, IcebergTables.previous_metadata_location).filter_by(
             catalog_name=self.catalog.name, table_namespace=namespace, table_name=table
         )
@@ -212,18 +212,18 @@ class Warehouse:
         root = str(self.catalog.properties.get("warehouse", ""))
         if not re.match("[a-z0-9]+://|/", root):
             raise ConfigError(f"{name}: only the catalog knows where its metadata lies; restore it with its own tools")
-        return f"{root}/{self._identifier(name).replace('.', '/')}/metadata"
+        return f"{root}/{self.identifier(name).replace('.', '/')}/metadata"
 
     def metadata(self, name: str) -> str | None:
         """The newest metadata file of a table, as its catalog has it; None if it has no such table."""
         try:
-            return str(self.catalog.load_table(self._identifier(name)).metadata_location)
+            return str(self.catalog.load_table(self.identifier(name)).metadata_location)
         except NoSuchTableError:
             return None
 
     def register(self, name: str, metadata: str) -> None:
         """Let the catalog name this metadata file as the table's newest."""
-        identifier = self._identifier(name)
+        identifier = self.identifier(name)
         self.catalog.create_namespace_if_not_exists(identifier.split(".")[0])
         self.drop(name)
         self.catalog.register_table(identifier, metadata)
@@ -231,7 +231,7 @@ class Warehouse:
     def drop(self, name: str) -> None:
         """Let the catalog know the table no more; its files stay."""
         with contextlib.suppress(NoSuchTableError):
-            self.catalog.drop_table(self._identifier(name))
+            self.catalog.drop_table(self.identifier(name))
 
     def pin(self, name: str, snapshot_id: int | None = None) -> Pin:
         """The table as it is now, or as a snapshot of it was; a reader never creates one."""
@@ -248,7 +248,10 @@ class Warehouse:
     def folder(self, name: str, run_id: str) -> Folder:
         """A folder of the run's own for new data files, so that no path is ever written twice."""
         table = self.table(name)
-        return Folder(f"{table.location()}/data/run={run_id}", Store.of(table.io.properties))
+        store, data = Store.of(table.io.properties), f"{table.location()}/data"
+        if not store.exists(f"{data}/{GUARD}"):
+            store.write(f"{data}/{GUARD}", GUARD_WORDS.encode())
+        return Folder(f"{data}/run={run_id}", store)
 
     @property
     def scratch(self) -> Folder:

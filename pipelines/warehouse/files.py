@@ -26,6 +26,17 @@ from pipelines.warehouse.store import Folder, Store
 Answer = TypeVar("Answer")
 _AT_ONCE = 16  # files of an object store: each answers after some tens of milliseconds
 _WRITTEN = re.compile(r"/\w*?(staged|features|marts|ops)/([^/]+)/data/run=(\w+)-(\d{4}-\d\d-\d\d)-\w+/ds=([\d-]+)/")
+# Parquet, but not by that name: a glob over *.parquet would take files of replaced days for data. GUARD lies above them
+# for whoever reads the whole folder: readers stumble over it, and most name it.
+SUFFIX, GUARD = ".pq", "README_not_by_glob.parquet"
+GUARD_WORDS = """This is no Parquet file. It is here to stop whoever reads this folder file by file.
+
+The folder is of an Iceberg table. Beside the files of today's rows lie those of days that were written again since,
+and of runs that were stopped: all of them together hold some rows twice. Which files are the table, its metadata says.
+
+Read the table through Iceberg (PyIceberg, Polars, DuckDB, Spark, Trino: docs/read_the_tables.md), or by the list of
+its files (m2m show TABLE --format files), or take a day out of it (m2m export TABLE --date DAY --out FILE).
+"""
 NO_DAY = date.min  # of ledgers alone: what was found in rows that carry no day
 
 
@@ -72,7 +83,7 @@ def write_file(
     pq.write_table(table, buffer, compression="zstd")
     content = memoryview(buffer.getvalue())
     digest = fingerprint(content)
-    path = f"{folder.uri}/ds={ds}/bucket={bucket:05d}.{made_from or digest}.{digest}.parquet"
+    path = f"{folder.uri}/ds={ds}/bucket={bucket:05d}.{made_from or digest}.{digest}{SUFFIX}"
     folder.store.write(path, content)
     return DataFile(path, ds, bucket, table.num_rows, folder.store)
 
@@ -145,5 +156,5 @@ def _lost(path: str, how: str) -> str:
 
 
 def _name(path: str) -> list[str]:
-    """``bucket=N``, fingerprint, digest; a file of version 0.1 has no digest."""
-    return PurePosixPath(path).name.removesuffix(".parquet").split(".")
+    """``bucket=N``, fingerprint, digest; a file of version 0.1 has no digest. Until 0.2 the suffix was another one."""
+    return PurePosixPath(path).stem.split(".")

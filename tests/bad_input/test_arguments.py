@@ -10,7 +10,8 @@ from bad_input.corpus import Case
 from deployment import FIRST_DAY, Deployment
 
 STAGES = "stage_sources build_sequences train backtest promote score monitor explain".split()
-STAGES += "day restatements maintain status show console".split()
+STAGES += "day restatements maintain status show export console".split()
+TABLE = {"show": " staged.scenario", "export": " staged.scenario --out x.csv"}
 DAYS = {
     "before the data": ("2023-12-31", "is before the data starts: [dataset] first_day = 2024-01-01"),
     "in the year 1": ("0001-01-01", "is before the data starts"),
@@ -69,7 +70,7 @@ PATHS = {
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_day_that_cannot_be_is_named(refuse: Callable[[Case], str], stage: str, name: str) -> None:
     text, words = DAYS[name]
-    refuse(Case((words,), f"{stage}{' staged.scenario' if stage == 'show' else ''} --date {text}"))
+    refuse(Case((words,), f"{stage}{TABLE.get(stage, '')} --date {text}"))
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)

@@ -24,7 +24,7 @@ print(sorted({name.split(".")[0] for name in sys.modules} & set(%r)))
 REFUSED = """
 import importlib, sys
 from pipelines.cli import exit_status
-needed = {"show": ["ops.validation"], "move_catalog": ["--to", "x"]}
+needed = {"show": ["ops.validation"], "export": ["ops.validation", "--out", "x.csv"], "move_catalog": ["--to", "x"]}
 for name in %r:
     main = importlib.import_module("pipelines." + name).main
     for arguments in %r:
