@@ -49,12 +49,21 @@ def shown(frame: pl.DataFrame, first: Sequence[str], width: int | None) -> Shown
     lines = wrapped(f"all rows: {above}", width) if alike else []
     rest = [name for name in names if name not in alike]
     order = sorted(rest, key=lambda name: (name not in first, name in LAST))
+    numbers = {name for name in rest if frame[name].dtype.is_numeric()}  # of which no digit is cut off
+
+    def at_most(name: str, most: int) -> int:
+        return needs[name] if name in numbers else min(needs[name], max(most, _wide(name)))
+
+    def of_first(most: int) -> int:
+        return sum(at_most(name, most) + len(GAP) for name in order if name in first) - len(GAP)
+
+    widest = next((most for most in WIDEST if of_first(most) <= width), WIDEST[-1])
     wide: dict[str, int] = {}
     for name in order:
         room = width - sum(wide.values()) - len(GAP) * len(wide)
-        at_most = [needs[name]] if frame[name].dtype.is_numeric() else [min(needs[name], most) for most in WIDEST]
-        if fits := [most for most in at_most if most <= room and (_wide(name) <= most or most == needs[name])]:
-            wide[name] = fits[0]
+        fits = [at_most(name, most) for most in WIDEST if most <= widest or name not in first]
+        if possible := [most for most in fits if most <= room]:
+            wide[name] = possible[0]
     wide = {name: wide[name] for name in rest if name in wide}
     short = {name: [_short(cell, wide[name]) for cell in cells[name]] for name in wide}
     cut = sum(one != other for name in wide for one, other in zip(cells[name], short[name], strict=True))
