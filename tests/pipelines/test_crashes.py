@@ -46,7 +46,7 @@ def test_a_process_killed_between_write_and_commit_publishes_nothing(staged: Dep
     before, snapshot = staged.rows(TABLE), staged.warehouse.snapshot_id(TABLE)
     found = subprocess.run(_command(staged, "-c", KILLED), cwd=ROOT, capture_output=True, check=False)
     assert found.returncode == -signal.SIGKILL
-    written = list((staged.config.home / "warehouse").rglob(f"ds={NEXT}/*.parquet"))
+    written = list((staged.config.home / "warehouse").rglob(f"ds={NEXT}/*.pq"))
     assert written  # the files are there, and nobody sees them
     assert staged.warehouse.snapshot_id(TABLE) == snapshot
     assert staged.rows(TABLE).equals(before)

@@ -101,7 +101,7 @@ def test_an_attempt_killed_while_it_writes_leaves_what_another_one_published(tmp
     assert read_files([published], SCHEMA).equals(ROWS)
     left = set(os.listdir(Path(published.path).parent)) - {Path(published.path).name}
     assert len(left) == 1  # what the killed one wrote
-    assert pl.read_parquet(f"{Path(published.path).parent}/*.parquet").equals(ROWS)  # and no reader takes it for data
+    assert pl.read_parquet(f"{Path(published.path).parent}/*.pq").equals(ROWS)  # and no reader takes it for data
     assert write(tmp_path) == published
 
 
