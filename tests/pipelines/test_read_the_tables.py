@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from pipelines.cli import exit_status
 from pipelines.config import load_config
 from pipelines.export import main as export
 from pipelines.show import main as show
+from pipelines.stages.maintain import orphans
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import GUARD
 
@@ -182,6 +185,25 @@ def test_who_opens_what_stops_readers_is_told_what_to_do(home: Path) -> None:
         assert "no Parquet file" in words
         assert "docs/read_the_tables.md" in words
         assert "m2m export" in words
+
+
+def test_house_keeping_leaves_it_and_a_table_of_before_gets_it(home: Path) -> None:
+    warehouse = Warehouse(load_config(TOML))
+    table = warehouse.table("marts.forecast_daily")
+    guard = Path(table.location()) / "data" / GUARD
+    left = {
+        Path(info.path).name for info in orphans(table, {s.snapshot_id for s in table.snapshots()}, time.time() + 1)
+    }
+    assert GUARD not in left
+    guard.unlink()
+    warehouse.folder("marts.forecast_daily", "score-2020-07-01-x")
+    assert guard.exists()
+
+
+def test_files_of_before_are_read(home: Path) -> None:
+    file = Warehouse(load_config(TOML)).files("marts.forecast_daily")[0]
+    before = replace(file, path=file.path.removesuffix(".pq") + ".parquet")
+    assert before.identity == file.identity
 
 
 @pytest.mark.spark
