@@ -17,7 +17,8 @@ EVIL = "adv\x1b[31m\n"
 def written(deployment: Deployment) -> Deployment:
     for ds in (FIRST_DAY, day(1)):
         rows = [
-            {"advertiser_id": who, "scenario_id": "search", "task": task, "horizon_days": 7, "mean": 1000.5 * number}
+            {"advertiser_id": who, "scenario_id": "search", "task": task, "horizon_days": 7}
+            | dict.fromkeys(("point", "mean", "median", "p05", "p25", "p75", "p95"), 1000.5 * number)
             for number, who in enumerate([EVIL, *(f"adv{n}" for n in range(30))])
             for task in ("spend", "active_days")
         ]
