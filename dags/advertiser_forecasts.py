@@ -3,7 +3,8 @@
 
 `score` forecasts every eligible advertiser and scenario with the `champion` model, or with the best baseline while
 there is none; `monitor` compares the forecasts that have matured with what happened; `explain` says why forecasts moved
-and what speaks for those who may leave. Training is not waited for: the champion is the one of that moment.
+and what speaks for those who may leave; `report` makes a page of the day, to which its task has a link. Training is not
+waited for: the champion is the one of that moment.
 
 - **Date**: the partition of `features.advertiser_sequence` that was written. A run started by hand takes it from the
   form.
@@ -17,7 +18,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, IdentityMapper, PartitionedAssetTimetable
 from alerts import deadline
-from stages import DATE, DEFAULT_ARGS, MACROS, SEQUENCES, StageOperator, incidents
+from stages import DATE, DEFAULT_ARGS, MACROS, SEQUENCES, ReportOperator, StageOperator, incidents
 
 with DAG(
     "advertiser_forecasts",
@@ -33,7 +34,7 @@ with DAG(
     tags=["m2m", "daily"],
     doc_md=__doc__,
 ) as dag:
-    monitor = StageOperator(stage="monitor")
+    score, monitor, explain = (StageOperator(stage=stage) for stage in ("score", "monitor", "explain"))
 
-    StageOperator(stage="score") >> [monitor, StageOperator(stage="explain")]
+    score >> [monitor, explain] >> ReportOperator(stage="report")
     monitor >> incidents()

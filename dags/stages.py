@@ -8,6 +8,7 @@ pipelines.<stage> --help``).
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from typing import Any
 
 import alerts
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
-from airflow.sdk import Asset, BaseHook, Param
+from airflow.sdk import Asset, BaseHook, BaseOperatorLink, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 from jinja2 import pass_context
 
@@ -224,6 +225,28 @@ class StageOperator(SparkSubmitOperator):
         for asset in self.outlets:
             # A run started from the form has no partition key of its own, and its followers need the date.
             context["outlet_events"][asset].add_partitions(as_of(context))
+
+
+class ReportLink(BaseOperatorLink):
+    """To the day's report: in MLflow where a browser finds it there, else the file."""
+
+    name = "Report of the day"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Asked where the task has run, when it has."""
+        arguments = list(operator.application_args)
+        config, day = (arguments[arguments.index(name) + 1] for name in ("--config", "--date"))
+        home = Path(os.environ.get("M2M_HOME") or APPLICATION.parents[1] / ".m2m")
+        data_set = tomllib.loads(Path(config).read_text(encoding="utf-8-sig"))["dataset"]["name"]
+        page = home / data_set / "reports" / f"{day}.html"
+        kept = re.search('<link rel="canonical" href="([^"]+)">', page.read_text(encoding="utf-8"))
+        return html.unescape(kept[1]) if kept else page.as_uri()
+
+
+class ReportOperator(StageOperator):
+    """The stage that makes a page, with a link to it."""
+
+    operator_extra_links = (ReportLink(),)
 
 
 def spark_conf(config: Path, stage: str) -> dict[str, str]:

@@ -46,6 +46,7 @@ THE_DAY = Days("the day")
 HISTORY = Days("[history] keep_days up to the day", first=lambda config: 1 - config.history.keep_days)
 HORIZON = Days("the horizon after the day", first=lambda config: 1, last=lambda config: config.dataset.horizon_days)
 SINCE_BEFORE = Days("the day, and the newest before it", first=lambda config: -1)
+WEEKS = Days("some weeks up to the day", first=lambda config: -70)
 NEWEST = Days("the newest up to the day", newest=True)
 NOW = Days("now")
 MODEL_INPUT = {"features.sequence_week": HISTORY, "features.advertiser_sequence": THE_DAY}
@@ -162,7 +163,23 @@ CHAIN = (
         dag="advertiser_forecasts",
         after=("score",),
     ),
-    Stage("day", "stage_sources, build_sequences, score, monitor and explain of one day, in one process"),
+    Stage(
+        "report",
+        "a page about the day: what ran, checks, totals, movers, who may leave, accuracy, cost",
+        reads={
+            "staged.performance_daily": WEEKS,
+            "marts.forecast_total": THE_DAY,
+            "marts.churn_risk": THE_DAY,
+            "marts.forecast_quality": WEEKS,
+            "marts.backtest": NOW,
+            "ops.promotion": NOW,
+            "marts.forecast_change": THE_DAY,
+            "marts.forecast_reason": THE_DAY,
+        },
+        dag="advertiser_forecasts",
+        after=("monitor", "explain"),
+    ),
+    Stage("day", "stage_sources, build_sequences, score, monitor, explain and report of one day, in one process"),
     Stage("show", "rows of any table, of one day, one run or one snapshot"),
     Stage("export", "a day of any table, or some rows of it, to one Parquet or CSV file"),
     Stage("status", "which days of which table are missing, stale or damaged, and the commands that mend them"),
@@ -201,5 +218,7 @@ def table_of_stages() -> list[str]:
         if stage.dag:
             reads = "<br>".join(f"{table}: {days.words}" for table, days in stage.reads.items())
             writes = "<br>".join([*stage.writes, *(f"{table}: every day" for table in stage.daily)])
-            lines.append(f"| {stage.name} | {reads or 'the sources'} | {writes} | {stage.settings} | {stage.dag} |")
+            lines.append(
+                f"| {stage.name} | {reads or 'the sources'} | {writes or 'a page'} | {stage.settings} | {stage.dag} |"
+            )
     return lines

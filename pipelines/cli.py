@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pipelines.chain import STATE
 from pipelines.config import Config, load_config
+from pipelines.costs import METER
 from pipelines.errors import EXIT_DATA, EXIT_STOPPED, EXIT_UNREAD, EXIT_USAGE, ConfigError, plain
 from pipelines.failures import anchor, tell
 
@@ -42,13 +43,15 @@ class Run:
         return self.last
 
     def lineage(self, **inputs: int | str | None) -> dict[str, str]:
-        """Snapshot properties: who wrote it, with which code and configuration, from which input snapshots."""
+        """Snapshot properties: who wrote it, with which code and configuration, from which input snapshots, and what
+        the run has cost so far."""
         return {
             "run-id": self.run_id,
             "stage": self.stage,
             "days": f"{self.first}..{self.last}",
             "config-hash": self.config.hash,
             "code-version": code_version(),
+            **METER.so_far(),
         } | {f"input.{name}": str(value) for name, value in inputs.items()}
 
     def say(self, message: str) -> None:
@@ -191,6 +194,7 @@ def exit_status(stage: Callable[[list[str] | None], int | None], argv: list[str]
     arguments = sys.argv[1:] if argv is None else argv
     name = Path(sys.argv[0]).stem if stage.__module__ == "__main__" else stage.__module__.rpartition(".")[2]
     LOG.begin(name, arguments)
+    METER.begin()
     try:
         status = stage(argv) or 0
         sys.stdout.flush()  # here, where a reader that has gone is no failure

@@ -64,8 +64,8 @@ def test_imports_are_found_wherever_they_stand() -> None:
 ROOMS = {
     "pipelines": (
         *("errors", "failures", "paths", "meanwhile", "locks", "toml_tables", "catalog", "source_config"),
-        *("config", "chain", "cli", "asked"),
-        *("warehouse", "reading", "spark", "sources", "quality", "life", "kernels", "stages", "console"),
+        *("costs", "config", "chain", "cli", "asked"),
+        *("warehouse", "reading", "reports", "spark", "sources", "quality", "life", "kernels", "stages", "console"),
     ),
     "m2m_model": (
         "arrays",
@@ -176,6 +176,6 @@ def test_every_command_and_every_kernel_has_such_a_limit() -> None:
     kernels = {f"pipelines.kernels.{file.stem}" for file in (REPOSITORY / "pipelines" / "kernels").glob("[!_]*.py")}
     assert kernels - limited == {"pipelines.kernels.target"}  # which all others import
     # Models are opened by these, and nothing of them can be left out.
-    with_model = {f"pipelines.stages.{name}" for name in ("train", "backtest", "promote", "maintain")}
+    with_model = {f"pipelines.stages.{name}" for name in ("train", "backtest", "promote", "maintain", "report")}
     stages = {f"pipelines.stages.{file.stem}" for file in (REPOSITORY / "pipelines" / "stages").glob("[!_]*.py")}
     assert stages - limited == with_model

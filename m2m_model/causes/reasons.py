@@ -82,12 +82,6 @@ class Cause:
     words: str
     without: Sequence[Series]
 
-    @property
-    def fact(self) -> str:
-        """What it is about: a metric, or itself."""
-        period, _, metric = self.name.partition(":")
-        return f"metric:{metric}" if period in ("last_days", "weeks_before") else self.name
-
 
 @dataclass(frozen=True)
 class Reason:
@@ -139,9 +133,6 @@ def reasons(
         effect_K = ratio * (whole_M[m] - without_KM[:, m])
         least_K = WORTH * ratio * np.maximum(whole_M[m], without_KM[:, m])
         order = [k for k in np.argsort(-np.abs(effect_K), kind="stable") if abs(effect_K[k]) > max(least_K[k], 1e-9)]
-        # A metric's last days and its weeks before are one fact, told from its two ends: the stronger one tells it.
-        strongest = {of_n[k].fact: k for k in reversed(order)}
-        order = [k for k in order if strongest[of_n[k].fact] == k]
         target = panel.spec.targets[m]
         found.append(
             [

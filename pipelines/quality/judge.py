@@ -8,22 +8,22 @@ rule holds; what a failure does to the run depends on the check's severity and i
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pandas as pd
 
 from pipelines.config import Severity
 from pipelines.errors import DataError, plain
-from pipelines.quality.pages import EXAMPLES, KEY, Page, in_memory, shorten
 from pipelines.quality.rules import Check
 
 MAX_LINES = 20
+KEY = ["ds", "scenario_id"]  # of the counters that are judged
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,8 @@ class RunInfo(Protocol):
     def stage(self) -> str: ...
 
 
-def run_checks(
-    table: str, counters: pd.DataFrame, checks: Sequence[Check], run: RunInfo, pages: list[Page] | None = None
-) -> list[CheckResult]:
-    """Judge the counters of one table; the outcome is added to ``pages``, for ``publish``.
+def run_checks(table: str, counters: pd.DataFrame, checks: Sequence[Check], run: RunInfo) -> list[CheckResult]:
+    """Judge the counters of one table.
 
     Returns:
         In the order of ``checks``, then of days (an unknown day last): one result per (ds, check) that held everywhere,
@@ -108,12 +106,6 @@ def run_checks(
                 results += failing[ds]
             elif not math.isnan(found):
                 results.append(result(ds=ds, scenario=None, found=found, example=None, passed=True))
-    if pages is not None:
-        for check, outcome, rows in zip(checks, validation.results, broken, strict=True):
-            values = judged[check.counter]
-            named = [(days[row], scenarios[row], float(values.iat[row])) for row in rows[:EXAMPLES]]
-            shorten(outcome.result, check.counter, named)
-        pages.append((table, validation))
     return results
 
 
@@ -133,8 +125,8 @@ def format_failure(result: CheckResult) -> str:
     return plain(f"{line}. First: {result.example}" if result.example else line)
 
 
-def raise_on_critical(results: Sequence[CheckResult]) -> None:
-    """Stop on critical failures.
+def raise_on_critical(results: Sequence[CheckResult], page: Path | None = None) -> None:
+    """Stop on critical failures; ``page`` has every check of the run.
 
     Raises:
         DataError: with one line per critical failure, at most ``MAX_LINES`` of them.
@@ -144,6 +136,8 @@ def raise_on_critical(results: Sequence[CheckResult]) -> None:
         lines = [format_failure(result) for result in critical[:MAX_LINES]]
         if len(critical) > MAX_LINES:
             lines.append(f"... and {len(critical) - MAX_LINES} more in ops.validation")
+        if page:
+            lines.append(f"every check of this run, and what to do: {page}")
         raise DataError(lines)
 
 
@@ -154,13 +148,22 @@ def _validate(table: str, judged: pd.DataFrame, checks: Sequence[Check]) -> Any:
     fail, every row is judged, and that is the outcome.
     """
     import great_expectations as gx
+    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
     from great_expectations.expectations import (
         ExpectColumnMaxToBeBetween,
         ExpectColumnMinToBeBetween,
         ExpectColumnValuesToBeBetween,
     )
 
-    asset = in_memory().data_sources.add_pandas("counters").add_dataframe_asset(table)
+    context = gx.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(),
+            analytics_enabled=False,
+            progress_bars={"globally": False},
+        ),
+    )
+    asset = context.data_sources.add_pandas("counters").add_dataframe_asset(table)
     batch = asset.add_batch_definition_whole_dataframe("run").get_batch({"dataframe": judged})
 
     def outcomes(expectations: Sequence[tuple[Any, Check]]) -> Any:
@@ -170,7 +173,6 @@ def _validate(table: str, judged: pd.DataFrame, checks: Sequence[Check]) -> Any:
                 min_value=check.min_value,
                 max_value=check.max_value,
                 severity=check.severity,
-                description=html.escape(f"{check.title} ({check.severity}): {check.expected}"),
                 meta={"check": check.name, "column": check.column, "severity": check.severity},
             )
             for expectation, check in expectations

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import polars as pl
 
 from pipelines.cli import Run, warn
+from pipelines.quality import pages
 from pipelines.quality.judge import (
     CheckResult,
     failures,
@@ -16,8 +17,8 @@ from pipelines.quality.judge import (
     raise_on_critical,
     run_checks,
 )
-from pipelines.quality.pages import Page, publish
 from pipelines.quality.rules import Check, counters_frame
+from pipelines.reports.checks import FOLDER as CHECKS
 from pipelines.sources.files import Finding
 from pipelines.spark.buckets import FILE
 from pipelines.warehouse.commits import Warehouse
@@ -30,16 +31,15 @@ def check(
     noticed: Sequence[CheckResult] = (),
 ) -> None:
     """Judge the reports of a stage's tables, keep every result (``noticed`` among them) in ``ops.validation`` and as
-    pages, print the warnings, and stop the run on a critical failure.
+    a page, print the warnings, and stop the run on a critical failure.
 
     Raises:
         DataError: with one line per critical failure.
     """
-    results, pages = list(noticed), list[Page]()
+    results = list(noticed)
     for table, (report, checks) in tables.items():
-        results += _judge(run, table, report, checks, pages)
-    docs = run.config.home / "data_docs"
-    publish(docs, pages, run.run_id)
+        results += _judge(run, table, report, checks)
+    page = pages.publish(run.config.home / CHECKS, run, results)
     if results:
         schema = warehouse.arrow_schema("ops.validation")
         rows = pl.DataFrame([asdict(result) for result in results], infer_schema_length=None)
@@ -47,16 +47,16 @@ def check(
     for first, count in _grouped([result for result in failures(results) if result.severity == "warning"]):
         more = f" (and {count - 1} more like it in ops.validation)" if count > 1 else ""
         warn(f"{format_failure(first)}{more}")
-    if failures(results):
-        print(f"every check of this run: {docs / 'index.html'}", file=sys.stderr, flush=True)
-    raise_on_critical(results)
+    raise_on_critical(results, page)
+    if failures(results) and page:
+        print(f"every check of this run, and what to do: {page}", file=sys.stderr, flush=True)
 
 
-def _judge(run: Run, table: str, report: pl.DataFrame, checks: Sequence[Check], pages: list[Page]) -> list[CheckResult]:
+def _judge(run: Run, table: str, report: pl.DataFrame, checks: Sequence[Check]) -> list[CheckResult]:
     """Results of the checks of one table, and one ``info`` result per day, scenario and dirt rule."""
     dirt = pl.col("counter").str.starts_with("dirt:")
     counted = report.filter(~dirt & (pl.col("counter") != FILE))
-    results = run_checks(table, counters_frame(counted, checks), checks, run, pages)
+    results = run_checks(table, counters_frame(counted, checks), checks, run)
     rows = report.filter(dirt).group_by("ds", "scenario_id", "counter").agg(pl.sum("value"), pl.first("example"))
     for ds, scenario, rule, count, example in rows.sort("ds", "counter", "scenario_id", nulls_last=True).iter_rows():
         results.append(

@@ -125,11 +125,11 @@ def apply(warehouse: Warehouse, plans: list[Plan], now: float) -> None:
 
 
 def dead_runs(warehouse: Warehouse, now: float) -> list[Path | Folder]:
-    """Folders of runs (training shards, checkpoints) and logs that nothing has written to for as long as a
-    snapshot is kept: below the home, and in a scratch that is not there."""
+    """Folders of runs (training shards, checkpoints), logs, and the pages of checks of version 0.2 that nothing has
+    written to for as long as a snapshot is kept: below the home, and in a scratch that is not there."""
     config, scratch = warehouse.config, warehouse.scratch
     oldest = now - timedelta(days=config.maintenance.keep_snapshots_days).total_seconds()
-    left = [path for parent in ("runs", "training", "logs") for path in (config.home / parent).glob("*")]
+    left = [path for old in ("runs/*", "training/*", "logs/*", "data_docs") for path in config.home.glob(old)]
     newest = {path: max((file.stat().st_mtime for file in (path, *path.rglob("*"))), default=now) for path in left}
     elsewhere = [folder for parent in ("runs", "training") for folder in (scratch / parent).folders()]
     remote = [] if scratch.local == config.home else [folder for folder in elsewhere if 0 < folder.newest() < oldest]

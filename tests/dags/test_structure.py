@@ -208,3 +208,23 @@ def test_every_failure_names_a_section_of_the_operations_guide(ask: Ask) -> None
         for title in re.findall(r"^#+ (.+)$", guide, re.MULTILINE)
     }
     assert set(sections) <= anchors
+
+
+LINKED = """
+import stages
+operator = stages.ReportOperator(stage="report")
+operator.application_args = ["report", "--config", %r, "--date", "2024-01-31"]
+(link,) = operator.operator_extra_links
+answer([link.name, link.get_link(operator, ti_key=None)])
+"""
+
+
+def test_the_report_task_leads_to_the_page(ask: Ask, tmp_path: Path) -> None:
+    config, page = tmp_path / "pipeline.toml", tmp_path / "a b" / "reports" / "2024-01-31.html"
+    config.write_text('[dataset]\nname = "a b"\n')
+    page.parent.mkdir(parents=True)
+    page.write_text("<!doctype html>")
+    assert ask(LINKED % str(config), M2M_HOME=str(tmp_path))[0] == ["Report of the day", page.as_uri()]
+    kept = "http://localhost:5000/#/experiments/1/runs/ab/artifacts/report/2024-01-31.html?a&amp;b"
+    page.write_text(f'<!doctype html>\n<link rel="canonical" href="{kept}">\n')
+    assert ask(LINKED % str(config), M2M_HOME=str(tmp_path))[0][1] == kept.replace("&amp;", "&")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -96,6 +98,8 @@ def test_bad_rows_stop_the_run_and_publish_nothing(shared: Deployment, case: str
     for word in ["performance_daily", *words]:
         assert word in said
     assert shared.rows(TABLE).equals(before)
+    (page,) = re.findall("every check of this run, and what to do: (.+)", said)
+    assert words[0].split()[0] in Path(page).read_text(encoding="utf-8")
     failed = shared.rows("ops.validation").filter(~pl.col("run_id").is_in(list(runs)), passed=False)
     assert "critical" in set(failed["severity"])  # the failure is kept, with the run that found it
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +35,7 @@ from m2m_model.levels import LEVELS, QUANTILES
 from m2m_model.rivals import NAMES as RIVALS
 from pipelines.chain import CHALLENGER
 from pipelines.life.registry import Registry
+from pipelines.reports.page import number
 from pipelines.warehouse.sequences import open_sequences
 
 pytestmark = pytest.mark.spark
@@ -447,6 +450,39 @@ def test_8_matured_forecasts_are_judged_as_the_model_package_defines_it(chain: D
         assert overall[column].to_list() == pytest.approx(expected[column].to_pylist()), column
     assert chain.run("monitor", "--date", MATURED)[0] == 0
     assert chain.rows("marts.forecast_quality").drop("run_id").equals(rows.drop("run_id"))
+
+
+def test_8_the_report_tells_what_the_tables_have_and_mlflow_keeps_it_once(chain: Deployment) -> None:
+    page = chain.config.home / "reports" / f"{AS_OF}.html"
+    for _ in range(2):
+        status, said = chain.run("report", "--date", AS_OF)
+        assert status == 0, said
+    told = html.unescape(re.sub("<[^>]*>", " ", page.read_text(encoding="utf-8")))
+    spend = chain.rows("marts.forecast_total").filter(ds=AS_OF, level="platform", task="spend")
+    version = Registry(chain.config).version_of("champion")
+    for words in (
+        f"{_forecasts(chain).height:,} forecasts",
+        f"spend of the next 7 days {number(spend['mean'].item())} eur",
+        f"model version {version}",
+        f"marts.forecast_daily: {_forecasts(chain).height:,} rows",
+        f"Of {chain.rows('marts.churn_risk').filter(ds=AS_OF).height} series",
+    ):
+        assert words in told
+    runs = mlflow.search_runs(
+        experiment_names=[f"m2m_{chain.config.dataset.name}"], filter_string="tags.`m2m.kind` = 'daily'"
+    )
+    assert [runs["tags.m2m.ds"].item(), runs["status"].item()] == [str(AS_OF), "FINISHED"]
+    assert runs["metrics.forecasts"].item() == _forecasts(chain).height
+    assert runs["metrics.wall_s/score"].item() > 0
+    folder = Path(url2pathname(urlparse(runs["artifact_uri"].item()).path)) / "report"
+    assert [path.read_bytes() for path in folder.iterdir()] == [page.read_bytes()]
+
+    assert chain.run("report", "--date", MATURED)[0] == 0
+    later = html.unescape(re.sub("<[^>]*>", " ", (page.parent / f"{MATURED}.html").read_text(encoding="utf-8")))
+    assert f"Incomplete: features.advertiser_sequence has no {MATURED}; marts.forecast_daily has no {MATURED}" in later
+    quality = chain.rows("marts.forecast_quality").filter(method="*", scenario_id="*", task="spend")
+    assert f"Forecasts as of {AS_OF}, against what came." in later
+    assert number(quality["nmae"].item()) in later
 
 
 def test_8_forecasts_are_judged_over_their_own_horizon(chain: Deployment) -> None:

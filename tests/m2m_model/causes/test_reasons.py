@@ -108,18 +108,6 @@ def test_of_a_rule_only_performance_speaks_and_effects_are_of_what_was_published
     assert found[0].words.endswith("spend 36 lower, by the rule last_h_days")
 
 
-def test_every_horizon_has_its_own_and_a_metric_is_told_once() -> None:
-    spec = replace(SPEC, horizons_days=(7, 14), known_future=())
-    spend = [6.0] * (DAYS - 7) + [2.0] * 7
-    rows = table(0)
-    rows = rows.set_column(rows.column_names.index("spend"), "spend", pa.array([spend]))
-    panel = Panel.from_sequences(rows, spec, LAST, DAYS)
-    found = reasons(panel, Amounts.of(rows, panel), [(0, 0), (0, 1)], by_rule("mean_28"))
-    assert [[reason.cause for reason in of] for of in found] == [["weeks_before:spend"], ["weeks_before:spend"]]
-    assert [of[0].effect for of in found] == pytest.approx([21, 42])  # 5 a day, and 2
-    assert found[1][0].words.endswith("(2 a day in these): spend over 14 days 42 higher")
-
-
 def test_a_young_series_has_no_weeks_before() -> None:
     rows = table(0)
     rows = rows.set_column(2, "registered_on", pa.array([LAST - timedelta(days=5)], pa.date32()))

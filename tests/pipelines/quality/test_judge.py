@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +17,7 @@ import pandas as pd
 import pytest
 from jinja2 import Environment
 
+from pipelines.config import CHECKS
 from pipelines.errors import DataError
 from pipelines.quality.judge import (
     CheckResult,
@@ -22,8 +26,9 @@ from pipelines.quality.judge import (
     raise_on_critical,
     run_checks,
 )
-from pipelines.quality.pages import Page, publish
+from pipelines.quality.pages import publish
 from pipelines.quality.rules import Check
+from pipelines.reports.advice import ADVICE
 
 MON, TUE = date(2020, 4, 6), date(2020, 4, 7)
 NEGATIVE = Check("negative", "spend", "negative.spend", "at least 0", max_value=0)
@@ -190,85 +195,112 @@ def test_a_check_without_bounds_is_refused() -> None:
         Check("negative", "spend", "negative.spend", "at least 0")
 
 
-def documented(table: str, frame: pd.DataFrame, checks: list[Check], docs_dir: Path) -> list[CheckResult]:
-    pages: list[Page] = []
-    results = run_checks(table, frame, checks, RUN, pages)
-    publish(docs_dir, pages, RUN.run_id)
-    return results
+def paged(folder: Path, *results: CheckResult, run_id: str = RUN.run_id) -> str:
+    page = publish(folder, Stage(run_id), results)
+    assert page
+    return page.read_text(encoding="utf-8")
 
 
-def pages(docs_dir: Path) -> list[Path]:
-    return sorted((docs_dir / "validations").rglob("*.html"))
+def test_pages_of_runs_are_listed_by_day(tmp_path: Path) -> None:
+    frame = counters((TUE, "a", 1))
+    for run_id in (RUN.run_id, "score-2020-04-08-00000001"):
+        shown = paged(tmp_path, *run_checks("performance_daily", frame, [NEGATIVE], RUN), run_id=run_id)
+        assert "1 critical failure in performance_daily: nothing was published. 0 warnings." in shown
+        assert {"negative spend", "at least 0", "2020-04-07", ADVICE["negative"]} <= set(
+            re.split("<[^>]*>", html.unescape(shown))
+        )
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    places = [index.index(words) for words in ("day-2020-04-08", "score-2020-04-08", 'id="day-2020-04-07', RUN.run_id)]
+    assert places == sorted(places)
+    assert index.count("1 critical failure in performance_daily") == 2
+    assert {path.name for path in tmp_path.glob("*.html")} == set(re.findall('href="([^"#]+)"', index)) | {"index.html"}
 
 
-def test_data_docs_gather_the_runs_and_the_index_links_them(tmp_path: Path) -> None:
-    for table in ("performance_daily", "staged.scenario"):
-        documented(table, counters((TUE, "a", 1)), [NEGATIVE], tmp_path)
-    index = (tmp_path / "index.html").read_text()
-    assert len(pages(tmp_path)) == 2
-    for page in pages(tmp_path):
-        assert page.relative_to(tmp_path).as_posix() in index
-        assert "negative spend (critical): at least 0" in page.read_text()
+def test_a_page_tells_what_failed_first_then_dirt_then_what_held(tmp_path: Path) -> None:
+    dirt = failure(check="dirt:drop:bots", column=None, severity="info", expected="", found=12.0, passed=True)
+    held = failure(check="null", severity="critical", passed=True, found=0.0)
+    warned = failure(check="volume", column=None, severity="warning", found=0.4, scenario=None, example=None)
+    shown = paged(tmp_path, held, dirt, warned, failure(), failure(ds=None))
+    order = [shown.index(words) for words in ("312", "no day", "volume", "drop:bots", 'id="held"', ">null<")]
+    assert order == sorted(order)
+    assert "(camp 1, abc) spend=-3.2" in shown
 
 
-def test_data_docs_templates_are_compiled_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    documented("staged.a", counters((TUE, "a", 1)), [NEGATIVE], tmp_path)
+def test_pages_are_compiled_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paged(tmp_path, failure())
     compiled: list[object] = []
     monkeypatch.setattr(Environment, "_parse", lambda *arguments: compiled.append(arguments))
-    documented("staged.b", counters((TUE, "a", 1)), [NEGATIVE], tmp_path)
+    paged(tmp_path, failure(), run_id="score-2020-04-08-00000001")
     assert compiled == []
-    assert len(pages(tmp_path)) == 2
+    assert len([*tmp_path.glob("*.html")]) == 3
 
 
-def test_data_docs_stay_below_a_folder_with_a_dollar(tmp_path: Path) -> None:
+def test_pages_stay_below_a_folder_with_a_dollar(tmp_path: Path) -> None:
     for name in ("a$HOME", "${nobody_set_this}"):
-        documented("staged.a", counters((TUE, "a", 1)), [NEGATIVE], tmp_path / name)
-        assert pages(tmp_path / name)
+        paged(tmp_path / name, failure())
     assert {path.name for path in tmp_path.iterdir()} == {"a$HOME", "${nobody_set_this}"}
 
 
-def test_data_docs_show_ids_and_rules_as_text(tmp_path: Path) -> None:
-    frame = counters((TUE, "<script>alert(1)</script> $5", 7), columns="not_above.taps")
-    above = Check("not_above", "taps", "not_above.taps", "taps <= views", max_value=0)
-    documented("performance_daily", frame, [above], tmp_path)
-    (page,) = pages(tmp_path)
-    shown = page.read_text()
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; $5" in shown
-    assert "not_above taps (critical): taps &lt;= views" in shown
-    assert "<script>alert(1)" not in shown
+def test_pages_show_ids_and_rules_as_text_and_ask_nobody(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script> $5 {{ 7*7 }} \u202eevil"
+    above = failure(scenario=hostile, example=f"({hostile})", check="not_above", expected="taps <= views")
+    shown = paged(tmp_path, above)
+    assert shown.count("&lt;script&gt;alert(1)&lt;/script&gt; $5 {{ 7*7 }} \\u202eevil") == 2
+    assert "taps &lt;= views" in shown
+    assert not re.search("<script|\u202e|https?://|@import|url\\(", shown)
+    assert "default-src &#39;none&#39;" in shown or "default-src 'none'" in shown
 
 
-def test_data_docs_that_cannot_be_built_are_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_page_stays_small_and_the_oldest_pages_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = paged(tmp_path, *(failure(scenario="x" * 5000 + str(number)) for number in range(5000)))
+    assert "4,800 more: m2m show ops.validation --date 2020-04-07" in shown
+    assert len(shown) < 300_000
+    os.utime(tmp_path / f"{RUN.run_id}.html", (0, 0))
+    monkeypatch.setattr("pipelines.quality.pages._MOST_PAGES", 2)
+    for number in range(3):
+        paged(tmp_path, failure(), run_id=f"score-2020-04-08-0000000{number}")
+        os.utime(tmp_path / f"score-2020-04-08-0000000{number}.html", (number, number))
+    assert sorted(path.stem[-1] for path in tmp_path.glob("score-*.html")) == ["1", "2"]
+
+
+def test_a_page_that_cannot_be_written_is_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    results = documented("performance_daily", counters((TUE, "a", 1)), [NEGATIVE], tmp_path / "file")
-    assert [result.passed for result in results] == [False]
-    assert "warning: performance_daily: Data Docs in" in capfd.readouterr().err
+    assert publish(tmp_path / "file", RUN, [failure()]) is None
+    assert f"warning: the page of checks in {tmp_path / 'file'} was not written" in capfd.readouterr().err
+
+
+def test_a_data_error_leads_to_the_page() -> None:
+    with pytest.raises(DataError, match=r"what to do: /home/checks/run\.html$"):
+        raise_on_critical([failure()], Path("/home/checks/run.html"))
+
+
+def test_every_check_that_has_a_severity_has_an_advice() -> None:
+    assert set(CHECKS) <= set(ADVICE)
 
 
 @pytest.mark.slow
-def test_two_processes_build_data_docs_at_once(tmp_path: Path) -> None:
-    def build(table: str) -> subprocess.CompletedProcess[str]:
+def test_two_processes_write_pages_at_once(tmp_path: Path) -> None:
+    def write(stage: str) -> subprocess.CompletedProcess[str]:
         program = f"""
-import sys, pandas, datetime, types, pathlib
-from pipelines.quality.judge import run_checks
+import sys, datetime, types, pathlib
+from pipelines.quality.judge import CheckResult
 from pipelines.quality.pages import publish
-from pipelines.quality.rules import Check
-frame = pandas.DataFrame({{"ds": [datetime.date(2020, 4, 7)], "scenario_id": ["a"], "n": [0]}})
-run = types.SimpleNamespace(run_id="run", stage="stage")
-for _ in range(3):
-    pages = []
-    run_checks({table!r}, frame, [Check("n", None, "n", "none", max_value=0)], run, pages)
-    publish(pathlib.Path(sys.argv[1]), pages, run.run_id)
+day = datetime.date(2020, 4, 7)
+for number in range(20):
+    run = types.SimpleNamespace(run_id=f"{stage}-2020-04-07-{{number}}", stage={stage!r})
+    failed = CheckResult(run.run_id, run.stage, "t", day, "n", None, "a", "critical", "", 1.0, None, False)
+    publish(pathlib.Path(sys.argv[1]), run, [failed])
 """
         command = [sys.executable, "-c", program, str(tmp_path)]
         return subprocess.run(command, capture_output=True, text=True, check=True)
 
     with ThreadPoolExecutor() as pool:
-        for done in pool.map(build, ["one", "two"]):
+        for done in pool.map(write, ["one", "two"]):
             assert (done.stdout, done.stderr) == ("", "")
-    index = (tmp_path / "index.html").read_text()
-    assert len(pages(tmp_path)) == 6
-    assert all(page.relative_to(tmp_path).as_posix() in index for page in pages(tmp_path))
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    written = [path.name for path in tmp_path.glob("*-*.html")]
+    assert len(written) == 40
+    assert all(f'href="{name}"' in index for name in written)
 
 
 def test_importing_the_module_does_not_import_great_expectations() -> None:

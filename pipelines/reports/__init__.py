@@ -1,0 +1,1 @@
+"""Pages for people: self-contained HTML, readable offline, on a phone and in print."""
