@@ -25,7 +25,7 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import eligible
 from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.forecasts import forecast_baseline
-from m2m_model.forecasts.paired import replicate_sums
+from m2m_model.judging.paired import replicate_sums
 from pipelines.chain import CHALLENGER, CHAMPION
 from pipelines.config import Gate
 from pipelines.life.gate import FAILED, decide

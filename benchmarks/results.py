@@ -50,7 +50,7 @@ from m2m_model.forecasts.distribution import Distribution, pool
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline, rival_forecasts
 from m2m_model.forecasts.metrics import CELL_SCHEMA, cell_sums, finish, group_sums, mean_over_tasks
-from m2m_model.forecasts.value import churn, ranking, reliability, size_deciles
+from m2m_model.judging.value import churn, ranking, reliability, size_deciles
 from m2m_model.rivals import NAMES as RIVALS
 from m2m_model.rivals.artifact import Rivals, fit_rivals
 from m2m_model.rivals.boosted import (

@@ -76,6 +76,7 @@ ROOMS = {
         "network",
         "rivals",
         "forecasts",
+        "judging",
         "causes",
         "totals",
         "training",

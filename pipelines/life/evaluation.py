@@ -35,7 +35,7 @@ from m2m_model.forecasts.metrics import (
     group_sums,
     mean_over_tasks,
 )
-from m2m_model.forecasts.value import CHURN, VALUE_SCHEMA, churn, ranking, reliability, size_deciles, value_sums
+from m2m_model.judging.value import CHURN, VALUE_SCHEMA, churn, ranking, reliability, size_deciles, value_sums
 from m2m_model.rivals import NAMES as RIVALS
 from m2m_model.training.serving import calibrate_baselines
 from pipelines.chain import CHALLENGER

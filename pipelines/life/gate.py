@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from m2m_model.forecasts.baselines import BASELINES
-from m2m_model.forecasts.paired import chance, discoveries
+from m2m_model.judging.paired import chance, discoveries
 from pipelines.chain import CHAMPION
 from pipelines.config import ALL_SCENARIOS, Gate
 from pipelines.errors import DataError

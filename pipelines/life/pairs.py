@@ -11,7 +11,7 @@ from m2m_model.arrays import Floats, Strings
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec, Target
 from m2m_model.forecasts.metrics import named
-from m2m_model.forecasts.paired import REPLICATES, compare, replicate_sums
+from m2m_model.judging.paired import REPLICATES, compare, replicate_sums
 from pipelines.chain import CHALLENGER
 from pipelines.config import ALL_SCENARIOS
 from pipelines.life.gate import ALL_TASKS

@@ -30,7 +30,7 @@ from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.methods import without_weight
 from m2m_model.forecasts.metrics import cell_sums, finish
-from m2m_model.forecasts.value import churn, ranking, reliability, size_deciles, value_sums
+from m2m_model.judging.value import churn, ranking, reliability, size_deciles, value_sums
 from m2m_model.levels import LEVELS, QUANTILES
 from m2m_model.rivals import NAMES as RIVALS
 from pipelines.chain import CHALLENGER

@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from m2m_model.config import Task
 from m2m_model.data.spec import targets_of
-from m2m_model.forecasts.value import (
+from m2m_model.judging.value import (
     AMOUNT_BINS,
     CHURN_BINS,
     SUMS,

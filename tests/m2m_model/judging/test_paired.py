@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from m2m_model.forecasts.paired import REPLICATES, chance, compare, counts, discoveries, replicate_sums
+from m2m_model.judging.paired import REPLICATES, chance, compare, counts, discoveries, replicate_sums
 
 NAMES = np.array([f"advertiser {n}" for n in range(4000)])
 
