@@ -139,13 +139,13 @@ def movers(day: Day) -> list[Block]:
     if day.movers.is_empty():
         return [Note("No forecast moved, or there is no earlier day to compare with.")]
     blocks: list[Block] = []
-    for (task,), rows in day.movers.sort("task", "rank").group_by("task", maintain_order=True):
+    for task in sorted(day.movers["task"].unique(), key=lambda task: (task != day.main.name, task)):
+        rows = day.movers.filter(task=task).sort("rank")
         sums = rows.select(pl.sum(*CAUSES)).row(0, named=True)
         change = rows.select((pl.col("after") - pl.col("before")).sum()).item()
         words = ", ".join(f"{CAUSES[name]} {number(value)}" for name, value in sums.items() if value)
         against = rows["compared_with"][0]
         told = f"{task}, against the forecast of {against}: {plural(rows.height, 'mover')}, together {number(change)}"
-        blocks.append(Note(f"{told}: {words}."))
         shown = [
             (
                 row["advertiser_id"],
@@ -160,7 +160,9 @@ def movers(day: Day) -> list[Block]:
         ]
         left = rows.height - len(shown)
         rest = f"{left:,} more: m2m show marts.forecast_change --date {day.ds}" if left else ""
-        blocks.append(Table(("Advertiser", "Scenario", "Before", "Now", "Change", "Most by", "Why"), shown, rest))
+        table = Table(("Advertiser", "Scenario", "Before", "Now", "Change", "Most by", "Why"), shown, rest)
+        told = f"{told}: {words}."
+        blocks += [Note(told), table] if task == day.main.name else [Folded(told, [table])]
     return blocks
 
 
