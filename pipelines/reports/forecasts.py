@@ -13,6 +13,11 @@ from pipelines.reports.page import Block, Flag, Folded, Note, Picture, Table, nu
 
 MOST = 20  # rows of a list
 _MOST_SCENARIOS = 12
+_RATIOS = (
+    "changed_ids",
+    "new_advertisers",
+    "volume",
+)  # of the checks that compare a day with those before; others count
 CAUSES = {
     "by_restated": "restated history",
     "by_new_days": "new days",
@@ -283,8 +288,8 @@ def drift(day: Day) -> list[Block]:
         for (check, column), rows in day.turnover.sort("ds").group_by("check", "column", maintain_order=True):
             points = [(ds, found) for ds, found in rows.select("ds", "found").iter_rows() if ds is not None]
             if len(points) > 1 and len({found for _, found in points}) > 1:
-                words = f"{check} {column or ''}: found each day; expected {rows['expected'][-1]}"
-                drawn = svg.line(points[-56:], words, percent=True)
+                words = f"{' '.join(filter(None, [check, column]))}: found each day; expected {rows['expected'][-1]}"
+                drawn = svg.line(points[-56:], words, percent=check in _RATIOS)
                 blocks.append(Picture(drawn, words, small=True))
     before = len(blocks)
     if day.quality is not None and day.quality.height:

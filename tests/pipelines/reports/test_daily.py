@@ -188,6 +188,7 @@ def test_what_there_is_is_told() -> None:
         "Version 3 served this day: champion since 2024-03-20 00:00 UTC, trained as of 2024-03-18, 12 days old.",
         "The gate has refused 3 challengers in a row.",
         "95 s 130 s 1,800 MiB 718 KiB 3.2 x",
+        "20.9%",  # changed_ids is a ratio
     ):
         assert part in told
 
