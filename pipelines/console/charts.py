@@ -123,7 +123,11 @@ def causes(rows: pl.DataFrame, unit: str) -> Picture:
         .encode(
             y=alt.Y("who:N", sort=None, title=None, axis=alt.Axis(labelLimit=260)),
             x=alt.X("amount:Q", title=f"change of the forecast, {unit}"),
-            color=alt.Color("cause:N", legend=alt.Legend(title="because of", orient="top")),
+            color=alt.Color(
+                "cause:N",
+                scale=alt.Scale(range=[CAME, NEXT, "#7b5ea7", PAST]),
+                legend=alt.Legend(title="because of", orient="top"),
+            ),
             tooltip=["who:N", "cause:N", alt.Tooltip("amount:Q", format="+,.2f")],
         )
         .properties(height=alt.Step(24))

@@ -452,9 +452,9 @@ def _reasons(moment: Moment, day: date, bucket: int, chosen: str) -> None:
         return
     how_to_read("Each line is a cause and what the forecast would lose (or gain) without it; the strongest first.")
     shown = rows.select("kind", "scenario_id", "task", "horizon_days", "rank", "words", "effect")
-    shown = shown.with_columns(pl.col("kind").replace({"at_risk": "may leave", "mover": "has moved"}))
+    shown = shown.with_columns(pl.col("kind").replace({"at_risk": "risk of leaving", "mover": "its change"}))
     labels: dict[str, Any] = {
-        "kind": "because it",
+        "kind": "about",
         "scenario_id": "scenario",
         "horizon_days": "days ahead",
         "words": WIDE,
