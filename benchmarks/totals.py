@@ -90,7 +90,7 @@ def walk(panel: Panel, folder: Path) -> Iterator[tuple[str, pl.DataFrame]]:
     inputs = fit_inputs(PanelStatistics.of(panel, train_end(panel.first_day, panel.last_day, [horizon], 4)))
     for cutoff in range(panel.days - 1 - horizon, 7 * FIRST_WEEK, -7):
         as_of = panel.day_of(cutoff)
-        calibrations, shared = calibrate_baselines(shard, inputs, as_of)
+        calibrations, shared, _ = calibrate_baselines(shard, inputs, as_of)
         for name in BASELINES:
             yield name, judged(forecast_baseline(name, panel, as_of, calibrations), panel, shared[name])
 

@@ -30,6 +30,7 @@ from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import Forecast, Forecasts, forecast_each, simple_distribution
 from m2m_model.forecasts.forward import BATCH_SIZE, choose_device, network_outputs, nothing, to_distribution
 from m2m_model.forecasts.methods import M2M as M2M_METHOD
+from m2m_model.forecasts.path import Pacing
 from m2m_model.network.model import M2M, Batch
 from m2m_model.network.windows import Days, Windows
 
@@ -57,6 +58,7 @@ class Forecaster:
     blend: Blend | None  # None: the network alone
     young_blend: Blend | None  # the same for series with less than COLD_START_DAYS of history
     shared: Dependence  # how series go wrong together: for totals
+    pacing: Pacing  # how totals come, day by day
     metadata: Mapping[str, Any]  # versions, held_out_from, validation cutoffs, best epoch
     device: torch.device
     rivals: Mapping[str, Rival] = field(default_factory=dict)  # of the blend's anchors, those that were learned
@@ -97,6 +99,8 @@ class Forecaster:
         blend, young_blend = (blend and Blend.from_dict(blend) for blend in (stored["blend"], stored["young_blend"]))
         model = model.to(device).eval()
         shared = Dependence.from_dict(stored["shared"])
+        # A model of before there were paths has none of its own.
+        pacing = Pacing.from_dict(stored["pacing"]) if "pacing" in stored else Pacing.even(inputs.spec)
         rivals: Mapping[str, Rival] = {}
         if (folder / _RIVALS).exists():
             from m2m_model.rivals import artifact  # with what it takes to open them: where none serves, not loaded
@@ -104,7 +108,7 @@ class Forecaster:
             rivals = artifact.load_rivals(folder / _RIVALS)
         if missing := sorted(set(stored["rivals"]) - rivals.keys()):
             raise ValueError(f"{folder / _RIVALS}: {', '.join(missing)} is missing")
-        served = (calibrations, levels, blend, young_blend, shared)
+        served = (calibrations, levels, blend, young_blend, shared, pacing)
         return cls(model, config, inputs, *served, stored["metadata"], device, rivals)
 
     def save(self, folder: Path | str, refitted: Mapping[str, torch.Tensor] | None = None) -> Path:
@@ -121,6 +125,7 @@ class Forecaster:
             "blend": self.blend and self.blend.to_dict(),
             "young_blend": self.young_blend and self.young_blend.to_dict(),
             "shared": self.shared.to_dict(),
+            "pacing": self.pacing.to_dict(),
             "rivals": list(self.rivals),
             "metadata": dict(self.metadata),
             "versions": {"python": platform.python_version()}

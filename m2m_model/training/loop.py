@@ -35,8 +35,10 @@ from m2m_model.forecasts.forward import choose_device, network_outputs, quick, t
 from m2m_model.levels import LEVELS, MEDIAN
 from m2m_model.network.model import M2M, Batch, Learned
 from m2m_model.rivals.artifact import Rivals
+from m2m_model.totals.dependence import fit_dependence
 from m2m_model.training import checkpoint
 from m2m_model.training.calendar import days_between, validation_cutoffs
+from m2m_model.training.pacing import Followed, fit_pacing
 from m2m_model.training.plan import Plan
 from m2m_model.training.pool import Columns, Shards, WindowIndex, evenly
 from m2m_model.training.progress import (
@@ -56,12 +58,12 @@ from m2m_model.training.ranks import Ranks
 from m2m_model.training.serving import (
     SIMPLE,
     Seen,
+    as_served,
     best_simple,
     fit_serving,
     residual_quantiles,
     seen_by_rule,
     serving_rivals,
-    shared_when_served,
 )
 
 LEARNED_FROM = 50_000  # training windows that edges and feature scales are taken from
@@ -136,15 +138,19 @@ def train_rank(
     looked_at, said = trainer.looked_at(cutoffs, raw)
     fresh = refit(trainer, model_config, learned, kept, fingerprint, resume) if train_config.refit else None
     seen = seen_by_rule(data, cutoffs, train_config.validation_windows)
+    followed = Followed.of(data, validation, held_out_from)
     ranks.leave()
     if ranks.rank == 0:
         progress.say(f"calibrating on {len(validation):,} validation windows")
         calibrations = residual_quantiles(inputs.spec, seen)
-        known = trainer.seen[~trainer.seen.young_X]
-        by_rivals = replace(known, simple={name: known.simple[name] for name in rivals.early})
+        old = trainer.seen[~trainer.seen.young_X]
+        by_rivals = replace(old, simple={name: old.simple[name] for name in rivals.early})
         calibrations |= residual_quantiles(inputs.spec, [by_rivals])
         served = fit_serving(inputs.spec, looked_at, said, calibrations, train_config.blend, rivals.early)
-        shared = shared_when_served(inputs.spec, trainer.seen, raw, calibrations, *served)
+        known, published = trainer.seen, as_served(inputs.spec, trainer.seen, raw, calibrations, *served)
+        who = known.advertiser_X, known.scenario_X, known.cutoff_X
+        shared = fit_dependence(published, known.actual_XM, *who)
+        pacing = fit_pacing(inputs, followed, known.scenario_X, known.group_XM, published)
         serving = serving_rivals(served[1], rivals.late)
         for name in rivals.early.keys() - serving.keys():
             del calibrations[name]
@@ -157,9 +163,10 @@ def train_rank(
             "steps": state.step,
             "training_windows": len(pool),
             "refit": fresh.told if fresh else None,
-            "simple": best_simple(inputs.spec, known),
+            "simple": best_simple(inputs.spec, old),
         }
-        forecaster = Forecaster(model, model_config, inputs, calibrations, *served, shared, metadata, device, serving)
+        fitted = (calibrations, *served, shared, pacing)
+        forecaster = Forecaster(model, model_config, inputs, *fitted, metadata, device, serving)
         forecaster.save(run_dir / "model", fresh.weights if fresh else None)
     rows = (state.step - resumed_from) * plan.batch_size
     return TrainResult(

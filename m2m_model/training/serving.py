@@ -21,9 +21,11 @@ from m2m_model.forecasts.cells import GROUP_ROWS
 from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import around
+from m2m_model.forecasts.path import Pacing
 from m2m_model.rivals.artifact import Rival
 from m2m_model.totals.dependence import fit_dependence
 from m2m_model.training.calendar import days_between, validation_cutoffs
+from m2m_model.training.pacing import Followed, fit_pacing
 from m2m_model.training.pool import Columns, Shards, WindowIndex
 
 SIMPLE: Mapping[str, baselines.Baseline] = {**baselines.BASELINES, methods.COLD_START: baselines.cold_start}
@@ -151,7 +153,7 @@ def serving_rivals(blend: Blend | None, late: Mapping[str, Rival]) -> dict[str, 
     return {name: late[name].of_targets(blend.targets_with(name)) for name in used if blend and name in late}
 
 
-def shared_when_served(
+def as_served(
     spec: SequenceSpec,
     seen: Seen,
     raw: Distribution,
@@ -159,8 +161,8 @@ def shared_when_served(
     levels: LevelCalibration,
     blend: Blend | None,
     young_blend: Blend | None,
-) -> Dependence:
-    """What series share, from the validation cutoffs, forecast as they are served."""
+) -> Distribution:
+    """What would have been published of the windows."""
     served = levels.apply(raw, seen.scenario_X, seen.group_XM)
     order, parts = list[Ints](), list[Distribution]()
     for rows, of_rows in ((~seen.young_X, blend), (seen.young_X, young_blend)):
@@ -171,9 +173,7 @@ def shared_when_served(
             )
         order.append(np.flatnonzero(rows))
         parts.append(coherent(part, spec))
-    known = seen[np.concatenate(order)]
-    together = Distribution.concatenate(parts)
-    return fit_dependence(together, known.actual_XM, known.advertiser_X, known.scenario_X, known.cutoff_X)
+    return Distribution.concatenate(parts)[np.argsort(np.concatenate(order))]
 
 
 def _around(name: str, seen: Seen, calibrations: Mapping[str, ResidualQuantiles], spec: SequenceSpec) -> Distribution:
@@ -183,18 +183,21 @@ def _around(name: str, seen: Seen, calibrations: Mapping[str, ResidualQuantiles]
 
 def calibrate_baselines(
     shards: list[Path], inputs: Inputs, held_out_from: date, most: int = 4, max_rows: int = 50_000
-) -> tuple[dict[str, ResidualQuantiles], dict[str, Dependence]]:
+) -> tuple[dict[str, ResidualQuantiles], dict[str, Dependence], dict[str, Pacing]]:
     """``residual_quantiles`` on the validation cutoffs, for want of a model; and for each baseline what its series
-    share."""
+    share, and how its totals come day by day."""
     data = Shards(shards, inputs)
     cutoffs = validation_cutoffs(data.first_day, held_out_from, inputs.spec.horizons_days, most)
     seen = seen_by_rule(data, cutoffs, max_rows)
     calibrations, network = residual_quantiles(inputs.spec, seen), seen[0]
     who = (network.actual_XM, network.advertiser_X, network.scenario_X, network.cutoff_X)
-    shared = {
-        name: fit_dependence(_around(name, network, calibrations, inputs.spec), *who) for name in baselines.BASELINES
-    }
-    return calibrations, shared
+    followed = Followed.of(data, data.windows_at(cutoffs, max_rows, (NETWORK,)), held_out_from)
+    shared, pacings = dict[str, Dependence](), dict[str, Pacing]()
+    for name in baselines.BASELINES:
+        published = _around(name, network, calibrations, inputs.spec)
+        shared[name] = fit_dependence(published, *who)
+        pacings[name] = fit_pacing(inputs, followed, network.scenario_X, network.group_XM, published)
+    return calibrations, shared, pacings
 
 
 def seen_by_rule(data: Shards, cutoffs: Sequence[date], limit: int) -> list[Seen]:

@@ -36,6 +36,7 @@ from m2m_model.forecasts.metrics import (
     mean_over_tasks,
 )
 from m2m_model.judging.value import CHURN, VALUE_SCHEMA, churn, ranking, reliability, size_deciles, value_sums
+from m2m_model.forecasts.path import Pacing
 from m2m_model.rivals import NAMES as RIVALS
 from m2m_model.training.serving import calibrate_baselines
 from pipelines.chain import CHALLENGER
@@ -321,11 +322,12 @@ def mean_nmae(sums: pl.DataFrame) -> dict[str, float]:
 @dataclass(frozen=True)
 class Fallback:
     """What serves when there is no champion: the best baseline by its name, every baseline's interval calibration, what
-    the series of the best one share, and the values of attributes that have totals."""
+    the series of the best one share, how its totals come, and the values of attributes that have totals."""
 
     name: str
     calibrations: Mapping[str, ResidualQuantiles]
     shared: Dependence
+    pacing: Pacing
     attributes: Mapping[str, Sequence[str]]
 
 
@@ -337,14 +339,14 @@ def fallback(run: Run, spark: SparkSession, sequences: SequenceFiles, scratch: F
     try:
         inputs = fit_inputs(write_shards(spark, sequences, folder, cutoffs[-1]), config.model.bins)
         with folder.at_hand() as place:
-            calibrations, shared = calibrate_baselines(
+            calibrations, shared, pacings = calibrate_baselines(
                 shards_in(place), inputs, cutoffs[-1], config.training.validation_cutoffs
             )
     finally:
         folder.remove()
     judged = evaluate(spark, sequences, cutoffs, Contenders({}, calibrations))
     best = best_baseline(mean_nmae(judged.errors))
-    return Fallback(best, calibrations, shared[best], inputs.attributes)
+    return Fallback(best, calibrations, shared[best], pacings[best], inputs.attributes)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
