@@ -133,9 +133,9 @@ CHAIN = (
     ),
     Stage(
         "score",
-        "a forecast of every task for every advertiser and scenario; who may leave; totals",
+        "a forecast of every task for every advertiser and scenario, day by day; who may leave; totals",
         reads={**MODEL_INPUT, "model.champion": NOW, "marts.forecast_daily": THE_DAY},
-        daily=("marts.forecast_daily", "marts.churn_risk", "marts.forecast_total"),
+        daily=("marts.forecast_daily", "marts.churn_risk", "marts.forecast_path", "marts.forecast_total"),
         settings="[checks]",
         dag="advertiser_forecasts",
     ),

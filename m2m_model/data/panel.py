@@ -297,7 +297,8 @@ def recent(panel: Panel, cutoff: int, series: Ints, days: int) -> Floats:
     """Daily totals of the ``days`` up to the cutoff, oldest first; 0 before the panel."""
     start = max(0, cutoff + 1 - days)
     block_NDM = panel.daily_NTM[series, start : cutoff + 1].astype(np.float64)
-    return np.pad(block_NDM, ((0, 0), (days - block_NDM.shape[1], 0), (0, 0)))
+    missing = days - block_NDM.shape[1]
+    return np.pad(block_NDM, ((0, 0), (missing, 0), (0, 0))) if missing else block_NDM
 
 
 def lead(spec: SequenceSpec) -> int:

@@ -20,7 +20,8 @@ _EDGE: Floats = np.concatenate([[0.0], LEVELS, [1.0]])
 
 def coherent(distribution: Distribution, spec: SequenceSpec) -> Distribution:
     """The same where each holds in the point, the mean, the zero mass and at each level: quantiles do not cross; a
-    longer horizon has no less; days are whole and at most the horizon; without an active day there is no total; what is
+    longer horizon has no less; days are whole and at most the horizon, and a longer horizon expects no more of
+    them than it has days more; without an active day there is no total; what is
     not above another metric (``not_above``, and a day of anything is an active day) is not above it here.
 
     Without a task of ``metric = active``, each ``days`` task binds the sum of its own metric. Of two figures that
@@ -36,13 +37,16 @@ def coherent(distribution: Distribution, spec: SequenceSpec) -> Distribution:
         # First: each rule below treats all horizons of a task alike, so that what rises goes on rising.
         level_GNM, mean_NM, point_NM = (rising(figure_xM, horizons) for figure_xM in (level_GNM, mean_NM, point_NM))
         p_zero_NM = 1 - rising(1 - p_zero_NM, horizons)
-    for m, target in enumerate(targets):
+    for m in reversed(range(len(targets))):
+        target = targets[m]
         if target.aggregate != "days":
             continue
         most = target.horizon_days
         level_GNM[:, :, m] = np.round(np.minimum(level_GNM[:, :, m], most))
         point_NM[:, m] = np.round(np.clip(point_NM[:, m], 0, most))
         mean_NM[:, m] = np.clip(mean_NM[:, m], 0, most)
+        if (m + 1) % horizons:
+            mean_NM[:, m] = np.maximum(mean_NM[:, m], mean_NM[:, m + 1] - (targets[m + 1].horizon_days - most))
         # Rounding decides what zero is: the mass that the whole numbers leave to it.
         count_N = (level_GNM[:, :, m] == 0).sum(0)
         p_zero_NM[:, m] = np.clip(p_zero_NM[:, m], _EDGE[count_N], _EDGE[np.minimum(count_N + 1, len(_EDGE) - 1)])

@@ -45,7 +45,7 @@ class Followed:
 
     first_X: Ints
     habit: Habit
-    came_XTH: Floats
+    came_THX: Floats
     weeks_STkW: Floats
 
     @classmethod
@@ -62,23 +62,20 @@ class Followed:
                 for day in np.unique(own.cutoff_X[rows]).tolist():
                     at = rows[own.cutoff_X[rows] == day]
                     series = own.series_X[at]
-                    habit = Habit.of(panel, day, series)
-                    first_X[at], share_XTW[at], active_XT[at] = (
-                        first_weekday(panel, day),
-                        habit.share_NTW,
-                        habit.active_NT,
-                    )
+                    habit, first_X[at] = Habit.of(panel, day, series), first_weekday(panel, day)
+                    share_XTW[at], active_XT[at] = habit.share_TWN.transpose(2, 0, 1), habit.active_TN.T
                     came_XTH[at] = panel.daily_NTM[series, day + 1 : day + 1 + spec.horizon_days].transpose(0, 2, 1)
             return [first_X, share_XTW, active_XT, came_XTH]
 
-        first_X, share_XTW, active_XT, came_XTH = data.everywhere(look, index)
+        first_X, *others = data.everywhere(look, index)
+        share_TWX, active_TX, came_THX = (np.ascontiguousarray(np.moveaxis(x, 0, -1)) for x in others)
         weeks = dict[int, Floats]()
         for found in data.ranks.gather({n: _weeks(p, data.inputs.scenarios, last_day) for n, p in data.panels.items()}):
             weeks |= found
         weeks_STkW = np.zeros((len(data.inputs.scenarios) + 1, len(spec.tasks), PROFILE_WEEKS, WEEK))
         for shard in sorted(weeks):  # in one order, however many ranks there are
             weeks_STkW += weeks[shard]
-        return cls(first_X, Habit(share_XTW, active_XT), came_XTH, weeks_STkW)
+        return cls(first_X, Habit(share_TWX, active_TX), came_THX, weeks_STkW)
 
 
 def fit_pacing(inputs: Inputs, followed: Followed, scenario_X: Strings, group_XM: Ints, served: Distribution) -> Pacing:
@@ -91,14 +88,13 @@ def fit_pacing(inputs: Inputs, followed: Followed, scenario_X: Strings, group_XM
     pacing = replace(even, weekday_TW=_rounded(pooled_TW), scenarios=known)
     weighed = partial(pacing.shares, followed.habit, scenario_X, followed.first_X)
     own_T = [OWN[o] for o in _surprise(weighed, followed, served.mean_NM[:, horizons - 1 :: horizons]).argmin(0)]
-    sum_XTH = days_and_sums(served.mean_NM, weighed(np.array(own_T)), spec)[1]
-    came_XTH = np.cumsum(followed.came_XTH, 2, dtype=np.float64)
+    sum_THX = days_and_sums(served.mean_NM, weighed(np.array(own_T)), spec)[1]
+    came_THX = np.cumsum(followed.came_THX, 1, dtype=np.float64)
     clocks, everywhere = [], np.full(len(scenario_X), "")
-    for m, days, way_XD in ways(served.mean_NM, sum_XTH, spec):
-        learn = partial(_clock, m, way_XD, came_XTH[:, m // horizons, days], served)
-        clocks.append(
-            Cells.fit(everywhere, group_XM[:, m : m + 1], lambda rows, *_, learn=learn: learn(rows)).pooled_MK[0]
-        )
+    for m, days, way_DX in ways(served.mean_NM, sum_THX, spec):
+        learn = partial(_clock, m, way_DX, came_THX[m // horizons, days], served)
+        cells = Cells.fit(everywhere, group_XM[:, m : m + 1], lambda rows, *_, learn=learn: learn(rows))
+        clocks.append(cells.pooled_MK[0])
     return replace(pacing, own_T=tuple(own_T), clock_MK=tuple(clocks))
 
 
@@ -133,47 +129,40 @@ def _drawn(weeks_TkW: Floats, prior_TW: Floats) -> Floats:
 def _surprise(weighed: partial[Floats], followed: Followed, mean_XT: Floats) -> Floats:
     """(O, T): how little likely the days were on which amounts came. A window weighs the square root of its mean, as in
     training."""
-    weight_XT1 = (np.sqrt(np.maximum(mean_XT, 0)) / np.maximum(mean_XT, 1e-9))[:, :, None]
-    came_XTH = followed.came_XTH * weight_XT1
-    week = np.arange(came_XTH.shape[2]) % WEEK
-    return np.stack(
-        [
-            -(came_XTH * np.log(np.maximum(weighed(np.full(mean_XT.shape[1], own)), LEAST_SHARE))[:, :, week]).sum(
-                (0, 2)
-            )
-            for own in OWN
-        ]
-    )
+    weight_T1X = (np.sqrt(np.maximum(mean_XT, 0)) / np.maximum(mean_XT, 1e-9)).T[:, None]
+    came_THX = followed.came_THX * weight_T1X
+    week = np.arange(came_THX.shape[1]) % WEEK
+    shares = (weighed(np.full(len(came_THX), own)) for own in OWN)
+    return np.stack([-(came_THX * np.log(np.maximum(s_TWX, LEAST_SHARE))[:, week]).sum((1, 2)) for s_TWX in shares])
 
 
-def _clock(m: int, way_XD: Floats, came_XD: Floats, served: Distribution, rows_X: Bools) -> Clock:
+def _clock(m: int, way_DX: Floats, came_DX: Floats, served: Distribution, rows_X: Bools) -> Clock:
     """Of some windows and one target: on each day the power that gives as many zeros as were, and the ratios under
-    which as much of what came lay as should. ``came_XD`` are sums from the first day on."""
+    which as much of what came lay as should. ``came_DX`` are sums from the first day on."""
     rows = np.flatnonzero(rows_X)
     rows = rows[evenly(len(rows), CELL_WINDOWS)]
-    days = np.unique(np.linspace(0, way_XD.shape[1] - 1, CELL_DAYS).round().astype(int))
+    days = np.unique(np.linspace(0, len(way_DX) - 1, CELL_DAYS).round().astype(int))
     if not len(rows) or len(days) < 2:
         return EVEN
-    way_XD, came_XD, spread = way_XD[np.ix_(rows, days)], came_XD[np.ix_(rows, days)], served[rows]
-    final_X = Early.of(m, way_XD, np.ones_like(way_XD), spread).final_N
+    way_DX, came_DX, spread = way_DX[np.ix_(days, rows)], came_DX[np.ix_(days, rows)], served[rows]
+    final_X = Early.of(m, way_DX, np.ones_like(way_DX), spread).final_N
     zeros_P = np.array([(final_X**power).mean() for power in POWERS])
-    power_D = np.maximum.accumulate(np.interp(-(came_XD == 0).mean(0), -zeros_P, POWERS))
+    power_D = np.maximum.accumulate(np.interp(-(came_DX == 0).mean(1), -zeros_P, POWERS))
     power_D[-1] = 1
-    early = Early.of(m, way_XD, np.broadcast_to(power_D, way_XD.shape), spread)
+    early = Early.of(m, way_DX, np.broadcast_to(power_D[:, None], way_DX.shape), spread)
     ratio_DV = np.ones((len(days), len(ABOVE)))
     for d, v in np.ndindex(ratio_DV.shape):
-        x = np.flatnonzero(came_XD[:, d] > 0)
-        said_X = early.amount((x, np.full(len(x), d)), np.full(len(x), ABOVE[v]))
+        x = np.flatnonzero(came_DX[d] > 0)
+        said_X = early.amount(d * len(rows) + x, np.full(len(x), ABOVE[v]))
         if (said_X > 0).sum() >= CELL_AMOUNTS:
-            found_X = came_XD[x[said_X > 0], d] / said_X[said_X > 0]
+            found_X = came_DX[d, x[said_X > 0]] / said_X[said_X > 0]
             ratio_DV[d, v] = np.clip(np.quantile(found_X, ABOVE[v]), *RATIOS)
     # How much of what these few dates share is believed is for the calibration of totals to say.
     ratio_DV /= ratio_DV[-1]
-    at_D = [*way_XD[:, :-1].mean(0), 1.0]
+    at_D = [*way_DX[:-1].mean(1), 1.0]
     power_S = np.interp(WAY, [0.0, *at_D], [0.0, *power_D])
-    return Clock(
-        *_rounded(power_S[None]), _rounded(np.stack([np.interp(WAY, at_D, ratio_D) for ratio_D in ratio_DV.T], 1))
-    )
+    ratio_SV = np.stack([np.interp(WAY, at_D, ratio_D) for ratio_D in ratio_DV.T], 1)
+    return Clock(_rounded(power_S[None])[0], _rounded(ratio_SV))
 
 
 def _rounded(table: Floats) -> tuple[tuple[float, ...], ...]:

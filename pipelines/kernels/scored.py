@@ -1,4 +1,4 @@
-"""One bucket of the forecasts, and of their totals."""
+"""One bucket of the forecasts, of their paths, and of their totals."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import polars as pl
 import pyarrow as pa
 
 from m2m_model.forecasts.forecasts import forecast_baseline
+from m2m_model.forecasts.path import daily_path
 from m2m_model.totals.sampler import Sampler
 from m2m_model.totals.sums import add_up
 from pipelines.kernels.target import Target
 from pipelines.life.evaluation import Fallback, load_forecaster
+from pipelines.quality.paths import count_against
 from pipelines.spark import buckets
 from pipelines.warehouse.sequences import SequenceFiles
 from pipelines.warehouse.store import Folder, Packed
 
-AT_RISK, TOTAL = "at_risk:", "total:"
+AT_RISK, TOTAL, PATH = "at_risk:", "total:", "path:"
 ADDED = "added"  # counter: the forecasts that advertisers' totals are of
 
 
@@ -31,6 +33,7 @@ class Scoring:
     run_id: str
     target: Target
     risk: tuple[Target, str] | None  # where who may leave is written, and the query over the forecasts
+    path: Target
     total: Target
     sums: Folder  # where each bucket leaves its part of the totals that no bucket has alone
 
@@ -47,17 +50,18 @@ class Scoring:
 
 def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
     """Kernel of one bucket: forecast its series, count for the checks, write a file of forecasts, one of who may leave,
-    one of advertisers' totals, and its part of all other totals."""
+    one of the paths to them, one of advertisers' totals, and its part of all other totals."""
     sequences, champion = job.sequences, job.champion
     spec, ds = sequences.spec, sequences.as_of
     panel = sequences.panel(bucket, spec.lookback_days)
     if champion:
         forecaster = load_forecaster(champion[1])
-        shared, known = forecaster.shared, dict[str, Sequence[str]](forecaster.inputs.attributes)
+        shared, pacing = forecaster.shared, forecaster.pacing
+        known = dict[str, Sequence[str]](forecaster.inputs.attributes)
         forecasts = forecaster.predict(panel, ds, all_series=True)
     else:
         assert job.baseline is not None
-        shared, known = job.baseline.shared, dict(job.baseline.attributes)
+        shared, pacing, known = job.baseline.shared, job.baseline.pacing, dict(job.baseline.attributes)
         forecasts = forecast_baseline(job.baseline.name, panel, ds, job.baseline.calibrations, all_series=True)
     rows = pl.from_arrow(forecasts.to_table(spec))
     assert isinstance(rows, pl.DataFrame)
@@ -70,6 +74,12 @@ def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
         risk = pl.SQLContext(forecast_daily=rows).execute(query, eager=True)
         risk = risk.with_columns(run_id=pl.lit(job.run_id)).sort(*target.key)
         reports.append(buckets.prefixed(AT_RISK, target.write(bucket, risk, ds)))
+    if rows.height:
+        paths = pl.from_arrow(daily_path(forecasts, panel, pacing))
+        assert isinstance(paths, pl.DataFrame)
+        paths = job.marked(paths, bucket)
+        of_paths = [job.path.count(bucket, paths), count_against(bucket, paths, rows, ds)]
+        reports.append(buckets.prefixed(PATH, buckets.concat([*of_paths, job.path.write(bucket, paths, ds)])))
     advertisers, sums = add_up(forecasts, panel, Sampler(shared), known)
     write_sums(job.sums, bucket, sums)
     if rows.height:

@@ -31,7 +31,7 @@ def forecast_rules(spec: SequenceSpec) -> list[Rule]:
         return pl.col(figure).filter(pl.col("task") == task).first().over(series)
 
     above = [
-        (pl.col("task") == targets[m].name) & (_any(pl.col(name) > of(targets[k].name, name) for name in _TOTALS))
+        (pl.col("task") == targets[m].name) & (any_of(pl.col(name) > of(targets[k].name, name) for name in _TOTALS))
         for m, others in enumerate(larger_targets(targets, spec.not_above))
         for k in others
     ]
@@ -45,16 +45,16 @@ def forecast_rules(spec: SequenceSpec) -> list[Rule]:
     broken = distribution_rules() | {
         "above_horizon": (
             f"days <= {spec.horizon_days if len(spec.horizons_days) == 1 else 'horizon_days'}",
-            days & _any(pl.col(name) > pl.col("horizon_days") for name in _TOTALS),
+            days & any_of(pl.col(name) > pl.col("horizon_days") for name in _TOTALS),
         ),
-        "not_whole": ("whole days", days & _any(pl.col(name) != pl.col(name).round() for name in whole)),
-        "incoherent": ("no total without an active day", _any(idle)),
-        "above_larger": ("no total above one that it is part of ([checks] not_above, active days)", _any(above)),
+        "not_whole": ("whole days", days & any_of(pl.col(name) != pl.col(name).round() for name in whole)),
+        "incoherent": ("no total without an active day", any_of(idle)),
+        "above_larger": ("no total above one that it is part of ([checks] not_above, active days)", any_of(above)),
         "duplicate_key": (f"one row per ({', '.join(KEY)})", repeated(KEY)),
     }
     if len(spec.horizons_days) > 1:
         longer = repeated(KEY[:-1])
-        falls = _any(pl.col(name) < pl.col(name).shift(1) for name in _TOTALS) | (
+        falls = any_of(pl.col(name) < pl.col(name).shift(1) for name in _TOTALS) | (
             pl.col("p_zero") > pl.col("p_zero").shift(1)
         )
         words = "no total below that of a shorter horizon, nor a p_zero above it"
@@ -65,10 +65,10 @@ def forecast_rules(spec: SequenceSpec) -> list[Rule]:
 def distribution_rules() -> dict[str, tuple[str, pl.Expr]]:
     """What no published distribution may be, of a series or of many: what is expected, and the rows that break it."""
     finite = pl.all_horizontal(pl.col(name).is_finite().fill_null(False) for name in _VALUES)
-    crossing = _any(pl.col(a) > pl.col(b) for a, b in itertools.pairwise(_QUANTILES))
+    crossing = any_of(pl.col(a) > pl.col(b) for a, b in itertools.pairwise(_QUANTILES))
     return {
         "not_finite": ("finite numbers", ~finite),
-        "negative": ("at least 0", _any(pl.col(name) < 0 for name in _VALUES)),
+        "negative": ("at least 0", any_of(pl.col(name) < 0 for name in _VALUES)),
         "no_probability": ("p_zero <= 1", pl.col("p_zero") > 1),
         "crossing": (" <= ".join(_QUANTILES), crossing),
     }
@@ -93,5 +93,6 @@ def in_words(found: Iterable[tuple[Rule, int, str]]) -> str:
     )
 
 
-def _any(masks: Iterable[pl.Expr]) -> pl.Expr:
+def any_of(masks: Iterable[pl.Expr]) -> pl.Expr:
+    """Rows that any of the masks has."""
     return reduce(lambda one, other: one | other, masks, pl.lit(False))

@@ -13,12 +13,14 @@ from m2m_model.totals.sums import added, finish
 from pipelines.chain import CHAMPION
 from pipelines.cli import Run, warn
 from pipelines.errors import ConfigError, DataError, ForecastError
-from pipelines.kernels.scored import ADDED, AT_RISK, TOTAL, Scoring, read_sums, score_bucket
+from pipelines.kernels.scored import ADDED, AT_RISK, PATH, TOTAL, Scoring, read_sums, score_bucket
 from pipelines.kernels.target import Target
 from pipelines.life.evaluation import active_task, differs, fallback
 from pipelines.life.registry import LostModelError, ModelVersion, Registry
 from pipelines.quality.forecasts import TABLE, broken, forecast_rules
 from pipelines.quality.judge import CheckResult
+from pipelines.quality.paths import TABLE as PATH_TABLE
+from pipelines.quality.paths import path_rules
 from pipelines.quality.publish import Draft, publish
 from pipelines.quality.rules import Check, Rule
 from pipelines.quality.totals import INCOMPLETE, NOT_THE_SUM, count_between, total_rules
@@ -45,14 +47,18 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
     sequences = open_sequences(config, reads, ds)
     rules = [*forecast_rules(sequences.spec), _COMPLETE]
     target = Target.of(run, warehouse, TABLE, rules[:-1])
-    risk, champion, noticed = who_may_leave(run, warehouse, sequences), usable_champion(run, registry, sequences), []
+    risk, champion = who_may_leave(run, warehouse, sequences), usable_champion(run, registry, sequences)
+    path = Target.of(run, warehouse, PATH_TABLE, path_rules(sequences.spec))
     total = Target.of(run, warehouse, TOTAL_TABLE, total_rules())
-    where = (run.run_id, target, risk, total, total.folder / "sums")
+    noticed = list[CheckResult]()
+    where = (run.run_id, target, risk, path, total, total.folder / "sums")
     if champion:
         job = Scoring(sequences, (champion.version, champion.packed), None, *where)
         report = forecast(spark, job)
-        if faults := broken(report, rules):
-            noticed = [_fault(run, champion, *fault) for fault in faults]
+        in_path = broken(buckets.split(report, PATH)[1], path.rules)
+        for table, faults in ((TABLE, broken(report, rules)), (PATH_TABLE, in_path)):
+            noticed = noticed or [_fault(run, champion, table, *fault) for fault in faults]
+        if noticed:
             champion = None
     if champion is None:
         job = Scoring(sequences, None, fallback(run, spark, sequences, warehouse.scratch), *where)
@@ -60,12 +66,14 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
     reads.model(CHAMPION, champion.version if champion else None)
     report, at_risk = buckets.split(report, AT_RISK)
     report, of_advertisers = buckets.split(report, TOTAL)
+    report, of_paths = buckets.split(report, PATH)
     forecasts = Draft.counted(TABLE, [ds], report, [rule.check for rule in rules], volume="critical")
     # Without a task whose zero means leaving the day is replaced all the same: an earlier run may have had one.
     risks = Draft.uncounted(RISK_TABLE, [ds], buckets.files_in(at_risk))
+    paths = Draft.counted(PATH_TABLE, [ds], of_paths, [rule.check for rule in path.rules])
     totals = add_totals(job, of_advertisers, forecasts.rows)
     try:
-        publish(run, warehouse, reads, [forecasts, risks, totals], noticed)
+        publish(run, warehouse, reads, [forecasts, risks, paths, totals], noticed)
     except DataError as error:
         if broken(report, rules):
             raise ForecastError(error.lines) from error
@@ -119,11 +127,11 @@ def add_totals(job: Scoring, report: pl.DataFrame, forecasts: int) -> Draft:
     return Draft.counted(TOTAL_TABLE, [ds], buckets.concat(reports), checks)
 
 
-def _fault(run: Run, champion: ModelVersion, rule: Rule, count: int, example: str) -> CheckResult:
+def _fault(run: Run, champion: ModelVersion, table: str, rule: Rule, count: int, example: str) -> CheckResult:
     """What is kept and said of a rule that the champion broke: it stops the champion, not the day."""
     expected = f"{rule.check.expected}. A fault of champion {champion.version}, not of the data: nothing of it is "
     expected += "published, the best baseline serves"
-    where = (run.run_id, run.stage, TABLE, run.ds, rule.check.name, None, None)
+    where = (run.run_id, run.stage, table, run.ds, rule.check.name, None, None)
     return CheckResult(*where, "warning", expected, float(count), example, False)
 
 

@@ -324,6 +324,34 @@ def churn_risk(config: Config) -> Table:
     )
 
 
+def forecast_path(config: Config) -> Table:
+    cumulated = [
+        Column(f"cumulated_p{level:02}", "double", f"{level} % quantile of the sum up to this day; of days: whole")
+        for level in (5, 50, 95)
+    ]
+    return Table(
+        "marts.forecast_path",
+        f"The way to the totals of marts.forecast_daily, over the {config.dataset.horizon_days} days after ds: what "
+        "each day is expected to bring, and the sums up to it. On the last day of each horizon these are that total's "
+        "mean and quantiles. Weekdays are those of the scenario and, as far as it was active, of the series; baselines "
+        "have such paths too. With a model of before there were paths all days are alike (docs/model.md).",
+        ("ds", "advertiser_id", "scenario_id", "task", "day"),
+        _DAILY_PARTITION,
+        (
+            _AS_OF,
+            _BUCKET,
+            _ADVERTISER,
+            _SCENARIO,
+            _TASK,
+            Column("day", "date", "Day of the horizon, UTC"),
+            Column("expected", "double", "Expected on this day; of days: the probability that it is one"),
+            Column("cumulated", "double", "Expected from the first day through this one: the sum of `expected`"),
+            *cumulated,
+            _RUN,
+        ),
+    )
+
+
 def forecast_total(config: Config) -> Table:
     quantiles = [Column(f"p{level:02}", "double", f"{level} % quantile of the total") for level in (5, 25, 75, 95)]
     return Table(
@@ -653,6 +681,7 @@ DECLARATIONS: dict[str, Callable[[Config], Table]] = {
     "features.advertiser_sequence": advertiser_sequence,
     "marts.forecast_daily": forecast_daily,
     "marts.churn_risk": churn_risk,
+    "marts.forecast_path": forecast_path,
     "marts.forecast_total": forecast_total,
     "marts.forecast_change": forecast_change,
     "marts.forecast_reason": forecast_reason,

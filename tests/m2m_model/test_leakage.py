@@ -19,17 +19,18 @@ from m2m_model.data.features import fit_inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.data.targets import targets_Nm
-from m2m_model.forecasts import baselines
+from m2m_model.forecasts import baselines, path
 from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline, rival_forecasts
 from m2m_model.forecasts.metrics import cell_sums
+from m2m_model.forecasts.path import daily_path
 from m2m_model.network.windows import Days, Runs, Windows
 from m2m_model.rivals import boosted
 from m2m_model.rivals.artifact import Rival, fit_rivals, load_rivals, save_rivals
 from m2m_model.totals.sampler import Sampler
 from m2m_model.totals.sums import add_up
-from m2m_model.training import loop
+from m2m_model.training import loop, pacing
 from m2m_model.training.calendar import train_end, validation_cutoffs
 from m2m_model.training.loop import train_rank
 
@@ -93,7 +94,7 @@ def model_files(panel: Panel, held_out_from: date, folder: Path) -> dict[str, by
 
 
 def said(forecaster: Forecaster, rivals: dict[str, Rival], panel: Panel, truth: Panel, cutoff: date) -> list[pa.Table]:
-    """Features, forecasts, totals and errors of a cutoff; what happened afterwards is ``truth``'s."""
+    """Features, forecasts, paths, totals and errors of a cutoff; what happened afterwards is ``truth``'s."""
     series = np.arange(len(panel))
     days = Days.of(panel, forecaster.inputs.profile(panel), torch.device("cpu"))
     runs = days.runs(torch.from_numpy(series), torch.full((len(series),), panel.index_of(cutoff)))
@@ -105,7 +106,7 @@ def said(forecaster: Forecaster, rivals: dict[str, Rival], panel: Panel, truth: 
     for name, rival in rivals.items():
         forecasts[name] = rival_forecasts(name, rival, panel, cutoff, forecaster.calibrations)
     totals = add_up(forecasts["m2m"], panel, Sampler(forecaster.shared), forecaster.inputs.attributes)
-    tables = [features, *totals]
+    tables = [features, *totals, daily_path(forecasts["m2m"], panel, forecaster.pacing)]
     for name, found in forecasts.items():
         actual_NM = targets_Nm(truth, truth.index_of(cutoff), found.series_N)
         errors = cell_sums(found.distribution, actual_NM, found.scenario_N, panel.spec.targets, cutoff, name)
@@ -184,6 +185,16 @@ def unripe_labels_of_lightgbm(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(boosted, "training_cutoffs", lambda panel, last_label: honest(panel, last_label + 1))
 
 
+def weekdays_of_the_future(patch: pytest.MonkeyPatch) -> None:
+    honest = pacing._weeks
+    patch.setattr(pacing, "_weeks", lambda panel, scenarios, last: honest(panel, scenarios, panel.last_day))
+
+
+def tomorrow_in_a_habit(patch: pytest.MonkeyPatch) -> None:
+    honest = path.recent
+    patch.setattr(path, "recent", lambda panel, day, *rest: honest(panel, min(day + 1, panel.days - 1), *rest))
+
+
 def bins_of_the_future(patch: pytest.MonkeyPatch) -> None:
     honest = PanelStatistics.of
     patch.setattr(PanelStatistics, "of", lambda panel, end: honest(panel, panel.last_day))
@@ -205,6 +216,8 @@ def tomorrow_in_a_baseline(patch: pytest.MonkeyPatch) -> None:
         unripe_labels_of_young_series,
         unripe_labels_of_lightgbm,
         bins_of_the_future,
+        weekdays_of_the_future,
+        tomorrow_in_a_habit,
         tomorrow_in_a_baseline,
     ],
 )

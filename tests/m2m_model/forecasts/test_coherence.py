@@ -73,6 +73,9 @@ def test_whatever_is_mixed_holds_together(
         if m and targets[m - 1].name == target.name:  # a longer horizon
             assert all((figure_NM[:, m] >= figure_NM[:, m - 1]).all() for figure_NM in figures)
             assert (found.p_zero_NM[:, m] <= found.p_zero_NM[:, m - 1]).all()
+            if target.aggregate == "days":
+                more = target.horizon_days - targets[m - 1].horizon_days
+                assert (found.mean_NM[:, m] <= found.mean_NM[:, m - 1] + more + 1e-9).all()
 
 
 def test_horizons_that_contradict_each_other_meet_in_the_middle_and_what_rises_stays() -> None:

@@ -4,6 +4,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from m2m_model.config import ModelConfig, TrainConfig
@@ -15,6 +16,7 @@ from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.blend import Blend, Share
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import FORECAST_SCHEMA, Forecasts, forecast_baseline
+from m2m_model.forecasts.path import Pacing, daily_path
 from m2m_model.training.loop import train_rank
 
 
@@ -173,3 +175,15 @@ def test_a_model_folder_of_another_version_is_refused(forecaster: Forecaster, tm
     (folder / "config.json").write_text(json.dumps(stored | {"model_config": smaller}))
     with pytest.raises(ValueError, match="does not fit config"):
         Forecaster.load(folder)
+
+
+def test_a_model_of_before_there_were_paths_has_even_ones(forecaster: Forecaster, panel: Panel, tmp_path: Path) -> None:
+    folder = forecaster.save(tmp_path / "old")
+    stored = json.loads((folder / "config.json").read_text())
+    assert Pacing.from_dict(stored.pop("pacing")) == forecaster.pacing != Pacing.even(panel.spec)
+    (folder / "config.json").write_text(json.dumps(stored))
+    old = Forecaster.load(folder)
+    assert old.pacing == Pacing.even(panel.spec)
+    found = daily_path(old.predict(panel, panel.last_day), panel, old.pacing)
+    amount_RD = found.filter(pc.equal(found["task"], "clicks"))["expected"].to_numpy().reshape(-1, 7)
+    np.testing.assert_allclose(amount_RD, amount_RD.mean(1, keepdims=True) * np.ones(7), rtol=0.02)
