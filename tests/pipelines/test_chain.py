@@ -119,6 +119,29 @@ def test_1_totals_are_what_the_forecasts_come_to(chain: Deployment) -> None:
     assert chain.run("show", "marts.forecast_total", "--date", AS_OF)[0] == 0
 
 
+def test_1_paths_lead_to_the_forecasts(chain: Deployment) -> None:
+    key = ["advertiser_id", "scenario_id", "task"]
+    paths, forecasts = chain.rows("marts.forecast_path").filter(ds=AS_OF).sort(*key, "day"), _forecasts(chain)
+    days = [AS_OF + timedelta(days=n) for n in range(1, 8)]
+    of_series = paths.group_by(*key, maintain_order=True).agg(
+        "day", pl.sum("expected"), pl.last("^cumulated.*$"), pl.first("bucket")
+    )
+    assert of_series["day"].to_list() == [days] * forecasts.height
+    both = of_series.join(forecasts, on=[*key, "bucket"], how="inner")
+    assert both.height == forecasts.height
+    assert both["expected"].to_list() == pytest.approx(both["mean"].to_list(), rel=1e-6)
+    for total, found in (("mean", "cumulated"), *((n, f"cumulated_{n}") for n in ("p05", "p95"))):
+        assert both[found].equals(both[total])
+    assert both["cumulated_p50"].equals(both["median"])
+    of_weekday = paths.filter(pl.col("task") != "active_days").group_by("day").agg(pl.sum("expected"))
+    assert of_weekday["expected"].max() > 1.02 * of_weekday["expected"].min()  # type: ignore[operator]
+    assert set(chain.rows("ops.validation").filter(table="marts.forecast_path")["passed"]) == {True}
+    assert chain.run("score", "--date", AS_OF)[0] == 0
+    again = chain.rows("marts.forecast_path").filter(ds=AS_OF).sort(*key, "day")
+    assert again.drop("run_id").equals(paths.drop("run_id"))
+    assert chain.run("show", "marts.forecast_path", "--date", AS_OF)[0] == 0
+
+
 def test_2_training_registers_a_challenger_with_its_whole_story(chain: Deployment) -> None:
     assert chain.run("train", "--date", AS_OF)[0] == 0
     registry = Registry(chain.config)

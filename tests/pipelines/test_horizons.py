@@ -40,6 +40,13 @@ def whole(chain: Deployment, rows: pl.DataFrame) -> None:
         for name in ("point", "mean", "p05", "p25", "median", "p75", "p95"):
             assert (shorter[name] <= longer[name]).all(), name
         assert (shorter["p_zero"] >= longer["p_zero"]).all()
+    paths = chain.rows("marts.forecast_path").filter(ds=AS_OF)
+    assert paths.height == series * 2 * HORIZONS[-1]
+    ends = paths.with_columns(horizon_days=(pl.col("day") - pl.col("ds")).dt.total_days().cast(pl.Int32))
+    both = rows.join(ends, on=[*SERIES, "task", "horizon_days"])
+    assert both.height == rows.height
+    for total, sums in (("mean", "cumulated"), ("p05", "cumulated_p05"), ("p95", "cumulated_p95")):
+        assert both[sums].equals(both[total]), total
     days = rows.filter(task="active_days")
     assert (days["p95"] <= days["horizon_days"]).all()
 

@@ -88,6 +88,26 @@ def test_a_champion_that_breaks_a_rule_steps_back_for_the_baseline(said: Deploym
     assert set(forecasts(said)["model_version"]) == {sound}
 
 
+def test_a_champion_whose_paths_break_a_rule_steps_back_too(said: Deployment, tmp_path: Path) -> None:
+    registry = Registry(said.config)
+    sound = registry.get(CHAMPION)
+    assert sound is not None
+    pacing = json.loads((sound.folder / "config.json").read_text())["pacing"]
+    for clock in (clock for clocks in pacing["clock_MK"] for clock in clocks):
+        clock["ratio_SV"] = [[float("nan")] * len(ratio_V) for ratio_V in clock["ratio_SV"]]
+    faulty = registered(said, tmp_path, pacing=pacing)
+    registry.promote(faulty.version)
+    try:
+        status, text = said.run("score", "--date", AS_OF)
+        assert status == 0, text
+        assert f"marts.forecast_path ds={AS_OF}: not_finite: found " in text
+        assert f"A fault of champion {faulty.version}, not of the data" in text
+        assert forecasts(said)["method"].str.starts_with("baseline:").all()
+        assert said.rows("marts.forecast_path").filter(ds=AS_OF)["cumulated_p95"].is_finite().all()
+    finally:
+        registry.promote(sound.version)
+
+
 def test_a_champion_that_breaks_a_rule_is_no_bar_for_a_sound_challenger(said: Deployment, tmp_path: Path) -> None:
     registry = Registry(said.config)
     sound = registry.version_of(CHAMPION)
