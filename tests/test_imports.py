@@ -78,6 +78,7 @@ ROOMS = {
         "forecasts",
         "judging",
         "causes",
+        "paths",
         "totals",
         "training",
     ),

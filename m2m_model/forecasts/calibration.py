@@ -1,6 +1,7 @@
 """From a point forecast to a distribution: what happened, on held-out cutoffs, when such a forecast was made.
 
-N rows (series x cutoff), M targets, Q quantiles, J forecast levels of a cell.
+N rows (series x cutoff), M targets, Q quantiles, J forecast levels of a cell; T tasks, W weekdays, K activity groups, S
+steps of the way to a total, V levels of what lies above zero.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from m2m_model.arrays import Bools, Floats, Ints, Strings
 from m2m_model.data.activity import GROUPS, YOUNG
-from m2m_model.data.spec import Target
+from m2m_model.data.spec import SequenceSpec, Target
 from m2m_model.forecasts.cells import Cells
 from m2m_model.forecasts.distribution import Distribution, decode, levels_of, zero_below
 from m2m_model.levels import LEVELS, MEDIAN
@@ -22,6 +23,10 @@ from m2m_model.levels import LEVELS, MEDIAN
 FORECAST_LEVELS = 10  # at most this many per cell
 LEVEL_ROWS = (30, 200)  # rows that one level is made from: a third of the cell's, within these; levels overlap
 FLOOR = 0.2  # of the target's mean: keeps the ratio to a forecast of zero finite
+WEEK = 7
+STEPS = 12  # of the square root of the way to a total: the more of them, the nearer to its begin
+WAY: Floats = (np.arange(STEPS + 1) / STEPS) ** 2
+ABOVE: Floats = np.linspace(0.05, 0.95, 7)  # levels of what lies above zero
 SHIFT_KEPT = 0.5  # of the rise or fall that all series of a task shared on the few validation dates: half is chance
 
 
@@ -290,3 +295,61 @@ class Dependence:
     def from_dict(cls, values: Mapping[str, Any]) -> Dependence:
         """The inverse of ``to_dict``."""
         return cls(tuple(Shared(**target) for target in values["targets"]))
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How a target of one activity group comes, at each of ``WAY``: the power of its zero mass, and by what the amount
+    above zero differs from its share, at each of ``ABOVE``."""
+
+    power_S: tuple[float, ...]
+    ratio_SV: tuple[tuple[float, ...], ...]
+
+
+EVEN = Clock(tuple(WAY.tolist()), ((1.0,) * len(ABOVE),) * (STEPS + 1))
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """How totals come, day by day; JSON-serialisable. Shares of the weekdays, Monday first, of each scenario that was
+    seen and of all; ``own_T``: what an active day of a series counts beside them."""
+
+    weekday_TW: tuple[tuple[float, ...], ...]
+    scenarios: Mapping[str, tuple[tuple[float, ...], ...]]
+    own_T: tuple[float, ...]
+    clock_MK: tuple[tuple[Clock, ...], ...]
+
+    @classmethod
+    def even(cls, spec: SequenceSpec) -> Pacing:
+        """All days alike: where nothing was learned."""
+        week_TW = ((1 / WEEK,) * WEEK,) * len(spec.tasks)
+        return cls(week_TW, {}, (0.0,) * len(spec.tasks), ((EVEN,) * GROUPS,) * len(spec.targets))
+
+    @cached_property
+    def clocks(self) -> tuple[Floats, Floats]:
+        """(M, K, S) powers and (M, K, S, V) ratios."""
+        return (
+            np.array([[clock.power_S for clock in clocks] for clocks in self.clock_MK]),
+            np.array([[clock.ratio_SV for clock in clocks] for clocks in self.clock_MK]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Pacing:
+        """The inverse of ``to_dict``."""
+
+        def rows(table: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+            return tuple(map(tuple, table))
+
+        return cls(
+            rows(values["weekday_TW"]),
+            {name: rows(table) for name, table in values["scenarios"].items()},
+            tuple(values["own_T"]),
+            tuple(
+                tuple(Clock(tuple(clock["power_S"]), rows(clock["ratio_SV"])) for clock in clocks)
+                for clocks in values["clock_MK"]
+            ),
+        )

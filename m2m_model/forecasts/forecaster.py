@@ -24,13 +24,12 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.files import replaced_folder
 from m2m_model.forecasts.blend import Blend
-from m2m_model.forecasts.calibration import Dependence, LevelCalibration, ResidualQuantiles
+from m2m_model.forecasts.calibration import Dependence, LevelCalibration, Pacing, ResidualQuantiles
 from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import Forecast, Forecasts, forecast_each, simple_distribution
 from m2m_model.forecasts.forward import BATCH_SIZE, choose_device, network_outputs, nothing, to_distribution
 from m2m_model.forecasts.methods import M2M as M2M_METHOD
-from m2m_model.forecasts.path import Pacing
 from m2m_model.network.model import M2M, Batch
 from m2m_model.network.windows import Days, Windows
 

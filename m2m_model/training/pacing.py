@@ -1,5 +1,5 @@
 """How totals come day by day, learned: weekdays from the last half year of history, all else from windows whose horizon
-is over. X windows, O candidates, k weeks; other shapes as in ``forecasts.path``."""
+is over. X windows, O candidates, k weeks; other shapes as in ``paths.path``."""
 
 from __future__ import annotations
 
@@ -13,21 +13,10 @@ import numpy as np
 from m2m_model.arrays import Bools, Floats, Ints, Strings
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import CHUNK, Panel
+from m2m_model.forecasts.calibration import ABOVE, EVEN, WAY, WEEK, Clock, Pacing
 from m2m_model.forecasts.cells import Cells, codes_of
 from m2m_model.forecasts.distribution import Distribution
-from m2m_model.forecasts.path import (
-    ABOVE,
-    EVEN,
-    WAY,
-    WEEK,
-    Clock,
-    Early,
-    Habit,
-    Pacing,
-    days_and_sums,
-    first_weekday,
-    ways,
-)
+from m2m_model.paths.path import Early, Habit, days_and_sums, first_weekday, shares, ways
 from m2m_model.training.pool import Columns, Shards, WindowIndex, evenly
 
 PROFILE_WEEKS = 26
@@ -86,7 +75,7 @@ def fit_pacing(inputs: Inputs, followed: Followed, scenario_X: Strings, group_XM
     of_scenarios = zip(inputs.scenarios, followed.weeks_STkW[:-1], strict=True)
     known = {name: _rounded(_drawn(weeks_TkW, pooled_TW)) for name, weeks_TkW in of_scenarios}
     pacing = replace(even, weekday_TW=_rounded(pooled_TW), scenarios=known)
-    weighed = partial(pacing.shares, followed.habit, scenario_X, followed.first_X)
+    weighed = partial(shares, pacing, followed.habit, scenario_X, followed.first_X)
     own_T = [OWN[o] for o in _surprise(weighed, followed, served.mean_NM[:, horizons - 1 :: horizons]).argmin(0)]
     sum_THX = days_and_sums(served.mean_NM, weighed(np.array(own_T)), spec)[1]
     came_THX = np.cumsum(followed.came_THX, 1, dtype=np.float64)
@@ -132,8 +121,8 @@ def _surprise(weighed: partial[Floats], followed: Followed, mean_XT: Floats) -> 
     weight_T1X = (np.sqrt(np.maximum(mean_XT, 0)) / np.maximum(mean_XT, 1e-9)).T[:, None]
     came_THX = followed.came_THX * weight_T1X
     week = np.arange(came_THX.shape[1]) % WEEK
-    shares = (weighed(np.full(len(came_THX), own)) for own in OWN)
-    return np.stack([-(came_THX * np.log(np.maximum(s_TWX, LEAST_SHARE))[:, week]).sum((1, 2)) for s_TWX in shares])
+    each_TWX = (weighed(np.full(len(came_THX), own)) for own in OWN)
+    return np.stack([-(came_THX * np.log(np.maximum(s_TWX, LEAST_SHARE))[:, week]).sum((1, 2)) for s_TWX in each_TWX])
 
 
 def _clock(m: int, way_DX: Floats, came_DX: Floats, served: Distribution, rows_X: Bools) -> Clock:

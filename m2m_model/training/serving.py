@@ -16,12 +16,11 @@ from m2m_model.data.served_by import COLD_START, NETWORK, SILENT
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.forecasts import baselines, methods
 from m2m_model.forecasts.blend import WEIGHTS, Blend, Share, mixed
-from m2m_model.forecasts.calibration import SHIFT_KEPT, Dependence, LevelCalibration, ResidualQuantiles
+from m2m_model.forecasts.calibration import SHIFT_KEPT, Dependence, LevelCalibration, Pacing, ResidualQuantiles
 from m2m_model.forecasts.cells import GROUP_ROWS
 from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import around
-from m2m_model.forecasts.path import Pacing
 from m2m_model.rivals.artifact import Rival
 from m2m_model.totals.dependence import fit_dependence
 from m2m_model.training.calendar import days_between, validation_cutoffs

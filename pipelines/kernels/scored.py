@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from m2m_model.forecasts.forecasts import forecast_baseline
-from m2m_model.forecasts.path import daily_path
+from m2m_model.paths.path import daily_path
 from m2m_model.totals.sampler import Sampler
 from m2m_model.totals.sums import add_up
 from pipelines.kernels.target import Target

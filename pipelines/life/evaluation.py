@@ -23,7 +23,7 @@ from m2m_model.data.served_by import is_eligible, served_by
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import BASELINES
-from m2m_model.forecasts.calibration import Dependence, ResidualQuantiles
+from m2m_model.forecasts.calibration import Dependence, Pacing, ResidualQuantiles
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline, rival_forecasts
 from m2m_model.forecasts.metrics import (
@@ -36,7 +36,6 @@ from m2m_model.forecasts.metrics import (
     mean_over_tasks,
 )
 from m2m_model.judging.value import CHURN, VALUE_SCHEMA, churn, ranking, reliability, size_deciles, value_sums
-from m2m_model.forecasts.path import Pacing
 from m2m_model.rivals import NAMES as RIVALS
 from m2m_model.training.serving import calibrate_baselines
 from pipelines.chain import CHALLENGER

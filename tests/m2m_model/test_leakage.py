@@ -19,13 +19,14 @@ from m2m_model.data.features import fit_inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.data.targets import targets_Nm
-from m2m_model.forecasts import baselines, path
+from m2m_model.forecasts import baselines
 from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline, rival_forecasts
 from m2m_model.forecasts.metrics import cell_sums
-from m2m_model.forecasts.path import daily_path
 from m2m_model.network.windows import Days, Runs, Windows
+from m2m_model.paths import path
+from m2m_model.paths.path import daily_path
 from m2m_model.rivals import boosted
 from m2m_model.rivals.artifact import Rival, fit_rivals, load_rivals, save_rivals
 from m2m_model.totals.sampler import Sampler

@@ -14,9 +14,10 @@ from m2m_model.data.served_by import SILENT, eligible, history_days, served_by
 from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.blend import Blend, Share
+from m2m_model.forecasts.calibration import Pacing
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import FORECAST_SCHEMA, Forecasts, forecast_baseline
-from m2m_model.forecasts.path import Pacing, daily_path
+from m2m_model.paths.path import daily_path
 from m2m_model.training.loop import train_rank
 
 

@@ -9,11 +9,12 @@ import pytest
 from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import SILENT, served_by
+from m2m_model.forecasts.calibration import ABOVE, WAY, Clock, Pacing
 from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
-from m2m_model.forecasts.path import ABOVE, PATH_SCHEMA, WAY, Clock, Habit, Pacing, daily_path, path_figures
 from m2m_model.levels import LEVELS
+from m2m_model.paths.path import PATH_SCHEMA, Habit, daily_path, path_figures
 from m2m_model.training.serving import calibrate_baselines
 
 HORIZONS = [(7,), (1, 7, 28), (3, 10)]

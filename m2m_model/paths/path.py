@@ -12,31 +12,27 @@ all of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from m2m_model.arrays import Floats, Ints, Strings
-from m2m_model.data.activity import GROUPS, activity_NM
+from m2m_model.data.activity import activity_NM
 from m2m_model.data.panel import Panel, days_of, recent
 from m2m_model.data.served_by import COLD_START_DAYS, history_days
 from m2m_model.data.spec import SequenceSpec
+from m2m_model.forecasts.calibration import ABOVE, STEPS, WEEK, Pacing
 from m2m_model.forecasts.cells import codes_of
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import Forecasts
 from m2m_model.levels import LEVELS, MEDIAN, PUBLISHED
 
 CHUNK = 512  # series at a time: what they need stays in the cache
-WEEK, HABIT_WEEKS = 7, 8  # the last weeks say which weekdays are a series' own
-STEPS = 12  # of the square root of the way: the more of them, the nearer to its begin
-WAY: Floats = (np.arange(STEPS + 1) / STEPS) ** 2
-ABOVE: Floats = np.linspace(0.05, 0.95, 7)  # levels of what lies above zero
+HABIT_WEEKS = 8  # the last weeks say which weekdays are a series' own
 FIGURES = ("expected", "cumulated", "cumulated_p05", "cumulated_p50", "cumulated_p95")
 GRAIN = 2.0**-7  # of an average day: sums on the way are told to it, for it takes half the bytes
 DIGITS = 10  # binary ones, which quantiles on the way are told to
@@ -47,18 +43,6 @@ PATH_SCHEMA = pa.schema(
     [("advertiser_id", pa.string()), ("scenario_id", pa.string()), ("task", pa.string()), ("day", pa.date32())]
     + [(name, pa.float64()) for name in FIGURES]
 )
-
-
-@dataclass(frozen=True)
-class Clock:
-    """How a target of one activity group comes, at each of ``WAY``: the power of its zero mass, and by what the amount
-    above zero differs from its share, at each of ``ABOVE``."""
-
-    power_S: tuple[float, ...]
-    ratio_SV: tuple[tuple[float, ...], ...]
-
-
-EVEN = Clock(tuple(WAY.tolist()), ((1.0,) * len(ABOVE),) * (STEPS + 1))
 
 
 @dataclass(frozen=True)
@@ -83,81 +67,6 @@ class Habit:
         # The k-th day of a week that ends at the cutoff lies 7w + 6 - k days back.
         weeks_WN = np.clip((age_N - np.arange(WEEK - 1, -1, -1)[:, None] + WEEK - 1) // WEEK, 1, HABIT_WEEKS)
         return cls(_shares(amount_TWN / weeks_WN, 1), active_TWN.sum(1, dtype=np.float64) * known_TN)
-
-
-@dataclass(frozen=True)
-class Pacing:
-    """How totals come, day by day; JSON-serialisable. Shares of the weekdays, Monday first, of each scenario that was
-    seen and of all; ``own_T``: what an active day of a series counts beside them."""
-
-    weekday_TW: tuple[tuple[float, ...], ...]
-    scenarios: Mapping[str, tuple[tuple[float, ...], ...]]
-    own_T: tuple[float, ...]
-    clock_MK: tuple[tuple[Clock, ...], ...]
-
-    @classmethod
-    def even(cls, spec: SequenceSpec) -> Pacing:
-        """All days alike: where nothing was learned."""
-        week_TW = ((1 / WEEK,) * WEEK,) * len(spec.tasks)
-        return cls(week_TW, {}, (0.0,) * len(spec.tasks), ((EVEN,) * GROUPS,) * len(spec.targets))
-
-    def shares(self, habit: Habit, scenario_N: Strings, first_N: Ints, own_T: Floats | None = None) -> Floats:
-        """(T, W, N) shares of a week that begins with weekday ``first_N``: those of each series' scenario, moved by its
-        own."""
-        weekday_TWS = np.array([*self.scenarios.values(), self.weekday_TW]).transpose(1, 2, 0)
-        weekday_WN = (first_N + np.arange(WEEK)[:, None]) % WEEK
-        share_TWN = weekday_TWS[:, weekday_WN, codes_of(scenario_N, list(self.scenarios))]
-        weight_T1N = (habit.active_TN * np.asarray(self.own_T if own_T is None else own_T)[:, None])[:, None]
-        return np.asarray((share_TWN + weight_T1N * habit.share_TWN) / (1 + weight_T1N))
-
-    @cached_property
-    def _clocks(self) -> tuple[Floats, Floats]:
-        """(M, K, S) powers and (M, K, S, V) ratios."""
-        return (
-            np.array([[clock.power_S for clock in clocks] for clocks in self.clock_MK]),
-            np.array([[clock.ratio_SV for clock in clocks] for clocks in self.clock_MK]),
-        )
-
-    def quantiles(self, m: int, group_N: Ints, way_DN: Floats, spread: Distribution) -> Floats:
-        """(Q, D, N) of the sums at shares ``way_DN`` of the mean of target m."""
-        power_KS, ratio_KSV = (table[m] for table in self._clocks)
-        power_R, ratio_R = power_KS.ravel(), ratio_KSV.ravel()
-        at_DN = np.sqrt(way_DN) * STEPS
-        step_DN = np.minimum(at_DN.astype(np.int64), STEPS - 1)
-        rest_DN, cell_DN = at_DN - step_DN, group_N * (STEPS + 1) + step_DN
-        early = Early.of(m, way_DN, _between(power_R, cell_DN, 1, rest_DN), spread)
-        cell_R, rest_R, found_QR = cell_DN.ravel(), rest_DN.ravel(), np.zeros((len(_LEVELS), way_DN.size))
-        for found_R, level in zip(found_QR, LEVELS[list(_LEVELS)], strict=True):
-            at_X = np.flatnonzero(early.zero_R < level)
-            zero_X = early.zero_R[at_X]
-            above_X = (level - zero_X) / (1 - zero_X)
-            place_X = np.maximum((above_X - ABOVE[0]) / (ABOVE[1] - ABOVE[0]), 0)
-            v_X = np.minimum(place_X.astype(np.int64), len(ABOVE) - 2)
-            first_X, up_X = cell_R[at_X] * len(ABOVE) + v_X, place_X - v_X
-            sooner_X, later_X = (_between(ratio_R, r_X, 1, up_X) for r_X in (first_X, first_X + len(ABOVE)))
-            found_R[at_X] = (sooner_X + rest_R[at_X] * (later_X - sooner_X)) * early.amount(at_X, above_X)
-        return found_QR.reshape(-1, *way_DN.shape)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Pacing:
-        """The inverse of ``to_dict``."""
-
-        def rows(table: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
-            return tuple(map(tuple, table))
-
-        return cls(
-            rows(values["weekday_TW"]),
-            {name: rows(table) for name, table in values["scenarios"].items()},
-            tuple(values["own_T"]),
-            tuple(
-                tuple(Clock(tuple(clock["power_S"]), rows(clock["ratio_SV"])) for clock in clocks)
-                for clocks in values["clock_MK"]
-            ),
-        )
 
 
 @dataclass(frozen=True)
@@ -224,7 +133,7 @@ def path_figures(forecasts: Forecasts, panel: Panel, pacing: Pacing) -> Floats:
     spec, spread, series = panel.spec, forecasts.distribution, forecasts.series_N
     day, horizons = panel.index_of(forecasts.cutoff), len(spec.horizons_days)
     first_N = np.full(len(series), first_weekday(panel, day))
-    share_TWN = pacing.shares(Habit.of(panel, day, series), forecasts.scenario_N, first_N)
+    share_TWN = shares(pacing, Habit.of(panel, day, series), forecasts.scenario_N, first_N)
     figure_FTHN = np.zeros((len(FIGURES), len(spec.tasks), spec.horizon_days, len(series)))
     figure_FTHN[0], sum_THN = days_and_sums(spread.mean_NM, share_TWN, spec)
     figure_FTHN[1] = sum_THN
@@ -234,7 +143,7 @@ def path_figures(forecasts: Forecasts, panel: Panel, pacing: Pacing) -> Floats:
         final_Q1N = spread.level_GNM[list(_LEVELS), None, :, m]
         before_Q1N = figure_FTHN[2:, m // horizons, days.start - 1, None] if days.start else 0.0
         whole = spec.targets[m].aggregate == "days"
-        raw_QDN = _coarse(pacing.quantiles(m, group_NM[:, m], way_DN, spread))
+        raw_QDN = _coarse(quantiles(pacing, m, group_NM[:, m], way_DN, spread))
         for q in range(1, len(_LEVELS)):
             np.maximum(raw_QDN[q], raw_QDN[q - 1], out=raw_QDN[q])
         np.minimum(np.maximum(np.rint(raw_QDN) if whole else raw_QDN, before_Q1N), final_Q1N, out=found_QDN)
@@ -248,6 +157,36 @@ def path_figures(forecasts: Forecasts, panel: Panel, pacing: Pacing) -> Floats:
                 np.minimum(next_QN, last_QN + 1, out=next_QN)
         found_QDN[:, -1:] = final_Q1N
     return figure_FTHN
+
+
+def shares(pacing: Pacing, habit: Habit, scenario_N: Strings, first_N: Ints, own_T: Floats | None = None) -> Floats:
+    """(T, W, N) of a week that begins with weekday ``first_N``: those of each series' scenario, moved by its own."""
+    weekday_TWS = np.array([*pacing.scenarios.values(), pacing.weekday_TW]).transpose(1, 2, 0)
+    weekday_WN = (first_N + np.arange(WEEK)[:, None]) % WEEK
+    share_TWN = weekday_TWS[:, weekday_WN, codes_of(scenario_N, list(pacing.scenarios))]
+    weight_T1N = (habit.active_TN * np.asarray(pacing.own_T if own_T is None else own_T)[:, None])[:, None]
+    return np.asarray((share_TWN + weight_T1N * habit.share_TWN) / (1 + weight_T1N))
+
+
+def quantiles(pacing: Pacing, m: int, group_N: Ints, way_DN: Floats, spread: Distribution) -> Floats:
+    """(Q, D, N) of the sums at shares ``way_DN`` of the mean of target m."""
+    power_KS, ratio_KSV = (table[m] for table in pacing.clocks)
+    power_R, ratio_R = power_KS.ravel(), ratio_KSV.ravel()
+    at_DN = np.sqrt(way_DN) * STEPS
+    step_DN = np.minimum(at_DN.astype(np.int64), STEPS - 1)
+    rest_DN, cell_DN = at_DN - step_DN, group_N * (STEPS + 1) + step_DN
+    early = Early.of(m, way_DN, _between(power_R, cell_DN, 1, rest_DN), spread)
+    cell_R, rest_R, found_QR = cell_DN.ravel(), rest_DN.ravel(), np.zeros((len(_LEVELS), way_DN.size))
+    for found_R, level in zip(found_QR, LEVELS[list(_LEVELS)], strict=True):
+        at_X = np.flatnonzero(early.zero_R < level)
+        zero_X = early.zero_R[at_X]
+        above_X = (level - zero_X) / (1 - zero_X)
+        place_X = np.maximum((above_X - ABOVE[0]) / (ABOVE[1] - ABOVE[0]), 0)
+        v_X = np.minimum(place_X.astype(np.int64), len(ABOVE) - 2)
+        first_X, up_X = cell_R[at_X] * len(ABOVE) + v_X, place_X - v_X
+        sooner_X, later_X = (_between(ratio_R, r_X, 1, up_X) for r_X in (first_X, first_X + len(ABOVE)))
+        found_R[at_X] = (sooner_X + rest_R[at_X] * (later_X - sooner_X)) * early.amount(at_X, above_X)
+    return found_QR.reshape(-1, *way_DN.shape)
 
 
 def first_weekday(panel: Panel, day: int) -> int:

@@ -1,0 +1,1 @@
+"""The way to a total, day by day."""
