@@ -43,9 +43,9 @@ ui: tools $(INSTALLED) ## Console, Airflow and MLflow on localhost until Ctrl-C;
 	  exec $(BIN)/python examples/ui.py
 
 .PHONY: console
-console: $(INSTALLED) ## The forecasts in a browser, on localhost until Ctrl-C; CONSOLE_PORT=8501 CONFIG=examples/online_ads/pipeline.toml
+console: $(INSTALLED) ## The forecasts in a browser, on localhost until Ctrl-C; CONSOLE_PORT=8501 CONFIG=examples/online_retail/pipeline.toml
 	@exec $(BIN)/python -m pipelines console --port $(or $(CONSOLE_PORT),8501) \
-	  --config $(or $(CONFIG),$(M2M_CONFIG),examples/online_ads/pipeline.toml)
+	  --config $(or $(CONFIG),$(M2M_CONFIG),examples/online_retail/pipeline.toml)
 
 .PHONY: env
 env: $(INSTALLED) ## The deployment's variables for a shell: eval "$(make -s env)"
