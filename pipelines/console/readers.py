@@ -6,7 +6,6 @@ Each says which tables it reads, so that what it found can be kept until one of 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ import polars as pl
 from m2m_model.config import ACTIVE
 from pipelines import chain
 from pipelines.config import Config
+from pipelines.reading.export import harmless
 from pipelines.stages.status import commands, status
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between, in_words
@@ -382,15 +382,9 @@ def _with_reason(moment: Moment, rows: pl.DataFrame, day: date, which: pl.Expr) 
     return rows.join(strongest, on=key, how="left", maintain_order="left")
 
 
-_FORMULA = re.compile(r"^[=+\-@\t\r\n|%]")
-
-
 def to_csv(rows: pl.DataFrame) -> bytes:
     """All rows for a spreadsheet; a text that it would take for a formula begins with an apostrophe."""
-    texts = [name for name, kind in rows.schema.items() if kind in (pl.String, pl.Categorical)]
-    risky = pl.col(texts).cast(pl.String)
-    safe = pl.when(risky.str.contains(_FORMULA.pattern)).then(pl.lit("'") + risky).otherwise(risky)
-    return (rows.with_columns(safe.name.keep()) if texts else rows).write_csv().encode()
+    return harmless(rows.with_columns(pl.col(pl.Categorical).cast(pl.String)))[0].write_csv().encode()
 
 
 def to_parquet(rows: pl.DataFrame) -> bytes:
