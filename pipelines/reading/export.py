@@ -20,7 +20,7 @@ from pipelines.reading.rows import Rows
 from pipelines.reading.terminal import counted
 from pipelines.warehouse.commits import Warehouse
 
-FORMULA = "^[=+\\-@＝＋－＠\t\r\n]"  # what a spreadsheet takes for the beginning of one
+FORMULA = "^[=+\\-@|%＝＋－＠\t\r\n]"  # what a spreadsheet takes for the beginning of one
 Write = Callable[[pl.DataFrame], None]
 
 
