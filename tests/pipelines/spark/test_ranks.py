@@ -30,7 +30,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def watch(said: list[str]) -> Iterator[Watch]:
-    made = Watch(None, True, said.append)  # type: ignore[arg-type]
+    made = Watch(None, True, said.append, said.append)  # type: ignore[arg-type]
     yield made
     if not made._closed.is_set():
         made.close()
@@ -48,18 +48,19 @@ def start(watch: Watch, work: Callable[..., Any], number: int = 0) -> Any:
     return process
 
 
-def fails(say: Any, at: Any) -> None:
+def fails(say: Any, at: Any, tell: Any) -> None:
     say("three steps")
+    tell({"epoch": 1})
     at(3, 0.5, 96)
     raise OSError(28, "No space left on device", "step-3.pt")
 
 
-def lasts(say: Any, at: Any) -> None:
+def lasts(say: Any, at: Any, tell: Any) -> None:
     at(7, 0.0, 224)
     time.sleep(60)
 
 
-def loses_its_neighbor(say: Any, at: Any) -> None:
+def loses_its_neighbor(say: Any, at: Any, tell: Any) -> None:
     raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:12345")
 
 
@@ -82,7 +83,7 @@ def test_a_rank_that_raises_is_quoted_with_its_step(watch: Watch, said: list[str
     assert first.words == "OSError: [Errno 28] No space left on device: 'step-3.pt'"
     assert first.raised["errno"] == 28
     assert "in fails" in first.raised["traceback"]
-    assert said == ["three steps"]
+    assert said == ["three steps", {"epoch": 1}]
 
 
 def test_a_killed_rank_is_named_with_its_signal_and_not_its_neighbor(
@@ -93,6 +94,7 @@ def test_a_killed_rank_is_named_with_its_signal_and_not_its_neighbor(
     neighbor.join(30)  # its words come first
     process = start(watch, lasts)
     while 0 not in watch._seats or watch._seats[0].step != 7:
+        assert process.is_alive()
         time.sleep(0.05)
     psutil.Process(process.pid).children()[0].kill()
     process.join(30)
