@@ -52,13 +52,15 @@ env: $(INSTALLED) ## The deployment's variables for a shell: eval "$(make -s env
 	@$(BIN)/python examples/local_deployment.py
 
 .PHONY: test
-# Those with Airflow or a cluster mostly wait for processes, so they run beside the others; their output follows.
+# Those with Airflow, a cluster or Spark mostly wait for processes, so all three kinds run at once; the log shows Spark's
+# as it goes, and the others' at its end.
 test: tools $(INSTALLED) ## All tests
 	@rm -rf .pytest_cache/d/expectations
-	@log=$$(mktemp); $(BIN)/python -m pytest -m "airflow or cluster" >$$log 2>&1 & waiting=$$!; \
-	  trap "kill $$waiting" INT TERM; $(BIN)/python -m pytest -m "not airflow and not cluster"; others=$$?; \
-	  wait $$waiting; failed=$$?; cat $$log; rm $$log; \
-	  $(BIN)/python tests/expectations.py; exit $$((others | failed | $$?))
+	@logs=$$(mktemp -d); $(BIN)/python -m pytest -m "airflow or cluster" >$$logs/2 2>&1 & airflow=$$!; \
+	  $(BIN)/python -m pytest -m "not spark and not airflow and not cluster" >$$logs/1 2>&1 & light=$$!; \
+	  trap "kill $$airflow $$light" INT TERM; $(BIN)/python -m pytest -m "spark and not airflow and not cluster"; failed=$$?; \
+	  wait $$light || failed=1; wait $$airflow || failed=1; cat $$logs/1 $$logs/2; rm -r $$logs; \
+	  $(BIN)/python tests/expectations.py || failed=1; exit $$failed
 
 .PHONY: test-fast
 test-fast: tools $(INSTALLED) ## What needs no Spark and no Airflow, under a minute
