@@ -4,7 +4,7 @@ Reads the table through its Iceberg snapshot, bucket by bucket, so that memory d
 writes nothing but --out, which appears whole or not at all; one of before is replaced. Rows come bucket by bucket, in
 the order of the key within each. --advertiser, --scenario, --task and --where choose rows, --columns columns.
 CSV: UTF-8 with a header, days as YYYY-MM-DD (UTC), a null is empty and an empty text is "". A text that begins with
-= + - @ gets a ' before it, lest a spreadsheet run it; how many did is said.
+= + - @ | % gets a ' before it, lest a spreadsheet run it; how many did is said.
 Fails (2) when there is no such table, snapshot, day (the nearest are named) or column, where --out cannot be, or when
 CSV cannot hold a column; (3) when a data file is gone or damaged.
 """
