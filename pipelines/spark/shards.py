@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from m2m_model.data.statistics import PanelStatistics
 from m2m_model.training.loop import train_rank
 from m2m_model.training.pool import shares
-from m2m_model.training.progress import EpochMetrics, TrainResult
+from m2m_model.training.progress import EpochMetrics, TrainResult, unheard
 from m2m_model.training.ranks import Ranks
 from pipelines.errors import ConfigError
 from pipelines.spark.buckets import tasks
@@ -64,7 +64,9 @@ def shards_in(folder: Path) -> list[Path]:
     return sorted(folder.glob(_NAMED))
 
 
-def train_on_shards(folder: Folder, tell: Callable[[dict[str, Any]], object], **arguments: Any) -> TrainResult:
+def train_on_shards(
+    folder: Folder, tell: Callable[[dict[str, Any]], object] = unheard, **arguments: Any
+) -> TrainResult:
     """One rank of the run that ``folder`` is of: it has its own shards at hand, and the rivals if there are some, and
     rank 0 leaves checkpoints and the model there, and tells of every epoch; ``arguments`` are the others of
     ``train_rank``."""

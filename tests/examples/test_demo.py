@@ -54,7 +54,7 @@ def test_deployment_keeps_what_the_environment_already_says(tmp_path: Path) -> N
     assert found["AIRFLOW__API__PORT"] == "9090"
     assert found["AIRFLOW__CORE__PARALLELISM"] == "8"
     assert found["PATH"].endswith(":/bin")
-    assert found["M2M_CONFIG"].endswith("examples/online_ads/pipeline.toml")
+    assert found["M2M_CONFIG"].endswith("examples/online_retail/pipeline.toml")
 
 
 def test_another_home_and_port_win_over_the_variables_of_a_shell_that_has_the_first(tmp_path: Path) -> None:
