@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
@@ -131,8 +131,10 @@ def by_hand(run: Run, version: str, reason: str) -> None:
         run.say(f"version {version} is champion already; nothing was changed")
         return
     registry.promote(opened.version)
+    as_of = date.fromisoformat(registry.client.get_run(opened.run_id).data.tags["m2m.ds"])
     by = f"by hand, {getpass.getuser()} on {socket.gethostname()}: {plain(reason)}"
-    _write_line(run, warehouse, reads, {"challenger": version, "champion": before, "promoted": True, "reason": by})
+    line = {"ds": as_of, "challenger": version, "champion": before, "promoted": True, "reason": by}
+    _write_line(run, warehouse, reads, line)
     run.say(f"version {version} is champion in place of {before or 'none'}, {by}; score forecasts with it from now on")
 
 

@@ -341,6 +341,7 @@ def test_5_a_person_promotes_with_a_reason_that_the_ledger_keeps(
     assert registry.version_of("champion") == champion
     line = chain.rows("ops.promotion").sort("decided_at").row(-1, named=True)
     assert (line["challenger"], line["champion"], line["promoted"]) == (champion, None, True)
+    assert line["ds"] == AS_OF  # of its data, whenever somebody promoted it
     assert line["reason"].startswith("by hand, ")
     assert line["reason"].endswith(": the gate was too strict")
 
