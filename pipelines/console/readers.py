@@ -18,6 +18,7 @@ import polars as pl
 from m2m_model.config import ACTIVE
 from pipelines import chain
 from pipelines.config import Config
+from pipelines.life.incidents import newest_runs
 from pipelines.reading.export import harmless
 from pipelines.stages.status import commands, status
 from pipelines.warehouse.commits import Warehouse
@@ -481,12 +482,8 @@ def decisions(moment: Moment) -> pl.DataFrame:
 def failed_checks(moment: Moment, days: int) -> pl.DataFrame:
     """Checks that did not hold on the last checked days, critical ones first; of a day that was checked again those of
     the newest run alone. In rows no time tells which that is; the order of commits does, as far as they are kept."""
-    pin = moment.pin(CHECKS)
-    order = {properties_of(snapshot).get("m2m.run-id", ""): place for place, snapshot in enumerate(pin.snapshots())}
-    rows = moment.rows(CHECKS, moment.days(CHECKS)[-days:])
-    place = pl.col("run_id").replace_strict(order, default=-1, return_dtype=pl.Int64)
-    newest = place == place.max().over("stage", "table", "ds")
-    found = rows.filter(newest).filter(~pl.col("passed"))
+    rows = newest_runs(moment.pin(CHECKS), moment.rows(CHECKS, moment.days(CHECKS)[-days:]))
+    found = rows.filter(~pl.col("passed"))
     return found.sort(pl.col("severity") != "critical", pl.col("ds"), descending=[False, True])
 
 

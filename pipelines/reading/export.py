@@ -17,7 +17,7 @@ from pipelines.config import Config
 from pipelines.errors import ConfigError, plain
 from pipelines.paths import local_path
 from pipelines.reading.rows import Rows
-from pipelines.reading.terminal import counted
+from pipelines.reading.terminal import plural
 from pipelines.warehouse.commits import Warehouse
 
 FORMULA = "^[=+\\-@|%＝＋－＠\t\r\n]"  # what a spreadsheet takes for the beginning of one
@@ -78,7 +78,7 @@ def write_csv(rows: Rows, out: Path) -> tuple[int, str]:
             safe, changed = harmless(part)
             safe.write_csv(file, include_header=number == 0, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
             count, quoted = count + part.height, quoted + changed
-    begin = f"{counted(quoted, 'text')} that a spreadsheet would run as a formula got a ' before; .parquet has none"
+    begin = f"{plural(quoted, 'text')} that a spreadsheet would run as a formula got a ' before; .parquet has none"
     return count, begin if quoted else ""
 
 
@@ -88,8 +88,8 @@ def work(config: Config, asked: Asked, out: Path) -> None:
     _refuse(rows, out)
     with appearing(out) as part:
         count, note = (write_csv if out.suffix == ".csv" else write_parquet)(rows, part)
-    of = f"{count:,} of {counted(rows.stored, 'row')}" if asked.filters else counted(count, "row")
-    what = f"{of} and {counted(len(rows.columns), 'column')}, {out.stat().st_size / 2**20:.1f} MiB"
+    of = f"{count:,} of {plural(rows.stored, 'row')}" if asked.filters else plural(count, "row")
+    what = f"{of} and {plural(len(rows.columns), 'column')}, {out.stat().st_size / 2**20:.1f} MiB"
     print(plain(f"{rows.pin.name} {rows.day or 'of all days'}: {what}, in {out.resolve()}"))
     if note:
         print(note)

@@ -16,7 +16,7 @@ from pipelines.asked import ALL, Asked
 from pipelines.config import Config
 from pipelines.errors import ConfigError, plain
 from pipelines.reading.rows import Rows, column
-from pipelines.reading.terminal import counted, shown, wrapped
+from pipelines.reading.terminal import plural, shown, wrapped
 from pipelines.toml_tables import nearest
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import NO_DAY
@@ -33,9 +33,9 @@ def table_list(warehouse: Warehouse) -> pl.DataFrame:
         pin = warehouse.pin(name)
         files = pin.files()
         days = [str(file.ds) for file in files if file.ds != NO_DAY]
-        ends, counted = (min(days, default=""), max(days, default="")), (sum(f.rows for f in files), len(files))
+        ends, counts = (min(days, default=""), max(days, default="")), (sum(f.rows for f in files), len(files))
         address = warehouse.identifier(name), pin.table.metadata_location if pin.table else None
-        rows.append((name, *ends, *counted, pin.snapshot_id, *address))
+        rows.append((name, *ends, *counts, pin.snapshot_id, *address))
     schema = ["table", "first_ds", "last_ds", "rows", "files", "snapshot", *FOR_PROGRAMS]
     return pl.DataFrame(rows, schema=schema, orient="row", infer_schema_length=None)
 
@@ -73,7 +73,7 @@ def print_table(frame: pl.DataFrame, first: Sequence[str], notes: list[str], who
         names = ", ".join(found.left_out)
         notes.append(f"{there - missing} of {there} columns; left out: {names} {whole_values}")
     if found.cut:
-        notes.append(f"{counted(found.cut, 'text')} cut where … stands {whole_values}")
+        notes.append(f"{plural(found.cut, 'text')} cut where … stands {whole_values}")
     print(*found.lines, "", *(line for note in notes for line in wrapped(plain(note), width)), sep="\n")
 
 
@@ -88,8 +88,8 @@ def _of_rows(rows: Rows, frame: pl.DataFrame, found: int, by: Sequence[tuple[str
     if frame.height < found:
         way = ", ".join(f"{column}{' descending' if falls else ''}" for column, falls in by)
         which = f"the first by {way}" if by else "as the files have them; --sort COLUMN orders all"
-        return f"{frame.height:,} of {counted(found, things)}{filtered}, {which}; --limit N for more"
-    return f"{counted(found, things)}{filtered}"
+        return f"{frame.height:,} of {plural(found, things)}{filtered}, {which}; --limit N for more"
+    return f"{plural(found, things)}{filtered}"
 
 
 def work(config: Config, asked: Asked, limit: int, sort: Sequence[str], layout: str) -> None:

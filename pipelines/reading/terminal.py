@@ -137,6 +137,6 @@ def figure(value: float) -> str:
     return f"{value:,.{min(6, max(1, 3 - math.floor(math.log10(abs(value)))))}f}"
 
 
-def counted(number: int, thing: str) -> str:
-    """A number of things, in words."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def plural(number: int, one: str, many: str = "") -> str:
+    """A number of things, in words: ``3 warnings``, ``1 warning``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -11,8 +11,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol, get_args
 
+from pipelines.reading.terminal import plural
 from pipelines.reports.advice import ADVICE, OTHER
-from pipelines.reports.page import Block, Code, Flag, Folded, Kind, Link, Note, Page, Section, Table, plural
+from pipelines.reports.page import Block, Code, Flag, Folded, Kind, Link, Note, Page, Section, Table
 
 FOLDER, INDEX = "checks", "index.html"  # the folder is below the home
 _MOST_ROWS = 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
+from pipelines.reading.terminal import plural
 from pipelines.reports.checks import FAILED, Kept, failed_row
 from pipelines.reports.day import Day, age, promoted, served_by
 from pipelines.reports.forecasts import MOST, accuracy, drift, last_total, leaving, movers, platform, totals
@@ -20,7 +21,6 @@ from pipelines.reports.page import (
     Section,
     Table,
     number,
-    plural,
     share,
 )
 

@@ -8,8 +8,9 @@ from datetime import date, datetime
 
 import polars as pl
 
+from pipelines.reading.terminal import plural
 from pipelines.reports.checks import Kept
-from pipelines.reports.page import number, plural
+from pipelines.reports.page import number
 
 
 @dataclass(frozen=True)

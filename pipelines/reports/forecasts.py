@@ -7,9 +7,10 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from pipelines.reading.terminal import plural
 from pipelines.reports import svg
 from pipelines.reports.day import Day, Measure
-from pipelines.reports.page import Block, Flag, Folded, Note, Picture, Table, number, plural, share
+from pipelines.reports.page import Block, Flag, Folded, Note, Picture, Table, number, share
 
 MOST = 20  # rows of a list
 _MOST_SCENARIOS = 12

@@ -180,8 +180,3 @@ def number(value: float) -> str:
 def share(value: float | None, signed: bool = False) -> str:
     """A ratio as percents."""
     return "–" if value is None or not math.isfinite(value) else f"{value:{'+' if signed else ''}.1%}"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """``3 warnings``, ``1 warning``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
