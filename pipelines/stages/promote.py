@@ -131,7 +131,7 @@ def by_hand(run: Run, version: str, reason: str) -> None:
         run.say(f"version {version} is champion already; nothing was changed")
         return
     registry.promote(opened.version)
-    as_of = date.fromisoformat(registry.client.get_run(opened.run_id).data.tags["m2m.ds"])
+    as_of = date.fromisoformat(registry.client.get_run(opened.run_id).data.tags.get("m2m.ds", str(run.ds)))
     by = f"by hand, {getpass.getuser()} on {socket.gethostname()}: {plain(reason)}"
     line = {"ds": as_of, "challenger": version, "champion": before, "promoted": True, "reason": by}
     _write_line(run, warehouse, reads, line)
