@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import polars as pl
 import pyarrow as pa
 
-from m2m_model.forecasts.forecasts import forecast_baseline
+from m2m_model.data.panel import Panel
+from m2m_model.forecasts.calibration import Dependence, Pacing
+from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
 from m2m_model.paths.path import daily_path
 from m2m_model.totals.sampler import Sampler
 from m2m_model.totals.sums import add_up
@@ -24,18 +26,47 @@ ADDED = "added"  # counter: the forecasts that advertisers' totals are of
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """One scoring, as every bucket needs it: a champion's version and model, or what serves for want of one."""
+class Serving:
+    """What forecasts a day, to publish it and to make it again: its sequences, and a champion's version and model, or
+    what serves for want of one; ``run_id`` is that of the run that publishes."""
 
     sequences: SequenceFiles
     champion: tuple[str, Packed] | None
     baseline: Fallback | None
     run_id: str
-    target: Target
-    risk: tuple[Target, str] | None  # where who may leave is written, and the query over the forecasts
-    path: Target
-    total: Target
-    sums: Folder  # where each bucket leaves its part of the totals that no bucket has alone
+
+    @property
+    def by(self) -> str:
+        """Who forecasts, in words."""
+        if self.champion:
+            return f"version {self.champion[0]}"
+        return f"baseline {self.baseline.name}" if self.baseline else ""
+
+    def panel(self, bucket: int) -> Panel:
+        return self.sequences.panel(bucket, self.sequences.spec.lookback_days)
+
+    def forecasts(self, panel: Panel) -> Forecasts:
+        """Of every series of a panel."""
+        ds = self.sequences.as_of
+        if self.champion:
+            return load_forecaster(self.champion[1]).predict(panel, ds, all_series=True)
+        assert self.baseline is not None
+        return forecast_baseline(self.baseline.name, panel, ds, self.baseline.calibrations, all_series=True)
+
+    def rows(self, forecasts: Forecasts, bucket: int) -> pl.DataFrame:
+        """Forecasts of a bucket as rows of marts.forecast_daily."""
+        rows = pl.from_arrow(forecasts.to_table(self.sequences.spec))
+        assert isinstance(rows, pl.DataFrame)
+        return self.marked(rows, bucket)
+
+    def joined(self) -> tuple[Dependence, Pacing, dict[str, Sequence[str]]]:
+        """What its totals and paths are made with: what series share, how totals come day by day, and the values of
+        attributes that have totals."""
+        if self.champion:
+            forecaster = load_forecaster(self.champion[1])
+            return forecaster.shared, forecaster.pacing, dict(forecaster.inputs.attributes)
+        assert self.baseline is not None
+        return self.baseline.shared, self.baseline.pacing, dict(self.baseline.attributes)
 
     def marked(self, rows: pl.DataFrame, bucket: int) -> pl.DataFrame:
         """Rows of a bucket, with where they come from."""
@@ -48,36 +79,37 @@ class Scoring:
         )
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """One scoring, as every bucket needs it: what forecasts, and where its tables are written."""
+
+    serving: Serving
+    target: Target
+    risk: tuple[Target, str] | None  # where who may leave is written, and the query over the forecasts
+    path: Target
+    total: Target
+    sums: Folder  # where each bucket leaves its part of the totals that no bucket has alone
+
+
 def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
     """Kernel of one bucket: forecast its series, count for the checks, write a file of forecasts, one of who may leave,
     one of the paths to them, one of advertisers' totals, and its part of all other totals."""
-    sequences, champion = job.sequences, job.champion
-    spec, ds = sequences.spec, sequences.as_of
-    panel = sequences.panel(bucket, spec.lookback_days)
-    if champion:
-        forecaster = load_forecaster(champion[1])
-        shared, pacing = forecaster.shared, forecaster.pacing
-        known = dict[str, Sequence[str]](forecaster.inputs.attributes)
-        forecasts = forecaster.predict(panel, ds, all_series=True)
-    else:
-        assert job.baseline is not None
-        shared, pacing, known = job.baseline.shared, job.baseline.pacing, dict(job.baseline.attributes)
-        forecasts = forecast_baseline(job.baseline.name, panel, ds, job.baseline.calibrations, all_series=True)
-    rows = pl.from_arrow(forecasts.to_table(spec))
-    assert isinstance(rows, pl.DataFrame)
-    rows = job.marked(rows, bucket).sort(*job.target.key)
+    serving, ds = job.serving, job.serving.sequences.as_of
+    panel = serving.panel(bucket)
+    forecasts, (shared, pacing, known) = serving.forecasts(panel), serving.joined()
+    rows = serving.rows(forecasts, bucket).sort(*job.target.key)
     reports = [job.target.count(bucket, rows)]
     if rows.height:
         reports.append(job.target.write(bucket, rows, ds))
     if rows.height and job.risk:
         target, query = job.risk
         risk = pl.SQLContext(forecast_daily=rows).execute(query, eager=True)
-        risk = risk.with_columns(run_id=pl.lit(job.run_id)).sort(*target.key)
+        risk = risk.with_columns(run_id=pl.lit(serving.run_id)).sort(*target.key)
         reports.append(buckets.prefixed(AT_RISK, target.write(bucket, risk, ds)))
     if rows.height:
         paths = pl.from_arrow(daily_path(forecasts, panel, pacing))
         assert isinstance(paths, pl.DataFrame)
-        paths = job.marked(paths, bucket)
+        paths = serving.marked(paths, bucket)
         of_paths = [job.path.count(bucket, paths), count_against(bucket, paths, rows, ds)]
         reports.append(buckets.prefixed(PATH, buckets.concat([*of_paths, job.path.write(bucket, paths, ds)])))
     advertisers, sums = add_up(forecasts, panel, Sampler(shared), known)
@@ -85,7 +117,7 @@ def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
     if rows.height:
         totals = pl.from_arrow(advertisers)
         assert isinstance(totals, pl.DataFrame)
-        totals = job.marked(totals, bucket).sort(*job.total.key)
+        totals = serving.marked(totals, bucket).sort(*job.total.key)
         added = (bucket, ds, None, ADDED, float(totals["series"].sum()), None)
         of_totals = [job.total.count(bucket, totals), job.total.write(bucket, totals, ds)]
         of_totals.append(pl.DataFrame([added], schema=buckets.REPORT, orient="row"))

@@ -13,7 +13,7 @@ from m2m_model.totals.sums import added, finish
 from pipelines.chain import CHAMPION
 from pipelines.cli import Run, warn
 from pipelines.errors import ConfigError, DataError, ForecastError
-from pipelines.kernels.scored import ADDED, AT_RISK, PATH, TOTAL, Scoring, read_sums, score_bucket
+from pipelines.kernels.scored import ADDED, AT_RISK, PATH, TOTAL, Scoring, Serving, read_sums, score_bucket
 from pipelines.kernels.target import Target
 from pipelines.life.evaluation import active_task, differs, fallback
 from pipelines.life.registry import LostModelError, ModelVersion, Registry
@@ -32,6 +32,7 @@ from pipelines.spark.sql_files import SHARED, bound
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads
 from pipelines.warehouse.sequences import SequenceFiles, open_sequences
+from pipelines.warehouse.store import Folder
 
 RISK_TABLE = "marts.churn_risk"
 NO_BUCKET = -1  # of what is added up over buckets
@@ -51,9 +52,9 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
     path = Target.of(run, warehouse, PATH_TABLE, path_rules(sequences.spec))
     total = Target.of(run, warehouse, TOTAL_TABLE, total_rules())
     noticed = list[CheckResult]()
-    where = (run.run_id, target, risk, path, total, total.folder / "sums")
+    where = (target, risk, path, total, total.folder / "sums")
     if champion:
-        job = Scoring(sequences, (champion.version, champion.packed), None, *where)
+        job = Scoring(serving(run, spark, sequences, champion, warehouse.scratch), *where)
         report = forecast(spark, job)
         in_path = broken(buckets.split(report, PATH)[1], path.rules)
         for table, faults in ((TABLE, broken(report, rules)), (PATH_TABLE, in_path)):
@@ -61,7 +62,7 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
         if noticed:
             champion = None
     if champion is None:
-        job = Scoring(sequences, None, fallback(run, spark, sequences, warehouse.scratch), *where)
+        job = Scoring(serving(run, spark, sequences, None, warehouse.scratch), *where)
         report = forecast(spark, job)
     reads.model(CHAMPION, champion.version if champion else None)
     report, at_risk = buckets.split(report, AT_RISK)
@@ -78,8 +79,17 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
         if broken(report, rules):
             raise ForecastError(error.lines) from error
         raise
-    by = f"version {champion.version}" if champion else f"baseline {job.baseline.name}" if job.baseline else ""
-    run.say(f"{TABLE}: {forecasts.rows:,} forecasts for {sequences.series:,} series by {by}; {totals.rows:,} totals")
+    made = f"{forecasts.rows:,} forecasts for {sequences.series:,} series by {job.serving.by}"
+    run.say(f"{TABLE}: {made}; {totals.rows:,} totals")
+
+
+def serving(
+    run: Run, spark: SparkSession, sequences: SequenceFiles, champion: ModelVersion | None, scratch: Folder
+) -> Serving:
+    """What forecasts the day: the champion, or for want of one what is fitted on the day's own sequences."""
+    if champion:
+        return Serving(sequences, (champion.version, champion.packed), None, run.run_id)
+    return Serving(sequences, None, fallback(run, spark, sequences, scratch), run.run_id)
 
 
 def who_may_leave(run: Run, warehouse: Warehouse, sequences: SequenceFiles) -> tuple[Target, str] | None:
@@ -93,7 +103,7 @@ def who_may_leave(run: Run, warehouse: Warehouse, sequences: SequenceFiles) -> t
 
 def forecast(spark: SparkSession, job: Scoring) -> pl.DataFrame:
     """Every bucket's files, and what counts for the checks."""
-    sequences = job.sequences
+    sequences = job.serving.sequences
     report = buckets.map_buckets(spark, sequences.buckets, partial(score_bucket, job))
     rows = int(report.filter(counter="rows")["value"].sum())
     expected = sequences.series * len(sequences.spec.targets)
@@ -104,7 +114,8 @@ def forecast(spark: SparkSession, job: Scoring) -> pl.DataFrame:
 
 def add_totals(job: Scoring, report: pl.DataFrame, forecasts: int) -> Draft:
     """The totals that no bucket has alone, added up and written; with those of advertisers, which ``report`` is of."""
-    sequences, ds = job.sequences, job.sequences.as_of
+    sequences = job.serving.sequences
+    ds = sequences.as_of
 
     def parts() -> Iterator[pa.Table]:
         try:
@@ -121,7 +132,7 @@ def add_totals(job: Scoring, report: pl.DataFrame, forecasts: int) -> Draft:
     in_advertisers = int(report.filter(counter=ADDED)["value"].sum())
     reports = [report.filter(pl.col("counter") != ADDED), count_between(groups, ds, in_advertisers, forecasts)]
     if groups.height:
-        groups = job.marked(groups, NO_BUCKET).sort(*job.total.key)
+        groups = job.serving.marked(groups, NO_BUCKET).sort(*job.total.key)
         reports += [job.total.count(NO_BUCKET, groups), job.total.write(NO_BUCKET, groups, ds)]
     checks = [*(rule.check for rule in job.total.rules), NOT_THE_SUM, INCOMPLETE]
     return Draft.counted(TOTAL_TABLE, [ds], buckets.concat(reports), checks)
