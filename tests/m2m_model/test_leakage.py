@@ -40,12 +40,12 @@ TRAIN = TrainConfig(epochs=2, min_steps=12, max_windows=800, batch_size=64)
 Absurd = Callable[[date], Panel]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def held_out_from(last_day: date) -> date:
     return last_day - timedelta(days=14)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def absurd_after(panel: Panel, changed: Callable[..., Panel]) -> Absurd:
     """Each series is enormous on every later day, the empty ones too."""
 
@@ -117,10 +117,18 @@ def said(forecaster: Forecaster, rivals: dict[str, Rival], panel: Panel, truth: 
 
 def prove(panel: Panel, absurd_after: Absurd, held_out_from: date, folder: Path) -> None:
     """Raises AssertionError where the future shows through."""
+    prove_of_artifact(panel, absurd_after, held_out_from, folder)
+    prove_of_what_is_said(panel, absurd_after, held_out_from, folder)
+
+
+def prove_of_artifact(panel: Panel, absurd_after: Absurd, held_out_from: date, folder: Path) -> None:
     known = model_files(panel, held_out_from, folder / "known")
     blind = model_files(absurd_after(held_out_from), held_out_from, folder / "blind")
     differ = [name for name in known if known[name] != blind.get(name)]
     assert not differ, f"the artifact knows what came after {held_out_from}: {differ}"
+
+
+def prove_of_what_is_said(panel: Panel, absurd_after: Absurd, held_out_from: date, folder: Path) -> None:
     forecaster, rivals = Forecaster.load(folder / "known" / "model"), load_rivals(folder / "known" / "rivals")
     for cutoff in (held_out_from, held_out_from + timedelta(days=7)):
         now = said(forecaster, rivals, panel, panel, cutoff)
@@ -129,8 +137,16 @@ def prove(panel: Panel, absurd_after: Absurd, held_out_from: date, folder: Path)
         assert not moved, f"as of {cutoff}: tables {moved} know what came after"
 
 
-def test_nothing_shows_through(panel: Panel, absurd_after: Absurd, held_out_from: date, tmp_path: Path) -> None:
-    prove(panel, absurd_after, held_out_from, tmp_path)
+@pytest.fixture(scope="module")
+def honest(panel: Panel, absurd_after: Absurd, held_out_from: date, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a proven artifact is."""
+    folder = tmp_path_factory.mktemp("honest")
+    prove_of_artifact(panel, absurd_after, held_out_from, folder)
+    return folder
+
+
+def test_nothing_shows_through(panel: Panel, absurd_after: Absurd, held_out_from: date, honest: Path) -> None:
+    prove_of_what_is_said(panel, absurd_after, held_out_from, honest)
 
 
 def test_plans_that_become_known_later_do_not_show_through(
@@ -159,7 +175,7 @@ def test_labels_that_end_with_the_shortest_horizon_break_the_proof(
     honest = loop.validation_cutoffs
     monkeypatch.setattr(loop, "validation_cutoffs", lambda first, day, days, most: honest(first, day, days[:1], most))
     with pytest.raises(AssertionError, match="what came after"):
-        prove(*over_two_and_seven_days(panel, absurd_after), held_out_from, tmp_path)
+        prove_of_artifact(*over_two_and_seven_days(panel, absurd_after), held_out_from, tmp_path)
 
 
 def tomorrow_in_the_features(patch: pytest.MonkeyPatch) -> None:
@@ -212,17 +228,14 @@ def tomorrow_in_a_baseline(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "plant",
     [
-        tomorrow_in_the_features,
         unripe_labels,
         unripe_labels_of_young_series,
         unripe_labels_of_lightgbm,
         bins_of_the_future,
         weekdays_of_the_future,
-        tomorrow_in_a_habit,
-        tomorrow_in_a_baseline,
     ],
 )
-def test_a_planted_leak_breaks_the_proof(
+def test_a_leak_that_is_planted_in_training_breaks_the_proof(
     plant: Callable[[pytest.MonkeyPatch], None],
     panel: Panel,
     absurd_after: Absurd,
@@ -232,4 +245,18 @@ def test_a_planted_leak_breaks_the_proof(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError, match="what came after"):
-        prove(panel, absurd_after, held_out_from, tmp_path)
+        prove_of_artifact(panel, absurd_after, held_out_from, tmp_path)
+
+
+@pytest.mark.parametrize("plant", [tomorrow_in_the_features, tomorrow_in_a_habit, tomorrow_in_a_baseline])
+def test_a_leak_that_is_planted_in_forecasting_breaks_the_proof(
+    plant: Callable[[pytest.MonkeyPatch], None],
+    panel: Panel,
+    absurd_after: Absurd,
+    held_out_from: date,
+    honest: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match="what came after"):
+        prove_of_what_is_said(panel, absurd_after, held_out_from, honest)
