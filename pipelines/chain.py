@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STATE = "State is kept in $M2M_HOME (default: .m2m in the checkout; ~/.m2m where the package is installed)."
 LEDGER = "ops.validation"  # written by every stage that judges what it wrote
 MODEL = "model."  # not a table: an alias of the registry, of which a version is read or written
-CHALLENGER, CHAMPION = "challenger", "champion"
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 INPUT = "m2m.input."  # snapshot property: the snapshot of a table, or the version of a model, that a commit read
 
 
@@ -127,7 +127,7 @@ CHAIN = (
             "model.challenger": NOW,
             "model.champion": NOW,
         },
-        writes=("ops.promotion_cell", "ops.promotion", "model.champion"),
+        writes=("ops.promotion_cell", "ops.promotion", "model.champion", "model.previous"),
         settings="[gate]",
         dag="m2m_training",
     ),

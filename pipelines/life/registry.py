@@ -1,4 +1,4 @@
-"""MLflow: a training run's record, model versions, and the aliases ``challenger`` and ``champion``.
+"""MLflow: a training run's record, model versions, and the aliases ``challenger``, ``champion`` and ``previous``.
 
 A model is logged as code + safetensors + config.json. Nothing is unpickled: stages open a version's own folder with
 ``m2m_model.forecasts.forecaster``; MLflow's loader for others is ``pipelines/mlflow_model.py``.
@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cached_property
 from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
@@ -41,9 +41,10 @@ from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec
 import m2m_model
 from m2m_model.forecasts.forecaster import Forecaster
 from m2m_model.forecasts.forecasts import FIGURES
-from pipelines.chain import CHALLENGER, CHAMPION
+from pipelines.chain import CHALLENGER, CHAMPION, PREVIOUS
 from pipelines.config import ALL_SCENARIOS, Config, m2m_home
 from pipelines.errors import ConfigError, DataError, plain
+from pipelines.life.champions import model_name
 from pipelines.locks import tables_made_by_one
 from pipelines.paths import local_path
 from pipelines.warehouse.store import Packed
@@ -52,8 +53,10 @@ from pipelines.warehouse.tables import sequence_columns
 _LOADER = Path(__file__).with_name("mlflow_model.py")
 _REQUIREMENTS = ("torch", "numpy", "scipy", "pyarrow", "safetensors", "mlflow")  # what m2m_model imports to forecast
 _RIVALS = "rivals"
+_GONE = "RESOURCE_DOES_NOT_EXIST"
 _HOST, _PROCESS = "m2m.host", "m2m.process"
 _DIGESTS = "m2m.sha256"  # tag of a version: its files as they were registered
+_FOLLOWED = "m2m.promoted-by"  # tag of the model: the run whose line of the ledger its aliases follow
 
 
 class LostModelError(DataError):
@@ -80,7 +83,7 @@ class Registry:
     """The experiment and the registered model of one deployment."""
 
     def __init__(self, config: Config) -> None:
-        self.name = f"m2m_{config.dataset.name}"
+        self.name = model_name(config)
         self._config = config
         mlflow.set_tracking_uri(config.mlflow_uri)
         with tables_made_by_one(config.mlflow_uri):
@@ -237,21 +240,42 @@ class Registry:
         self.client.update_model_version(self.name, version.version, description=card)
         self.client.log_text(version.run_id, card, "model_card.md")
 
-    def promote(self, version: str) -> None:
-        """Make a version the champion.
-
-        Raises:
-            RuntimeError: the alias does not name it afterwards.
-        """
+    def promote(self, version: str, previous: str | None = None, run_id: str = "") -> None:
+        """Make a version the champion, in place of a previous one, by a run's line of the ledger; see
+        ``pipelines.life.champions``, which alone does it for good."""
         self.client.set_registered_model_alias(self.name, CHAMPION, version)
-        if (found := self.version_of(CHAMPION)) != version:
-            raise RuntimeError(f"model {self.name}: champion was set to version {version}, and is {found}")
+        if previous:
+            try:
+                self.client.set_registered_model_alias(self.name, PREVIOUS, previous)
+            except MlflowException as error:
+                if error.error_code != _GONE:  # somebody deleted that version
+                    raise
+        if run_id:
+            self.client.set_registered_model_tag(self.name, _FOLLOWED, run_id)
+
+    def followed(self, run_id: str) -> bool:
+        """Whether the aliases were set by that run's line of the ledger."""
+        return bool(self.client.get_registered_model(self.name).tags.get(_FOLLOWED) == run_id)
+
+    def aliases(self) -> dict[str, str]:
+        """Versions by the aliases that name them, whoever gave them."""
+        try:
+            return {alias: str(number) for alias, number in self.client.get_registered_model(self.name).aliases.items()}
+        except MlflowException as error:
+            if error.error_code == _GONE:
+                return {}
+            raise
+
+    def made_at(self, version: str) -> datetime:
+        """When a version was registered, UTC."""
+        registered_ms = self.client.get_model_version(self.name, version).creation_timestamp
+        return datetime.fromtimestamp(registered_ms / 1000, UTC).replace(tzinfo=None)
 
     def _aliased(self, alias: str) -> Any:
         try:
             return self.client.get_model_version_by_alias(self.name, alias)
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code in (_GONE, "INVALID_PARAMETER_VALUE"):
                 return None
             raise
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 from dataclasses import replace
-from datetime import UTC, date, datetime
-from typing import Any
+from datetime import date
 
 import polars as pl
 
@@ -15,12 +14,13 @@ from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
 from pipelines.errors import DataError, plain
 from pipelines.life.card import model_card
+from pipelines.life.champions import BY_HAND, Ledger, follow, refuse_overtaken, settled, write_line
 from pipelines.life.gate import Decision, decide
 from pipelines.life.registry import Registry
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads, on_day
 
-TABLE, CELLS, BACKTEST, PAIRS = "ops.promotion", "ops.promotion_cell", "marts.backtest", "marts.backtest_pair"
+CELLS, BACKTEST, PAIRS = "ops.promotion_cell", "marts.backtest", "marts.backtest_pair"
 
 
 def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = False) -> Decision:
@@ -32,12 +32,12 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     overall = rows.filter(pl.col("cutoff").is_null(), scenario_id=ALL_SCENARIOS)
     if overall.is_empty():
         raise DataError(f"{BACKTEST} ds={ds}: no rows; run backtest for that date first")
+    ledger = settled(run, warehouse, registry, reads, dry_run)
     challenger, champion = registry.version_of(CHALLENGER), registry.version_of(CHAMPION)
     if challenger is None:
         raise DataError(f"{BACKTEST} ds={ds}: there is no challenger; train one for {ds} first")
     reads.model(CHALLENGER, challenger)
     reads.model(CHAMPION, champion)
-    replaced = champions_before(run, warehouse, reads, champion)
     compared: dict[str, str | None] = {CHALLENGER: challenger}
     if champion != challenger:  # else it was promoted already, and this is the same decision once more
         compared[CHAMPION] = champion
@@ -50,13 +50,8 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
         raise DataError(f"{PAIRS} ds={ds}: not of the same run as {BACKTEST}; run backtest for that date again")
     broken = dict(overall.drop_nulls("broken").select("forecaster", "broken").unique().iter_rows())
     decision = decide(pairs.drop("ds", "run_id"), run.config.gate, broken)
-    if decision.promoted and challenger in replaced:
-        decision = replace(
-            decision,
-            promoted=False,
-            reason=f"version {challenger} was champion before and was replaced: what somebody took back, the "
-            f"gate does not bring back. {decision.reason}",
-        )
+    if decision.promoted and (why := not_again(ledger, challenger, registry)):
+        decision = replace(decision, promoted=False, reason=f"{why}. {decision.reason}")
     if champion == challenger:
         run.say(f"version {challenger} is champion already: {decision.reason}")
         return decision
@@ -64,12 +59,10 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     if decision.promoted:
         opened = registry.get(CHALLENGER)  # its files too: what score would refuse is not promoted
         if (opened and opened.version, registry.version_of(CHAMPION)) != (challenger, champion):
+            refuse_overtaken(warehouse, ledger, challenger)
             raise DataError(f"model {registry.name}: an alias was moved while promote ran; run it again")
     moved = decision.promoted and not dry_run
     _write_cells(run, warehouse, reads, decision.cells)
-    # The alias first: a line says what happened, and a move without a line is found by the next run.
-    if moved:
-        registry.promote(challenger)
     line = {
         "challenger": challenger,
         "champion": champion,
@@ -80,8 +73,11 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
         "promoted": moved,
         "dry_run": dry_run,
         "reason": decision.reason,
+        "backtest_snapshot_id": backtest.snapshot_id,
     }
-    _write_line(run, warehouse, reads, line)
+    write_line(run, warehouse, reads, line, ledger if moved else None)
+    if moved:
+        follow(warehouse, registry)
     if moved and opened:
         registry.describe(opened, model_card(run, opened, rows, decision.reason))
     verb = "promoted" if decision.promoted else "not promoted"
@@ -89,16 +85,14 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     return decision
 
 
-def champions_before(run: Run, warehouse: Warehouse, reads: Reads, now: str | None) -> set[str]:
-    """Versions that were champion and are no more, by the ledger. A champion that the ledger does not know gets its
-    line: the alias was moved by hand, or a promotion ended before its line."""
-    lines = warehouse.scan(TABLE).filter(promoted=True).sort("decided_at")
-    last = lines["challenger"].to_list()[-1] if lines.height else None
-    if now is not None and now != last:
-        reason = f"found as champion instead of {last}: the alias was moved outside the gate, or a promotion was killed"
-        _write_line(run, warehouse, reads, {"challenger": now, "champion": last, "promoted": True, "reason": reason})
-        run.say(f"warning: version {now} {reason}")
-    return set(lines["challenger"]) - {now}
+def not_again(ledger: Ledger, challenger: str, registry: Registry) -> str:
+    """Why a challenger that passed does not undo what a person decided; empty if it does not."""
+    if challenger in ledger.replaced:
+        return (
+            f"version {challenger} was champion before and was replaced: what somebody took back, the gate does not "
+            "bring back"
+        )
+    return ledger.kept_by_hand(registry.made_at(challenger))
 
 
 def _write_cells(run: Run, warehouse: Warehouse, reads: Reads, cells: pl.DataFrame) -> None:
@@ -108,33 +102,29 @@ def _write_cells(run: Run, warehouse: Warehouse, reads: Reads, cells: pl.DataFra
     warehouse.append(CELLS, rows.to_arrow(), run.lineage(**reads.recorded))
 
 
-def _write_line(run: Run, warehouse: Warehouse, reads: Reads, line: dict[str, Any]) -> None:
-    """One line of the ledger."""
-    whole = {"ds": run.ds, "run_id": run.run_id, "decided_at": datetime.now(UTC).replace(tzinfo=None)}
-    whole |= {"champion": None, "dry_run": False, "baseline": None}
-    whole |= dict.fromkeys(("challenger_nmae", "champion_nmae", "baseline_nmae")) | line
-    numbers = {name: pl.Float64 for name in whole if name.endswith("_nmae")}
-    row = pl.DataFrame([whole], schema_overrides=numbers | {"champion": pl.String, "baseline": pl.String})
-    names = [column.name for column in warehouse.declared(TABLE).columns]
-    warehouse.append(TABLE, row.select(names).to_arrow(), run.lineage(**reads.recorded))
-
-
 def by_hand(run: Run, version: str, reason: str) -> None:
     """Make a version champion because a person says so."""
     warehouse, registry = Warehouse.existing(run.config, run.ds), Registry(run.config)
     reads = Reads(run.stage, warehouse)
     opened, before = registry.version(version), registry.version_of(CHAMPION)
+    ledger = Ledger.read(warehouse)
+    if before == version:
+        before = ledger.champion  # the alias was moved to it outside the ledger, or is where it should be
+    else:
+        ledger = settled(run, warehouse, registry, reads)
+        before = registry.version_of(CHAMPION)
     reads.model(CHALLENGER, version)
     reads.model(CHAMPION, before)
-    champions_before(run, warehouse, reads, before)
-    if before == opened.version:
+    if before == version:
+        follow(warehouse, registry)
         run.say(f"version {version} is champion already; nothing was changed")
         return
-    registry.promote(opened.version)
     as_of = date.fromisoformat(registry.client.get_run(opened.run_id).data.tags.get("m2m.ds", str(run.ds)))
-    by = f"by hand, {getpass.getuser()} on {socket.gethostname()}: {plain(reason)}"
-    line = {"ds": as_of, "challenger": version, "champion": before, "promoted": True, "reason": by}
-    _write_line(run, warehouse, reads, line)
+    who = f"{getpass.getuser()} on {socket.gethostname()}"
+    by = f"{BY_HAND}{who}: {plain(reason)}"
+    line = {"ds": as_of, "challenger": version, "champion": before, "promoted": True, "reason": by, "decided_by": who}
+    write_line(run, warehouse, reads, line, ledger)
+    follow(warehouse, registry)
     run.say(f"version {version} is champion in place of {before or 'none'}, {by}; score forecasts with it from now on")
 
 

@@ -50,6 +50,7 @@ from pipelines.warehouse.store import Folder, Store
 from pipelines.warehouse.tables import Table, declared
 
 BUCKETS = "m2m.buckets"  # table property: how many buckets its days are split into
+_RETRIES = "commit.retry.num-retries"  # table property of Iceberg: how often PyIceberg moves a commit onto a newer one
 COMMIT_ATTEMPTS = 6
 
 
@@ -294,9 +295,16 @@ class Warehouse:
         """The snapshots that are kept, oldest first, each with the days that it replaced."""
         return [(int(snapshot.snapshot_id), replaced(snapshot)) for snapshot in self.pin(name).snapshots()]
 
-    def commit(self, name: str, days: Iterable[date], files: Iterable[DataFile], properties: Mapping[str, str]) -> int:
+    def commit(
+        self,
+        name: str,
+        days: Iterable[date],
+        files: Iterable[DataFile],
+        properties: Mapping[str, str],
+        onto: Pin | None = None,
+    ) -> int:
         """Replace whole days of a table by ``files``, in one snapshot with ``properties`` as lineage; without days, add
-        the files.
+        the files. ``onto``: only while the table is as it was pinned.
 
         A file that the day already has, by its fingerprint, is kept: its path stays. A concurrent writer of the same
         days makes PyIceberg refuse; then the commit is planned anew and repeated, so that the later of two runs wins
@@ -307,7 +315,7 @@ class Warehouse:
 
         Raises:
             DataError: a file's rows are not of the partition that it was written for.
-            CommitFailedException: other writers kept winning.
+            CommitFailedException: other writers kept winning; or the table is not as it was pinned.
         """
         files, days = list(files), list(days)
         folded = ranges(days)
@@ -315,11 +323,16 @@ class Warehouse:
         empty = [ds for ds in days if ds not in filled]
         own = {f"m2m.{key}": value for key, value in properties.items()}
         own[REPLACED] = ", ".join(f"{first}..{last}" for first, last in folded)
+        if onto and self.table(name).properties.get(_RETRIES) != "0":  # else PyIceberg would find a way around
+            with self.table(name).transaction() as transaction:
+                transaction.set_properties({_RETRIES: "0"})
         for attempt in range(1, COMMIT_ATTEMPTS + 1):
             self.table(name)
             pin = self.pin(name)
             table = pin.table
             assert table is not None
+            if onto and onto.snapshot_id != pin.snapshot_id:
+                raise CommitFailedException(f"{name}: committed to since, {onto.snapshot_id} is {pin.snapshot_id} now")
             before = [file for first, last in folded for file in pin.files(first, last)]
             gone = lost(before)  # what is not there any more is written anew
             there = {file.identity: file.path for file in before if file.path not in gone}
@@ -349,17 +362,17 @@ class Warehouse:
                     if properties_of(snapshot).get("m2m.run-id") == properties["run-id"]
                 )
             except (CommitFailedException, ValidationException) as error:
-                if attempt == COMMIT_ATTEMPTS:
+                if onto or attempt == COMMIT_ATTEMPTS:
                     raise
                 print(f"{name}: another run committed first ({type(error).__name__}); planning again", flush=True)
                 time.sleep(0.2 * 2**attempt)
         raise AssertionError("unreachable")
 
-    def append(self, name: str, rows: pa.Table, properties: Mapping[str, str]) -> None:
-        """Append a few rows (a ledger): they are never replaced."""
+    def append(self, name: str, rows: pa.Table, properties: Mapping[str, str], onto: Pin | None = None) -> None:
+        """Append a few rows (a ledger): they are never replaced. ``onto`` as in ``commit``."""
         frame = pl.from_arrow(rows)
         assert isinstance(frame, pl.DataFrame)
-        self.commit(name, [], self.write_rows(name, frame, properties["run-id"]), properties)
+        self.commit(name, [], self.write_rows(name, frame, properties["run-id"]), properties, onto)
 
     def forget(self, name: str, paths: Collection[str]) -> None:
         """Let the table go on without some of its data files."""

@@ -667,6 +667,15 @@ def promotion(config: Config) -> Table:
             Column("promoted", "boolean", "Whether the champion alias was moved to it: by this run, or found so"),
             Column("dry_run", "boolean", "True: the decision was only reported"),
             Column("reason", "string", "The decision in words, with its figures"),
+            *(
+                Column(name, kind, doc, null=f"{null}written before the column was added", added=True)
+                for name, kind, doc, null in (
+                    ("decided_by", "string", "Who decided: the gate, a person and where, or outside the ledger", ""),
+                    ("config_hash", "string", "Configuration of the run that decided", ""),
+                    ("code_version", "string", "Code of it", ""),
+                    ("backtest_snapshot_id", "long", "Snapshot of marts.backtest that it read", "not the gate, or "),
+                )
+            ),
         ),
     )
 

@@ -18,7 +18,8 @@ import pytest
 from deployment import AS_OF, Deployment
 from mlflow.exceptions import MlflowException
 
-from pipelines.chain import CHALLENGER, CHAMPION
+from pipelines.chain import CHALLENGER, CHAMPION, PREVIOUS
+from pipelines.cli import code_version
 from pipelines.errors import DataError
 from pipelines.failures import tell
 from pipelines.life.gate import Decision, decide
@@ -147,22 +148,28 @@ def test_what_was_taken_back_by_hand_the_gate_does_not_bring_back(said: Deployme
     assert registry.version_of(CHAMPION) == "1"
     moves = said.rows("ops.promotion").sort("decided_at").filter("promoted").select("champion", "challenger", "reason")
     assert moves.rows()[-1][:2] == ("2", "1")
-    assert "moved outside the gate" in moves.rows()[-1][2]
+    assert "moved outside the ledger" in moves.rows()[-1][2]
 
 
-def test_a_promotion_killed_between_move_and_line_is_found(said: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_promotion_killed_before_its_alias_is_ended_by_the_next(
+    said: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry = Registry(said.config)
     assert said.run("train", "--date", AS_OF, "--from-scratch")[0] == 0
     assert said.run("backtest", "--date", AS_OF)[0] == 0
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.stages.promote._write_line", lambda *_: sys.exit(137))
+        patch.setattr("pipelines.stages.promote.follow", lambda *_: sys.exit(137))
         assert said.run("promote", "--date", AS_OF)[0] == 137
-    moved = registry.version_of(CHAMPION)
-    assert moved == registry.version_of(CHALLENGER)
-    before = said.rows("ops.promotion").filter("promoted")
-    assert moved not in before["challenger"].to_list()
-    assert said.run("promote", "--date", AS_OF)[0] == 0
-    assert said.rows("ops.promotion").filter("promoted").height == before.height + 1
+    before, challenger = registry.version_of(CHAMPION), registry.version_of(CHALLENGER)
+    line = said.rows("ops.promotion").filter("promoted").sort("decided_at").row(-1, named=True)
+    assert (line["champion"], line["challenger"]) == (before, challenger)
+    assert line["decided_by"] == "the gate"
+    assert line["backtest_snapshot_id"] == said.warehouse.snapshot_id("marts.backtest")
+    assert (line["config_hash"], line["code_version"]) == (said.config.hash, code_version())
+    status, text = said.run("promote", "--date", AS_OF)
+    assert (status, f"the promotion of version {challenger} (run {line['run_id']}) ended before" in text) == (0, True)
+    assert registry.aliases() == {CHALLENGER: challenger, CHAMPION: challenger, PREVIOUS: before}
+    assert said.rows("ops.promotion").filter("promoted").sort("decided_at").row(-1, named=True) == line
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])

@@ -6,10 +6,12 @@ import threading
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from deployment import FIRST_DAY, Deployment
+from pyiceberg.exceptions import CommitFailedException
 
 from pipelines.errors import ConfigError, DataError
 from pipelines.warehouse.commits import BUCKETS, Warehouse
@@ -220,3 +222,26 @@ def test_a_table_made_before_the_buckets_were_kept_takes_those_of_its_next_commi
         transaction.remove_properties(BUCKETS)
     _commit(warehouse, "one", DAYS[:1], 1.0)
     assert warehouse.table(TABLE).properties[BUCKETS] == "2"
+
+
+def test_a_commit_onto_a_snapshot_is_none_onto_a_newer_one(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyIceberg itself would move it there, and both of two writers would believe that they were first."""
+    warehouse, other = deployment.warehouse, deployment.warehouse
+    written = {"run-id": "one", "stage": "test"}
+    pin = warehouse.pin(TABLE)
+    warehouse.commit(TABLE, [], [_write(warehouse, "one", DAYS[0], 1.0)], written, onto=pin)
+    with pytest.raises(CommitFailedException, match="committed to since"):
+        warehouse.commit(TABLE, [], [_write(warehouse, "two", DAYS[1], 1.0)], written, onto=pin)
+    pin, data_file = warehouse.pin(TABLE), Warehouse._data_file
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(Warehouse, "_data_file", data_file)
+        _commit(other, "meanwhile", [DAYS[2]], 1.0)
+        return data_file(*arguments)
+
+    monkeypatch.setattr(Warehouse, "_data_file", meanwhile)
+    with pytest.raises(CommitFailedException):
+        warehouse.commit(TABLE, [], [_write(warehouse, "three", DAYS[1], 1.0)], written, onto=pin)
+    assert list(warehouse.days(TABLE)) == [DAYS[0], DAYS[2]]
