@@ -1,15 +1,17 @@
-"""Stage: the gate. The challenger's backtest -> alias `champion`, and a line in ops.promotion.
+"""Stage: the gate. The challenger's backtest -> a line in ops.promotion, and the aliases `champion` and `previous`.
 
 Reads marts.backtest of --date. The challenger is promoted when its NMAE, averaged over tasks, is not above
 the champion's and not above the best single baseline's ([gate] sets both ratios). Writes every decision
 to ops.promotion, with its figures; --dry-run only records it. A version that was champion and was replaced, by
-hand or by a later one, is not promoted again. A rejected challenger is not an error: yesterday's champion, or the
-best baseline, goes on serving. Neither is one promoted whose forecasts broke a rule in the backtest.
+hand or by a later one, is not promoted again; one that was trained before somebody chose the champion by hand does
+not replace it; nor is one promoted whose forecasts broke a rule in the backtest. A rejected challenger is not an
+error: yesterday's champion, or the best baseline, goes on serving.
 A promoted version gets its model card, as its description in MLflow and beside its run's files.
 With --to VERSION --reason TEXT no gate is asked: that version becomes champion, as a roll back or by hand, and the
-ledger says who did it and why. What it replaces is not promoted again; a challenger that is trained later may be.
+ledger says who did it and why. A challenger that is trained later may replace it.
 Fails (3) when the date has no backtest of the present challenger and champion: one that has changed since is judged
-anew; or when the challenger's files are not those that were registered. Fails (2) when --to names no version.
+anew; when the challenger's files are not those that were registered; or when another promotion was first. Fails (2)
+when --to names no version.
 """
 
 from __future__ import annotations
