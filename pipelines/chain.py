@@ -185,6 +185,7 @@ CHAIN = (
     Stage("status", "which days of which table are missing, stale or damaged, and the commands that mend them"),
     Stage("console", "pages for people, in a browser: forecasts, movers, who may leave, totals, accuracy, operations"),
     Stage("incidents", "what of a day somebody should know: warnings, a champion that is lost, drift, refusals"),
+    Stage("replay", "a published forecast made again from what its commit recorded: identical, or what differs"),
     Stage("restatements", "how much a day's rows still change after it, and from what age they are final"),
     Stage("move_catalog", "the tables into another catalog, their files where they are"),
     Stage("maintain", "house-keeping: snapshots, files and folders that nobody needs", settings="[maintenance]"),

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import field
 from datetime import date
 from itertools import pairwise
@@ -74,6 +75,7 @@ SPARK_STAGES = (
     "score",
     "monitor",
     "explain",
+    "replay",
     "restatements",
 )
 
@@ -361,13 +363,15 @@ class Config:
         _check_lengths(self)
 
     @property
+    def files(self) -> list[tuple[str, bytes]]:
+        """What it is made of: pipeline.toml, then its SQL files by their names."""
+        sql = [(name, (self.path.parent / name).read_bytes()) for name in dataclasses.astuple(self.staging) if name]
+        return [("pipeline.toml", self.path.read_bytes()), *sql]
+
+    @property
     def hash(self) -> str:
         """Short hash of the configuration file and its SQL files: what a snapshot was made with."""
-        digest = hashlib.sha256(self.path.read_bytes())
-        for name in dataclasses.astuple(self.staging):
-            if name:
-                digest.update((self.path.parent / name).read_bytes())
-        return digest.hexdigest()[:12]
+        return hash_of(self.files)
 
     @property
     def training_hash(self) -> str:
@@ -439,6 +443,14 @@ class Config:
     def mlflow_uri(self) -> str:
         declared = self.mlflow.tracking_uri
         return declared.resolve() if declared else sqlite_uri(m2m_home() / "mlflow.db")
+
+
+def hash_of(files: Sequence[tuple[str, bytes]]) -> str:
+    """Short hash of the files that a configuration is made of."""
+    digest = hashlib.sha256()
+    for _, content in files:
+        digest.update(content)
+    return digest.hexdigest()[:12]
 
 
 def _location(declared: Text) -> str:

@@ -20,6 +20,7 @@ from pipelines.quality.judge import CheckResult
 from pipelines.quality.rules import Check, day_counters, day_rules
 from pipelines.spark import buckets
 from pipelines.spark.buckets import REPORT
+from pipelines.warehouse import configurations
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import DataFile
 from pipelines.warehouse.pins import Reads
@@ -83,6 +84,7 @@ def publish(
     drafts = sorted(drafts, key=lambda draft: order.index(draft.table))
     judged = {draft.table: _with_volume(run, warehouse, draft) for draft in drafts if draft.checks or draft.volume}
     ledger.check(run, warehouse, judged, noticed)
+    configurations.keep(run.config, warehouse.configurations)
     recorded, tables = reads.recorded, ", ".join(draft.table for draft in drafts)
     for draft in drafts:
         properties = run.lineage(**recorded) | {"tables": tables}

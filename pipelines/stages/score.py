@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import polars as pl
@@ -54,7 +54,7 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
     noticed = list[CheckResult]()
     where = (target, risk, path, total, total.folder / "sums")
     if champion:
-        job = Scoring(serving(run, spark, sequences, champion, warehouse.scratch), *where)
+        job = Scoring(serving(run, lambda: spark, sequences, champion, warehouse.scratch), *where)
         report = forecast(spark, job)
         in_path = broken(buckets.split(report, PATH)[1], path.rules)
         for table, faults in ((TABLE, broken(report, rules)), (PATH_TABLE, in_path)):
@@ -62,7 +62,7 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
         if noticed:
             champion = None
     if champion is None:
-        job = Scoring(serving(run, spark, sequences, None, warehouse.scratch), *where)
+        job = Scoring(serving(run, lambda: spark, sequences, None, warehouse.scratch), *where)
         report = forecast(spark, job)
     reads.model(CHAMPION, champion.version if champion else None)
     report, at_risk = buckets.split(report, AT_RISK)
@@ -84,12 +84,16 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
 
 
 def serving(
-    run: Run, spark: SparkSession, sequences: SequenceFiles, champion: ModelVersion | None, scratch: Folder
+    run: Run,
+    spark: Callable[[], SparkSession],
+    sequences: SequenceFiles,
+    champion: ModelVersion | None,
+    scratch: Folder,
 ) -> Serving:
     """What forecasts the day: the champion, or for want of one what is fitted on the day's own sequences."""
     if champion:
         return Serving(sequences, (champion.version, champion.packed), None, run.run_id)
-    return Serving(sequences, None, fallback(run, spark, sequences, scratch), run.run_id)
+    return Serving(sequences, None, fallback(run, spark(), sequences, scratch), run.run_id)
 
 
 def who_may_leave(run: Run, warehouse: Warehouse, sequences: SequenceFiles) -> tuple[Target, str] | None:

@@ -259,6 +259,14 @@ class Warehouse:
         """Where a run keeps what its workers share for a while."""
         return Folder(self.config.scratch, Store.of(self.catalog.properties))
 
+    @property
+    def configurations(self) -> Folder:
+        """Where configurations are kept by their hash: beside the tables, or, where the catalog alone knows where those
+        are, with what runs share."""
+        root = str(self.catalog.properties.get("warehouse", ""))
+        place = root if re.match("[a-z0-9]+://|/", root) else self.config.scratch
+        return Folder(f"{place}/configurations", Store.of(self.catalog.properties))
+
     def files(
         self, name: str, first: date | None = None, last: date | None = None, snapshot_id: int | None = None
     ) -> list[DataFile]:

@@ -6,7 +6,7 @@ it works is not in its figures, and its lineage says so.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -218,6 +218,30 @@ class Reads:
     def _refuse_undeclared(self, name: str, declared: Iterable[str]) -> None:
         if name not in declared:
             raise LookupError(f"{self._stage} reads {name} without saying so: declare it in pipelines/chain.py")
+
+
+class Recorded:
+    """Tables as a commit has read them, by what it says of itself: whichever snapshot is asked for, it is that one; a
+    table that was not there then is empty."""
+
+    def __init__(self, warehouse: Warehouse, properties: Mapping[str, str]) -> None:
+        self._warehouse = warehouse
+        self._read = {key.removeprefix(chain.INPUT): v for key, v in properties.items() if key.startswith(chain.INPUT)}
+
+    def pin(self, name: str, snapshot_id: int | None = None) -> Pin:
+        """The table at the snapshot that was recorded; ``snapshot_id`` is not looked at."""
+        read = self._read.get(name, "None")
+        return replace(self._warehouse.pin(name), snapshot_id=int(read) if read.isdigit() else None)
+
+    def model(self, alias: str) -> str | None:
+        """The version that an alias named; None if there was none."""
+        version = self._read.get(chain.MODEL + alias, "None")
+        return None if version == "None" else version
+
+    def expired(self, names: Iterable[str]) -> dict[str, str]:
+        """Of some tables the snapshots that are gone."""
+        read = {name: self._read[name] for name in names if self._read.get(name, "None") != "None"}
+        return {name: one for name, one in read.items() if not self._warehouse.pin(name).knows(int(one))}
 
 
 def between(first: date, last: date) -> BooleanExpression:
