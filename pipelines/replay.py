@@ -1,15 +1,16 @@
-"""Make a published day of marts.forecast_daily again, from what its commit recorded, and compare: nothing is written.
+"""Make a published day of marts.forecast_daily again, from what its commit recorded, and compare.
 
 Reads the recorded snapshots of the sequences, the recorded version of the model (its files proven by their digests)
 and the recorded configuration, forecasts as `score` did, and compares every column of every row with what is published.
---from and --to replay each day that was forecast between them. --advertiser reads its bucket alone, and takes seconds;
+Writes nothing. --from and --to replay each day that was forecast between them. --advertiser reads its bucket alone;
 --scenario and --task compare some rows. Spark starts for large data sets, and for days that a baseline served: what it
 learned is learned again.
-Says `identical`, and whether to the last bit (other threads or another processor may add up in another order: a
-millionth is let pass, and said), or what differs, by name: an input or the commit itself has expired, the model
-version is gone or altered, published rows are altered, missing or too many, or values differ (which columns, how many
-rows, by how much), and whether code or configuration are others than then, and which settings.
-Ends with 0 when all is identical, 3 when something differs, 2 on wrong use, or where no such forecast was published.
+Says `identical`, and whether to the last bit: other threads or another processor may add up in another order, so a
+millionth is let pass, and said. Or it names what differs: the commit or an input has expired, the model version is gone
+or altered, published rows are altered, missing or too many, values differ (which column, in how many rows, by how
+much); and beside these, whether the code or the configuration is another than then, and which settings.
+Ends with 0 when all is identical. Fails (3) when something differs; (2) on wrong use, or when no such forecast was
+published.
 """
 
 from __future__ import annotations

@@ -149,14 +149,18 @@ LOADED: dict[str, tuple[tuple[str, ...], int, set[str]]] = {
     "what somebody should know": (("pipelines.life.incidents",), 1400, SPARK | MODEL | JUDGING),
     "house-keeping of catalogs": (("pipelines.stages.move_catalog",), 1400, SPARK | MODEL | JUDGING),
     "stages without a model": ((*DAILY_STAGES, "pipelines.stages.restatements"), 1550, MODEL | JUDGING),
-    "scoring": (("pipelines.stages.score", "pipelines.what_if", "pipelines.stages.explain"), 3700, JUDGING),
+    "scoring": (
+        ("pipelines.stages.score", "pipelines.what_if", "pipelines.stages.explain", "pipelines.stages.replay"),
+        3700,
+        JUDGING,
+    ),
     "workers that stage and build": (
         ("pipelines.kernels.staged", "pipelines.kernels.sequences"),
         800,
         MODEL | CATALOG | JUDGING | {"pandas"},
     ),
     "workers that score": (
-        ("pipelines.kernels.scored", "pipelines.kernels.explained"),
+        ("pipelines.kernels.scored", "pipelines.kernels.explained", "pipelines.kernels.replayed"),
         2300,
         {"mlflow"} | CATALOG | JUDGING,
     ),
