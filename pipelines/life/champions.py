@@ -11,6 +11,7 @@ next run.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -193,6 +194,7 @@ def aliases(config: Config) -> dict[str, str]:
 
 
 def _aliases_by_server(config: Config) -> dict[str, str]:
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # who only looks does not wait
     from mlflow.exceptions import MlflowException
 
     from pipelines.life.registry import Registry
@@ -218,7 +220,7 @@ def outside(ledger: Ledger, named: Mapping[str, str]) -> list[str]:
         by = f", by {last['decided_by'] or 'run ' + last['run_id']}" if last else ""
         lines.append(
             f"alias champion names {f'version {now}' if now else 'no version'}, {TABLE} tells {told}{by}: it was moved "
-            "outside the ledger, or a promotion ended before it or is at it now"
+            "outside the ledger, or a promotion was stopped before it moved it"
         )
     if before and before != ledger.previous:
         lines.append(f"alias previous names version {before}, {TABLE} tells {ledger.previous or 'of none'}")
@@ -226,8 +228,7 @@ def outside(ledger: Ledger, named: Mapping[str, str]) -> list[str]:
 
 
 def to_mend(config: Config, ledger: Ledger, named: Mapping[str, str]) -> list[str]:
-    """Of what ``outside`` told, the commands that mend it: one of them."""
-    says = {"as the ledger says": ledger.champion, "as the alias says": named.get(CHAMPION)}
-    command = f"python -m pipelines.promote --config {config.path} --reason TEXT --to"
-    either = {version: f"{command} {version}" for version in says.values() if version}
-    return [f"{line}  # {words}" for words, version in says.items() if version and (line := either.pop(version, ""))]
+    """The commands that mend what ``outside`` told, either as the ledger says or as the alias says."""
+    versions = dict.fromkeys(filter(None, (ledger.champion, named.get(CHAMPION))))
+    command = f"python -m pipelines.promote --config {config.path} --reason TEXT"
+    return [f"{command} --to {version}" for version in versions]

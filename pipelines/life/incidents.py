@@ -13,6 +13,7 @@ import polars as pl
 from pipelines import chain
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS, Alerts
+from pipelines.life.champions import Ledger, RegistryAwayError, aliases, outside, to_mend
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Pin, between, on_day, properties_of
 
@@ -54,6 +55,7 @@ def found(run: Run, warehouse: Warehouse, dag: str | None = None) -> list[Incide
         lineage = warehouse.lineage(SERVES)
         versions = {day: told.get(f"{chain.INPUT}{chain.MODEL}{chain.CHAMPION}") for day, told in lineage.items()}
         incidents += champion(versions, ds, decisions)
+        incidents += moved_outside(run, Ledger.read(warehouse))
     if QUALITY in ours:
         label = timedelta(days=run.config.dataset.label_days)
         rows = warehouse.scan(QUALITY, between(ds - label - LOOK_BACK, ds))
@@ -137,6 +139,24 @@ def champion(versions: Mapping[date, str | None], ds: date, decisions: pl.DataFr
             page="models",
             lines=[f"forecasts of {until} are by version {served[until]}, those of {ds} by version {known[ds]}"],
             lasting=False,
+        )
+
+
+def moved_outside(run: Run, ledger: Ledger) -> Iterator[Incident]:
+    """An alias names another version than the ledger tells."""
+    try:
+        named = aliases(run.config)
+    except RegistryAwayError:  # whoever needs it has failed
+        return
+    if lines := outside(ledger, named):
+        yield Incident(
+            cause="alias moved outside the ledger",
+            title="an alias of the model was moved outside the ledger",
+            since=run.ds,
+            command="status",
+            section="roll-back",
+            page="models",
+            lines=[*lines, *(f"one of: {command}" for command in to_mend(run.config, ledger, named))],
         )
 
 

@@ -11,6 +11,8 @@ from pyiceberg.table.snapshots import Snapshot
 
 from pipelines import chain
 from pipelines.config import Config
+from pipelines.errors import plain
+from pipelines.life.champions import Ledger, RegistryAwayError, aliases, outside, to_mend
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between, in_words, ranges
 from pipelines.warehouse.files import DataFile, lost
@@ -187,7 +189,25 @@ def commands(config: Config, tables: list[TableStatus]) -> list[str]:
     return lines
 
 
-def report(config: Config, tables: list[TableStatus], first: date, last: date) -> list[str]:
+@dataclass(frozen=True)
+class Aliases:
+    """What is wrong with the registry's aliases, in words, and the commands of which one mends it."""
+
+    lines: list[str]
+    commands: list[str]
+
+    @classmethod
+    def of(cls, config: Config, warehouse: Warehouse) -> Aliases:
+        ledger = Ledger.read(warehouse)
+        try:
+            named = aliases(config)
+        except RegistryAwayError as error:
+            return cls([f"aliases: MLflow cannot be asked, so nobody looked: {plain(error)[:200]}"], [])
+        lines = outside(ledger, named)
+        return cls(lines, to_mend(config, ledger, named) if lines else [])
+
+
+def report(config: Config, tables: list[TableStatus], found: Aliases, first: date, last: date) -> list[str]:
     """The lines to print."""
     lines = [f"{config.dataset.name}, {first}..{last}"]
     for table in tables:
@@ -201,6 +221,9 @@ def report(config: Config, tables: list[TableStatus], first: date, last: date) -
             if why:
                 day, reason = next(iter(why.items()))
                 lines.append(f"    {kind}: {in_words(why)}. {day}: {reason}")
+    lines += [f"  {line}" for line in found.lines]
+    if found.commands:
+        lines += ["to mend the alias, with your reason, one of:", *(f"  {line}" for line in found.commands)]
     todo = commands(config, tables)
     if todo:
         return [*lines, "to mend, in this order:", *(f"  {line}" for line in todo)]
@@ -210,6 +233,7 @@ def report(config: Config, tables: list[TableStatus], first: date, last: date) -
 
 def work(config: Config, first: date, last: date) -> bool:
     """Print what is found; returns whether nothing is to be mended."""
-    tables = status(Warehouse.existing(config, last), first, last)
-    print("\n".join(report(config, tables, first, last)))
-    return not any(table.to_run for table in tables)
+    warehouse = Warehouse.existing(config, last)
+    tables, found = status(warehouse, first, last), Aliases.of(config, warehouse)
+    print("\n".join(report(config, tables, found, first, last)))
+    return not found.commands and not any(table.to_run for table in tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -156,6 +157,33 @@ def test_an_alias_moved_outside_is_told_and_gets_its_line(
     assert outside(Ledger.read(one.warehouse), aliases(deployment.config)) == [
         "alias previous names version 4, ops.promotion tells 2"
     ]
+
+
+def test_status_and_incidents_tell_of_an_alias_that_was_moved_outside(
+    deployment: Deployment, promoter: Callable[[str], Promoter]
+) -> None:
+    one = promoter("one")
+    for version in ("1", "2"):
+        one.move(version, Ledger.read(one.warehouse))
+    assert "alias" not in deployment.run("status", "--date", FIRST_DAY, spark=False)[1]
+    one.registry.promote("3")
+    status, text = deployment.run("status", "--date", FIRST_DAY, spark=False)
+    assert status == 4
+    told = text[text.index("  alias champion names version 3, ops.promotion tells version 2 since ") :].splitlines()
+    assert told[1] == "to mend the alias, with your reason, one of:"
+    command = f"  python -m pipelines.promote --config {deployment.toml} --reason TEXT --to"
+    assert told[2:4] == [f"{command} 2", f"{command} 3"]
+    text = deployment.run("incidents", "--date", FIRST_DAY, spark=False)[1]
+    assert "an alias of the model was moved outside the ledger; since 2024-01-01" in text
+    assert "  what to do: docs/operations.md#roll-back" in text
+    database = Path(f"{os.environ['M2M_HOME']}/mlflow.db")
+    database.rename(away := database.with_suffix(".away"))
+    database.write_text("no database")
+    try:
+        text = deployment.run("status", "--date", FIRST_DAY, spark=False)[1]
+        assert "  aliases: MLflow cannot be asked, so nobody looked: (sqlite3.DatabaseError) file is not a" in text
+    finally:
+        away.replace(database)
 
 
 def test_moves_stand_in_the_order_of_commits_whatever_the_clocks_say(
