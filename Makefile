@@ -103,6 +103,11 @@ recovery: $(INSTALLED) ## Whether M2M finds known scenario-specific responses in
 place: $(INSTALLED) ## Where M2M beats other networks and LightGBM, and which of its parts help: docs/place.md; MINUTES=15
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/place.py $(if $(MINUTES),--minutes $(MINUTES))
 
+# Without DAYS: the quarter, which writes its section and picture.
+.PHONY: soak
+soak: tools $(INSTALLED) ## Days lived one by one with daily retraining and mishaps, then an audit: docs/reliability.md; DAYS=10 only looks
+	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u -m benchmarks.soak $(if $(DAYS),--days $(DAYS),--out docs/reliability.md)
+
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and format
 	$(BIN)/ruff check .

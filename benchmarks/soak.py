@@ -1,0 +1,353 @@
+"""A simulated quarter: days that are lived one by one with daily retraining, mishaps and mistakes, and an audit.
+
+    python -m benchmarks.soak [--days 90] [--out docs/reliability.md]
+
+Sixty days are loaded at once, a model is trained; then every day its files arrive, and the stages run as their commands
+do, in one process with one Spark session: stage_sources, build_sequences, train, backtest, promote, score, monitor,
+explain, report. Each morning `status` is asked, and the commands that it prints are run. What happens on which day
+stands in benchmarks/soak_world.py, what must hold in the end in benchmarks/soak_audit.py. Exit status 1: it does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TextIO
+
+import psutil
+import torch
+
+from benchmarks import soak_page
+from benchmarks.measure import ROOT, machine
+from benchmarks.soak_audit import PLANTED, audit, outcome
+from benchmarks.soak_world import FIRST_LOAD, World, deployed
+from m2m_model.forecasts.forecaster import Forecaster
+from pipelines.chain import CHALLENGER, CHAMPION
+from pipelines.cli import code_version, exit_status
+from pipelines.config import Config, load_config
+from pipelines.errors import EXIT_DATA, EXIT_HOLES
+from pipelines.life.registry import Registry
+from pipelines.spark.session import spark_session
+from pipelines.warehouse.commits import Warehouse
+
+DATA, LEARNING, FORECASTS = (
+    ("stage_sources", "build_sequences"),
+    ("train", "backtest", "promote"),
+    ("score", "monitor", "explain", "report"),
+)
+WORSE = "worse"
+
+# A stage whose process dies at its commit number N: as many others are done.
+DIES_AT_COMMIT = """
+import os, signal, sys
+from importlib import import_module
+from pipelines.cli import exit_status
+from pipelines.warehouse.commits import Warehouse
+commit, left = Warehouse.commit, [int(sys.argv[1])]
+def dies(*arguments, **named):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    return commit(*arguments, **named)
+Warehouse.commit = dies
+sys.exit(exit_status(import_module("pipelines." + sys.argv[2]).main, sys.argv[3:]))
+"""
+
+
+def cpu_seconds() -> float:
+    """Of this process and all that it started."""
+    me, own = psutil.Process(), os.times()
+    total = own.user + own.system + own.children_user + own.children_system
+    for child in me.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            total += sum(child.cpu_times()[:4])
+    return total
+
+
+class UnexpectedError(Exception):
+    """A stage ended otherwise than it should."""
+
+
+@dataclass
+class Soak:
+    """The platform's world, its deployment, and what was done."""
+
+    world: World
+    folder: Path
+    screen: TextIO | None = None
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    cpu: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    calls: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    said: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.world.seed)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.toml = deployed(self.world, self.folder)
+        self.log = (self.folder / "soak.log").open("a", encoding="utf-8", buffering=1)
+
+    @cached_property
+    def config(self) -> Config:
+        return load_config(self.toml)
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(self.config)
+
+    def tell(self, day: int, words: str) -> None:
+        print(f"day {day:3} {self.world.date_of(day)}  {words}", file=self.screen or sys.stdout, flush=True)
+
+    def run(self, stage: str, *arguments: object, expect: tuple[int, ...] = (0,)) -> tuple[int, str]:
+        """A stage as its command line runs it; its status, and all that it said.
+
+        Raises:
+            UnexpectedError: it ended with another status than one of ``expect``.
+        """
+        argv, said = ["--config", str(self.toml), *map(str, arguments)], io.StringIO()
+        started, before = time.monotonic(), cpu_seconds()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            try:
+                status = exit_status(importlib.import_module(f"pipelines.{stage}").main, argv)
+            except SystemExit as stopped:  # argparse
+                status = int(stopped.code or 0)
+            except Exception:  # noqa: BLE001 - what the interpreter would do with it
+                traceback.print_exc()
+                status = 1
+        spent = time.monotonic() - started
+        self.seconds[stage] += spent
+        self.cpu[stage] += cpu_seconds() - before
+        self.calls[stage] += 1
+        print(f"$ {stage} {' '.join(argv[2:])}    {spent:.1f} s, status {status}\n{said.getvalue()}", file=self.log)
+        if status not in expect:
+            raise UnexpectedError(
+                f"{stage} {' '.join(argv)} ended with {status}, expected {expect}:\n{said.getvalue()}"
+            )
+        return status, said.getvalue()
+
+    def first_load(self) -> None:
+        """Sixty days at once, and the first model."""
+        for day in range(self.world.first, 1):
+            self.world.deliver(self.config.home / "raw", day)
+        self.run("stage_sources", "--from", self.world.date_of(self.world.first), "--to", self.world.date_of(0))
+        self.run("build_sequences", "--date", self.world.date_of(0))
+        for stage in (*LEARNING, *FORECASTS):
+            self.run(stage, "--date", self.world.date_of(0))
+
+    def live(self, day: int) -> None:
+        """One day: its files arrive, what is left to mend is mended, the stages run, and what happens happens."""
+        started, events = time.monotonic(), {kind for kind, on in self.world.events.items() if day in on}
+        self.world.deliver(self.config.home / "raw", day)
+        mended = self.mend(day - 1)
+        words = [f"{mended} commands of status" if mended else ""]
+        if "restated" in events:
+            of = self.world.date_of(day - self.world.restated_back)
+            self.run("stage_sources", "--from", of, "--to", self.world.date_of(day - 1))
+            words.append(f"{of} restated, {self.mend(day - 1)} commands of status")
+        if refused := self.stages(day, DATA, events):
+            words.append(refused)
+        else:
+            self.stages(day, LEARNING, events)
+            if "worse" in events:
+                words.append(self.plant_worse(day))
+            if "weak" in events:
+                words.append(self.promote_worse(day))
+            if "rollback" in events:
+                words.append(self.roll_back(day))
+            self.stages(day, FORECASTS, events)
+            words.append(f"champion {Registry(self.config).version_of(CHAMPION)}")
+        self.said[day] = "; ".join(filter(None, [*sorted(events), *words]))
+        self.tell(day, f"{time.monotonic() - started:5.1f} s  {self.said[day]}")
+
+    def stages(self, day: int, stages: tuple[str, ...], events: set[str]) -> str:
+        """Run some stages of a day; in words why they were not gone on with, empty if they were."""
+        for stage in stages:
+            if "crash" in events and stage == self.dying(day):
+                self.crash(stage, day)
+            if "executor" in events and stage == "score":
+                self.lose_executor(stage, day)
+            else:
+                status, said = self.run(stage, "--date", self.world.date_of(day), expect=(0, EXIT_DATA))
+                if status:
+                    return f"{stage} refuses: {said.strip().splitlines()[1].strip()[:160]}"
+        return ""
+
+    def mend(self, day: int) -> int:
+        """Do what `status` says, up to the first command that fails; how many were run."""
+        status, said = self.run("status", "--date", self.world.date_of(day), "--days", 30, expect=(0, EXIT_HOLES))
+        done = 0
+        for stage, arguments in re.findall(r"python -m pipelines\.(\w+) --config \S+ (.*)", said) if status else ():
+            if self.run(stage, *arguments.split(), expect=(0, EXIT_DATA))[0]:
+                break
+            done += 1
+        return done
+
+    def plant_worse(self, day: int) -> str:
+        """The challenger's network forgets what it learned, and is registered as a version like any other."""
+        registry = Registry(self.config)
+        version = registry.get(CHALLENGER)
+        assert version is not None
+        forecaster = Forecaster.load(version.folder)
+        noise = torch.Generator().manual_seed(self.world.seed)
+        with torch.no_grad():
+            for weights in forecaster.model.parameters():
+                weights.add_(torch.randn(weights.shape, generator=noise) * weights.std(unbiased=False).nan_to_num(1.0))
+        folder = self.folder / "planted" / "model"
+        replace(forecaster, blend=None, young_blend=None).save(folder)
+        run = registry.client.get_run(version.run_id)
+        tags = {key: value for key, value in run.data.tags.items() if key.startswith("m2m.")}
+        with registry.new_run(f"planted {self.world.date_of(day)}", run.data.params, tags | {PLANTED: WORSE}) as run_id:
+            planted = registry.register(run_id, folder)
+        shutil.rmtree(folder.parent)
+        for stage in ("backtest", "promote"):
+            self.run(stage, "--date", self.world.date_of(day))
+        return f"version {planted.version} is planted"
+
+    def promote_worse(self, day: int) -> str:
+        """Somebody makes the planted version champion, by mistake."""
+        registry = Registry(self.config)
+        planted = registry.client.search_runs([registry.experiment_id()], f"tags.`{PLANTED}` = '{WORSE}'")
+        of_run = {
+            found.run_id: found.version for found in registry.client.search_model_versions(f"name='{registry.name}'")
+        }
+        version = of_run[planted[0].info.run_id]
+        self.run("promote", "--to", version, "--reason", "it looked good in a notebook")
+        return f"version {version} by hand"
+
+    def roll_back(self, day: int) -> str:
+        """Somebody takes the champion before this one back; the day's gate is asked once more, and must not undo it."""
+        registry = Registry(self.config)
+        now = registry.version_of(CHAMPION)
+        lines = self.warehouse.scan("ops.promotion").filter(promoted=True).sort("decided_at")
+        before = [version for version in lines["champion"].drop_nulls() if version != now][-1]
+        self.run("promote", "--to", before, "--reason", "sales say its figures were better")
+        for stage in ("backtest", "promote"):
+            self.run(stage, "--date", self.world.date_of(day))
+        return f"rolled back from {now} to {before}"
+
+    def dying(self, day: int) -> str:
+        """Which stage dies on a day with a crash: in turn one that commits, and the training."""
+        nth = self.world.events["crash"].index(day)
+        return ("score", "train")[nth % 2]
+
+    def crash(self, stage: str, day: int) -> None:
+        """The stage in a process of its own, killed at a moment by chance."""
+        arguments = ["--config", str(self.toml), "--date", str(self.world.date_of(day))]
+        if stage == "train":
+            command = [sys.executable, "-u", "-m", "pipelines", stage, *arguments]
+        else:
+            command = [sys.executable, "-u", "-c", DIES_AT_COMMIT, str(self.random.randrange(4)), stage, *arguments]
+        with self.process(command) as process:
+            if stage == "train":
+                lines, wanted = 0, self.random.randrange(1, 4)
+                assert process.stdout
+                for line in process.stdout:
+                    print(line, end="", file=self.log)
+                    if (lines := lines + 1) >= wanted:
+                        time.sleep(self.random.random())
+                        process.kill()
+            else:
+                print(process.communicate()[0], file=self.log)
+        if process.wait() != -signal.SIGKILL:
+            raise UnexpectedError(f"{stage} {arguments} ended with {process.returncode} before it could be killed")
+
+    def lose_executor(self, stage: str, day: int) -> None:
+        """The stage on a cluster of this machine, one of whose executors is killed while it works."""
+        sys.path.insert(0, str(ROOT / "examples"))
+        from local_cluster import LocalCluster
+
+        arguments = ["--config", str(self.toml), "--date", str(self.world.date_of(day))]
+        with LocalCluster(self.folder / "cluster") as cluster:
+            env = {"M2M_MASTER": cluster.master, "SPARK_LOCAL_IP": "127.0.0.1"}
+            with self.process([sys.executable, "-u", "-m", "pipelines", stage, *arguments], env) as process:
+                while process.poll() is None:
+                    if busy := [each for each in cluster.executors() if each.children()]:
+                        busy[0].kill()
+                        break
+                    time.sleep(0.02)
+                killed = process.poll() is None
+                print(process.communicate()[0], file=self.log)
+            if process.returncode or not killed:
+                raise UnexpectedError(f"{stage} {arguments} on the cluster: {process.returncode}, killed {killed}")
+
+    @contextlib.contextmanager
+    def process(self, command: list[str], env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+        whole = os.environ | {"PYTHONPATH": str(ROOT)} | (env or {})
+        with subprocess.Popen(
+            command, cwd=ROOT, env=whole, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            yield process
+
+    def whole(self) -> dict[str, Any]:
+        """The first load, all days, and the audit: what benchmarks/soak_page.py shows."""
+        started, load = time.monotonic(), os.getloadavg()[0]
+        with spark_session(self.config, "soak"):
+            self.first_load()
+            self.tell(0, f"{time.monotonic() - started:5.1f} s  first load of {FIRST_LOAD} days")
+            for day in range(1, self.world.days + 1):
+                self.live(day)
+            self.mend(self.world.days)
+        minutes = (time.monotonic() - started) / 60
+        return {
+            "machine": machine(),
+            "code": code_version(),
+            "load": load,
+            "minutes": minutes,
+            "first_load": FIRST_LOAD,
+            "advertisers": self.world.advertisers,
+            "trained": self.calls["train"],
+            "stages": {name: (runs, self.seconds[name], self.cpu[name]) for name, runs in self.calls.items()},
+            "findings": [asdict(finding) for finding in audit(self.world, self.config)],
+            **outcome(self.world, self.config, self.said),
+        }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--days", type=int, default=90, help="days to live after the first load (default 90)")
+    parser.add_argument("--advertisers", type=int, default=World.advertisers, help="default %(default)s")
+    parser.add_argument(
+        "--folder", type=Path, help="where it lives, and is left (default: one that is removed if all is well)"
+    )
+    parser.add_argument("--out", type=Path, help="page that gets the section; its picture and JSON lie beside it")
+    arguments = parser.parse_args()
+    folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="m2m-soak-"))).absolute()
+    if (folder / "home").exists():
+        parser.error(f"--folder {folder}: something lives there already; name another, or remove it")
+    os.environ["M2M_HOME"] = str(folder / "home")
+    print(f"lives in {folder}; what the stages say: {folder / 'soak.log'}")
+    found = Soak(World(arguments.days, arguments.advertisers), folder).whole()
+    for of in found["findings"]:
+        print(f"{'holds' if not of['wrong'] else 'WRONG':6} {of['check']} ({of['looked_at']})")
+        print(*(f"       {words}" for words in of["wrong"]), sep="\n", end="\n" if of["wrong"] else "")
+    for name, (runs, wall, cpu) in found["stages"].items():
+        print(f"{name:16} {runs:4} runs, {wall / runs:5.1f} s and {cpu / runs:5.1f} s of CPU each")
+    wrong = [of["check"] for of in found["findings"] if of["wrong"]]
+    print(
+        f"{arguments.days} days in {found['minutes']:.1f} minutes; {len(wrong)} of {len(found['findings'])} do not hold"
+    )
+    if arguments.out:
+        soak_page.write(found, arguments.out)
+    if not wrong and not arguments.folder:
+        shutil.rmtree(folder)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
