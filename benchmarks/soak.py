@@ -2,10 +2,10 @@
 
     python -m benchmarks.soak [--days 90] [--out docs/reliability.md]
 
-Sixty days are loaded at once, a model is trained; then every day its files arrive, and the stages run as their commands
-do, in one process with one Spark session: stage_sources, build_sequences, train, backtest, promote, score, monitor,
-explain, report. Each morning `status` is asked, and the commands that it prints are run. What happens on which day
-stands in benchmarks/soak_world.py, what must hold in the end in benchmarks/soak_audit.py. Exit status 1: it does not.
+The history is loaded at once and a model is trained; then every day its files arrive, and the stages run as their
+commands do, in one process with one Spark session: those of the three DAGs, the forecasts once the gate has decided.
+Each morning `status` is asked, and the commands that it prints are run. What happens on which day stands in
+benchmarks/soak_world.py, what must hold in the end in benchmarks/soak_audit.py. Exit status 1: it does not.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from benchmarks.measure import ROOT, machine
 from benchmarks.soak_audit import PLANTED, audit, outcome
 from benchmarks.soak_world import FIRST_LOAD, World, deployed
 from m2m_model.forecasts.forecaster import Forecaster
-from pipelines.chain import CHALLENGER, CHAMPION
+from pipelines.chain import CHAIN, CHALLENGER, CHAMPION
 from pipelines.cli import code_version, exit_status
 from pipelines.config import Config, load_config
 from pipelines.errors import EXIT_DATA, EXIT_HOLES
@@ -48,9 +48,8 @@ from pipelines.spark.session import spark_session
 from pipelines.warehouse.commits import Warehouse
 
 DATA, LEARNING, FORECASTS = (
-    ("stage_sources", "build_sequences"),
-    ("train", "backtest", "promote"),
-    ("score", "monitor", "explain", "report"),
+    tuple(stage.name for stage in CHAIN if stage.dag == dag)
+    for dag in ("advertiser_sequences", "m2m_training", "advertiser_forecasts")
 )
 WORSE = "worse"
 
@@ -142,7 +141,7 @@ class Soak:
         return status, said.getvalue()
 
     def first_load(self) -> None:
-        """Sixty days at once, and the first model."""
+        """The days before, at once, and the first model."""
         for day in range(self.world.first, 1):
             self.world.deliver(self.config.home / "raw", day)
         self.run("stage_sources", "--from", self.world.date_of(self.world.first), "--to", self.world.date_of(0))

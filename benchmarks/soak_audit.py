@@ -17,13 +17,13 @@ import polars as pl
 from benchmarks.soak_world import AMOUNTS, World
 from pipelines.chain import CHAMPION
 from pipelines.config import Config
+from pipelines.life.champions import BY_HAND, OUTSIDE
 from pipelines.life.registry import Registry
 from pipelines.stages.status import commands, status
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.tables import DECLARATIONS
 
 SERIES = ["ds", "advertiser_id", "scenario_id"]
-BY_HAND = "by hand"  # how the ledger's reason of such a line begins
 PLANTED = "soak.planted"  # tag of an MLflow run whose version is none that training made
 SHOWN = 3  # examples of a kind
 
@@ -98,7 +98,7 @@ def champions_unexplained(served: pl.DataFrame, ledger: pl.DataFrame, alias: str
     for line in moves.iter_rows(named=True):
         if line["champion"] != before:
             wrong.append(f"version {line['challenger']} follows {line['champion']}, but {before} was champion")
-        if not (line["reason"] or "").strip() or line["reason"].startswith("found as champion"):
+        if not (line["reason"] or "").strip() or line["decided_by"] == OUTSIDE:
             wrong.append(f"nobody says why version {line['challenger']} is champion: {line['reason']}")
         before = line["challenger"]
     if alias != before:

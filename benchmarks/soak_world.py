@@ -206,13 +206,15 @@ def deployed(world: World, folder: Path) -> Path:
     """The configuration of the platform in ``folder``: that of examples/simulated, with a small model."""
     shutil.copytree(EXAMPLE / "sql", folder / "sql")
     text = (EXAMPLE / "pipeline.toml").read_text(encoding="utf-8")
-    horizon = 7 if world.days >= 30 else 3  # so that some forecasts of ten days mature
+    short = world.days < 30
+    horizon = 3 if short else 7  # so that some forecasts of ten days mature
     dataset = f"buckets = 2\nhorizon_days = {horizon}\nlate_days = {LATE_BY}\nmature_days = {LATE_BY}"
     for old, new in (('name = "simulated"', 'name = "soak"'), ("buckets = 8", dataset)):
         assert old in text
         text = text.replace(old, new)
     path = folder / "pipeline.toml"
-    path.write_text(text + SETTINGS, encoding="utf-8")
+    windows = "min_steps = 40\nmax_windows = 2_500" if short else "min_steps = 120\nmax_windows = 8_000"
+    path.write_text(text + SETTINGS.format(windows=windows), encoding="utf-8")
     return path
 
 
@@ -229,8 +231,7 @@ bins = 8
 
 [training]
 epochs = 4
-min_steps = 80
-max_windows = 8000
+{windows}
 batch_size = 64
 validation_cutoffs = 2
 boosted = false

@@ -3,10 +3,11 @@ champion is who the ledger says.
 
 Reads the tables' Iceberg metadata and asks whether their files are there: no Spark, no rows. Looks at the --days
 (default 28) up to --date (default: yesterday). The tables of a stage are expected to have every day since its first
-one. A day is *stale* when a day that it was made from has been written since, with other rows or for the first time
-(its lineage names the snapshots that it read), or when the run that wrote another table of the stage ended before this
-one. It is *lost* when a data file of it is gone. An alias of MLflow that was moved outside ops.promotion is told, with
-the two commands of which one mends it; where MLflow cannot be asked, a line says so. Writes nothing and makes no table.
+one, those of monitor since the first forecasts. A day is *stale* when a day that it was made from has been written
+since, with other rows or for the first time (its lineage names the snapshots that it read), or when the run that wrote
+another table of the stage ended before this one. It is *lost* when a data file of it is gone. An alias of MLflow that
+was moved outside ops.promotion is told, with the two commands of which one mends it; where MLflow cannot be asked, a
+line says so. Writes nothing and makes no table.
 Fails (4) when a day is missing, stale or lost or an alias was moved, (2) on wrong use or where there is no catalog.
 """
 

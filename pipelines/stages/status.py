@@ -111,8 +111,13 @@ def _written(stage: chain.Stage) -> list[str]:
 
 
 def _begun(config: Config, stage: chain.Stage, stories: Mapping[str, Story]) -> date | None:
-    """The first day that the stage wrote; where nothing was ever staged, all is missing from the first day on."""
+    """The first day that the stage wrote; of one that writes a day later than it is, the first that was there for it,
+    for the run of that one may have been left out. Where nothing was ever staged, all is missing from the first day on.
+    """
     days = [day for table in stage.daily if table in stories for day in stories[table].days]
+    if days and stage.lag(config):
+        of_the_day = [table for table, read in stage.reads.items() if read is chain.THE_DAY]
+        days += [day for table in of_the_day if table in stories for day in stories[table].days]
     return min(days, default=None if stage.reads else config.dataset.first_day)
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+from pyspark.sql import SparkSession
 
 from benchmarks import soak_audit as audit
 from benchmarks import soak_page
+from benchmarks.soak import Soak
 from benchmarks.soak_world import AMOUNTS, FILLED_AFTER, LATE_BY, MENDED_AFTER, World
 
 DAY = date(2024, 3, 1)
@@ -61,6 +63,7 @@ def ledger(*lines: tuple[str, str | None, bool, str]) -> pl.DataFrame:
     """An hour between lines of challenger, champion before, promoted, reason."""
     names = ("challenger", "champion", "promoted", "reason")
     columns: dict[str, Any] = {name: [line[at] for line in lines] for at, name in enumerate(names)}
+    columns |= {"decided_by": [line[3] for line in lines]}
     columns |= {"decided_at": [NOON + timedelta(hours=n) for n in range(len(lines))], "dry_run": [False] * len(lines)}
     return pl.DataFrame(
         columns | {"run_id": [f"run {n}" for n in range(len(lines))]}, schema_overrides={"champion": pl.String}
@@ -87,7 +90,7 @@ def by(*versions: str | None) -> pl.DataFrame:
         ([("1", None, True, "NMAE")], ["1"], "2", "calls version 2 champion, the ledger 1"),
         ([("1", None, True, "NMAE"), ("3", "2", True, "NMAE")], ["1", "3"], "3", "follows 2, but 1 was champion"),
         ([("1", None, True, " ")], ["1"], "1", "nobody says why version 1"),
-        ([("1", None, True, "found as champion instead of None")], ["1"], "1", "nobody says why version 1"),
+        ([("1", None, True, "outside the ledger")], ["1"], "1", "nobody says why version 1"),
     ],
 )  # fmt: skip
 def test_a_champion_that_the_ledger_does_not_explain_is_found(
@@ -126,7 +129,7 @@ def test_a_worse_version_that_gets_in_and_a_better_one_that_does_not_are_found(
 def test_a_move_by_hand_that_the_gate_undoes_is_found() -> None:
     first, back = ("2", "1", True, "NMAE"), ("1", "2", True, "by hand, me on host: its figures were better")
     assert audit.undone(ledger(first, back, ("3", "1", True, "NMAE"))) == []
-    assert audit.undone(ledger(first, back, ("2", "1", True, "by hand, again"))) == []
+    assert audit.undone(ledger(first, back, ("2", "1", True, "by hand, me on host: again"))) == []
     assert audit.undone(ledger(first, back, ("2", "1", True, "NMAE"))) == [
         "version 1 in place of 2 by hand; then the gate took 2"
     ]
@@ -236,3 +239,11 @@ def test_the_page_is_made_between_its_marks(tmp_path: Path) -> None:
     (other := tmp_path / "other.md").touch()
     with pytest.raises(ValueError, match="expected the lines"):
         soak_page.write(found, other)
+
+
+def test_ten_days_pass_their_audit(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("M2M_HOME", str(tmp_path / "home"))
+    found = Soak(World(10, advertisers=150), tmp_path).whole()
+    assert {finding["check"]: finding["wrong"] for finding in found["findings"] if finding["wrong"]} == {}
+    assert found["decided"]["by_hand"] == 2
+    assert len({day["champion"] for day in found["lived"]}) > 2

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from deployment import FIRST_DAY, Deployment, day, rows_of_day
 
+from pipelines.chain import STAGES
+from pipelines.stages.status import _begun
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import ranges
 
@@ -222,6 +225,18 @@ def test_forecasts_whose_second_table_was_never_written_are_seen(
     assert (status, "wrote marts.forecast_daily, another one this table" in said) == (4, True), said
     assert mend(deployment, said) == ["score"]
     assert deployment.run("status", "--date", last)[0] == 0
+
+
+@pytest.mark.parametrize(("judged", "since"), [([3, 4], 1), ([], None)])
+def test_forecasts_are_judged_from_the_first_on_not_from_the_first_judged_on(
+    deployment: Deployment, judged: list[int], since: int | None
+) -> None:
+    """The run that should have judged the first ones may not have come that far: a day that was refused, say."""
+    forecasts, quality = ({day(number): 1 for number in of} for of in ([1, 2, 3, 4, 5], judged))
+    stories = {"marts.forecast_daily": forecasts, "marts.forecast_quality": quality}
+    told: Any = {table: SimpleNamespace(days=days) for table, days in stories.items()}
+    begun = _begun(deployment.config, STAGES["monitor"], told)
+    assert begun == (day(since) if since is not None else None)
 
 
 def test_days_fold_to_ranges() -> None:
