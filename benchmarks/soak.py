@@ -36,7 +36,7 @@ import torch
 
 from benchmarks import soak_page
 from benchmarks.measure import ROOT, machine
-from benchmarks.soak_audit import PLANTED, audit, outcome
+from benchmarks.soak_audit import PLANTED, audit, outcome, planted_versions
 from benchmarks.soak_world import FIRST_LOAD, World, deployed
 from m2m_model.forecasts.forecaster import Forecaster
 from pipelines.chain import CHAIN, CHALLENGER, CHAMPION
@@ -51,7 +51,6 @@ DATA, LEARNING, FORECASTS = (
     tuple(stage.name for stage in CHAIN if stage.dag == dag)
     for dag in ("advertiser_sequences", "m2m_training", "advertiser_forecasts")
 )
-WORSE = "worse"
 
 # A stage whose process dies at its commit number N: as many others are done.
 DIES_AT_COMMIT = """
@@ -211,7 +210,9 @@ class Soak:
         replace(forecaster, blend=None, young_blend=None).save(folder)
         run = registry.client.get_run(version.run_id)
         tags = {key: value for key, value in run.data.tags.items() if key.startswith("m2m.")}
-        with registry.new_run(f"planted {self.world.date_of(day)}", run.data.params, tags | {PLANTED: WORSE}) as run_id:
+        with registry.new_run(
+            f"planted {self.world.date_of(day)}", run.data.params, tags | {PLANTED: "worse"}
+        ) as run_id:
             planted = registry.register(run_id, folder)
         shutil.rmtree(folder.parent)
         for stage in ("backtest", "promote"):
@@ -220,12 +221,7 @@ class Soak:
 
     def promote_worse(self, day: int) -> str:
         """Somebody makes the planted version champion, by mistake."""
-        registry = Registry(self.config)
-        planted = registry.client.search_runs([registry.experiment_id()], f"tags.`{PLANTED}` = '{WORSE}'")
-        of_run = {
-            found.run_id: found.version for found in registry.client.search_model_versions(f"name='{registry.name}'")
-        }
-        version = of_run[planted[0].info.run_id]
+        (version,) = planted_versions(Registry(self.config))
         self.run("promote", "--to", version, "--reason", "it looked good in a notebook")
         return f"version {version} by hand"
 
@@ -234,7 +230,8 @@ class Soak:
         registry = Registry(self.config)
         now = registry.version_of(CHAMPION)
         lines = self.warehouse.scan("ops.promotion").filter(promoted=True).sort("decided_at")
-        before = [version for version in lines["champion"].drop_nulls() if version != now][-1]
+        no_choice = {now, *planted_versions(registry)}
+        before = [version for version in lines["champion"].drop_nulls() if version not in no_choice][-1]
         self.run("promote", "--to", before, "--reason", "sales say its figures were better")
         for stage in ("backtest", "promote"):
             self.run(stage, "--date", self.world.date_of(day))
@@ -296,13 +293,14 @@ class Soak:
     def whole(self) -> dict[str, Any]:
         """The first load, all days, and the audit: what benchmarks/soak_page.py shows."""
         started, load = time.monotonic(), os.getloadavg()[0]
-        with spark_session(self.config, "soak"):
+        with spark_session(self.config, "soak") as spark:
             self.first_load()
             self.tell(0, f"{time.monotonic() - started:5.1f} s  first load of {FIRST_LOAD} days")
             for day in range(1, self.world.days + 1):
                 self.live(day)
             self.mend(self.world.days)
-        minutes = (time.monotonic() - started) / 60
+            minutes = (time.monotonic() - started) / 60
+            findings = audit(self.world, self.config, spark)
         return {
             "machine": machine(),
             "code": code_version(),
@@ -312,7 +310,7 @@ class Soak:
             "advertisers": self.world.advertisers,
             "trained": self.calls["train"],
             "stages": {name: (runs, self.seconds[name], self.cpu[name]) for name, runs in self.calls.items()},
-            "findings": [asdict(finding) for finding in audit(self.world, self.config)],
+            "findings": [asdict(finding) for finding in findings],
             **outcome(self.world, self.config, self.said),
         }
 

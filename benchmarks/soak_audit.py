@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pyspark.sql import SparkSession
 
 from benchmarks.soak_world import AMOUNTS, World
 from pipelines.chain import CHAMPION
+from pipelines.cli import Run
 from pipelines.config import Config
 from pipelines.life.champions import BY_HAND, OUTSIDE
 from pipelines.life.registry import Registry
-from pipelines.stages.status import commands, status
+from pipelines.stages.replay import replay
+from pipelines.stages.status import Aliases, commands, status
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.tables import DECLARATIONS
 
@@ -129,10 +132,17 @@ def planted_wrong(ledger: pl.DataFrame, cells: pl.DataFrame, planted: Collection
         if failed.is_empty() or any("NMAE" not in reason for reason in asked["reason"]):
             wrong.append(f"planted version {version}: no cell or no words say why it was refused")
         for at in lines.filter("by_hand", challenger=version)["decided_at"]:
-            after = lines.filter(~pl.col("by_hand"), pl.col("decided_at") > at).head(1)
+            younger = pl.col("challenger").cast(int) > newest_known(lines, at)
+            after = lines.filter(~pl.col("by_hand"), pl.col("decided_at") > at, younger).head(1)
             if not after["promoted"].any():
                 wrong.append(f"after planted version {version} was made champion at {at}, no better one was promoted")
     return wrong
+
+
+def newest_known(ledger: pl.DataFrame, at: datetime) -> int:
+    """The newest version that the ledger knew at a time."""
+    known = ledger.filter(pl.col("decided_at") <= at)
+    return max(map(int, {*known["challenger"], *known["champion"].drop_nulls()}))
 
 
 def undone(ledger: pl.DataFrame) -> list[str]:
@@ -140,8 +150,7 @@ def undone(ledger: pl.DataFrame) -> list[str]:
     lines, wrong = ledger.filter("promoted").sort("decided_at"), []
     by_hand = lines.filter(pl.col("reason").str.starts_with(BY_HAND))
     for at, chosen, replaced in by_hand.select("decided_at", "challenger", "champion").iter_rows():
-        known = ledger.filter(pl.col("decided_at") <= at)
-        newest = max(map(int, {*known["challenger"], *known["champion"].drop_nulls()}))
+        newest = newest_known(ledger, at)
         for line in lines.filter(pl.col("decided_at") > at).iter_rows(named=True):
             if not line["reason"].startswith(BY_HAND) and int(line["challenger"]) <= newest:
                 wrong.append(
@@ -221,7 +230,27 @@ def errors_by_day(forecasts: pl.DataFrame, truth: pl.DataFrame, task: str, metri
     return total.filter(over).group_by("ds").agg(nmae=off[0], baseline_nmae=off[1]).sort("ds")
 
 
-def audit(world: World, config: Config) -> list[Finding]:
+def planted_versions(registry: Registry) -> list[str]:
+    """The versions that no training made."""
+    runs = registry.client.search_runs([registry.experiment_id()], f"tags.`{PLANTED}` != ''")
+    made = {run.info.run_id for run in runs}
+    versions = registry.client.search_model_versions(f"name='{registry.name}'")
+    return [str(version.version) for version in versions if version.run_id in made]
+
+
+def replays(config: Config, warehouse: Warehouse, registry: Registry, spark: SparkSession) -> Finding:
+    """Every day of forecasts, made again."""
+    wrong, rows, to_the_bit = list[str](), 0, 0
+    days = warehouse.pin("marts.forecast_daily").days_written()
+    for ds in days:
+        found = replay(Run(f"replay-{ds}", "replay", config, ds, ds), lambda: spark, warehouse, registry)
+        wrong += [] if found.identical else [f"{ds}: {line}" for line in found.lines]
+        rows, to_the_bit = rows + found.rows, to_the_bit + (found.near == 0)
+    looked_at = f"{rows:,} forecasts of {len(days)} days, {to_the_bit} of them to the last bit"
+    return Finding("every forecast replays", looked_at, wrong)
+
+
+def audit(world: World, config: Config, spark: SparkSession) -> list[Finding]:
     """Everything, of the home as it is now."""
     warehouse, registry = Warehouse(config), Registry(config)
     lived = [world.date_of(day) for day in range(1, world.days + 1)]
@@ -252,10 +281,9 @@ def audit(world: World, config: Config) -> list[Finding]:
         for words in keys_repeated(warehouse.scan(name, columns=key), key)
     ]
     runs = registry.client.search_runs([registry.experiment_id()], max_results=10_000)
-    versions = {of.run_id: str(of.version) for of in registry.client.search_model_versions(f"name='{registry.name}'")}
-    planted = [versions[run.info.run_id] for run in runs if PLANTED in run.data.tags and run.info.run_id in versions]
+    planted = planted_versions(registry)
     tables_now = status(warehouse, world.date_of(world.first), lived[-1])
-    todo = commands(config, tables_now)
+    todo = [*Aliases.of(config, warehouse).lines, *commands(config, tables_now)]
     bad = [world.date_of(day) for day in world.events["bad"]]
     by_hand = ledger.filter(pl.col("reason").str.starts_with(BY_HAND))
     moves = ledger.filter("promoted")
@@ -271,6 +299,7 @@ def audit(world: World, config: Config) -> list[Finding]:
             f"{forecasts.height:,} forecasts of {forecasts['ds'].n_unique()} days",
             forecasts_wrong(forecasts, series, active, targets, lived),
         ),
+        replays(config, warehouse, registry, spark),
         Finding(
             "the ledger explains every champion that forecasts are by",
             f"{moves.height} moves, {forecasts['model_version'].n_unique()} champions in forecasts",

@@ -115,6 +115,7 @@ TAKEN = ("2", "1", True, "by hand, me on host: by mistake")
         ([("2", "1", False, "no")], "failed", "no cell or no words"),
         ([REFUSED, TAKEN, ("3", "2", False, "NMAE"), ("4", "2", True, "NMAE")], "failed", "no better one was promoted"),
         ([REFUSED, TAKEN], "failed", "no better one was promoted"),
+        ([REFUSED, TAKEN, ("2", "2", False, "NMAE"), ("3", "2", True, "NMAE")], "failed", ""),
     ],
 )
 def test_a_worse_version_that_gets_in_and_a_better_one_that_does_not_are_found(
