@@ -27,6 +27,7 @@ FOUND = pl.Schema(
 )
 COMPARED, MISSING, ADDED, TWICE, LOST, UNREADABLE = "rows:", "missing:", "added:", "twice:", "lost:", "unreadable:"
 _KEY = list(KEY)
+Found = tuple[str, int, int, float | None, str | None]  # a row of FOUND without its bucket
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def compare_bucket(job: Replaying, bucket: int) -> pl.DataFrame:
     return pl.DataFrame([(bucket, *one) for one in _compared(job, bucket)], FOUND, orient="row")
 
 
-def _compared(job: Replaying, bucket: int) -> Iterator[tuple[str, int, int, float | None, str | None]]:
+def _compared(job: Replaying, bucket: int) -> Iterator[Found]:
     files, wanted = job.files.get(bucket, ()), job.wanted.named
     try:
         published = read_files(files, job.schema).filter(**wanted)
@@ -73,6 +74,11 @@ def _compared(job: Replaying, bucket: int) -> Iterator[tuple[str, int, int, floa
     except DataError as error:
         yield UNREADABLE, published.height, 0, None, error.lines[0]
         return
+    yield from compared(published, made)
+
+
+def compared(published: pl.DataFrame, made: pl.DataFrame) -> Iterator[Found]:
+    """What differs between published forecasts and those that were made again, in all columns of these."""
     for what, rows in (
         (MISSING, made.join(published, on=_KEY, how="anti")),
         (ADDED, published.join(made, on=_KEY, how="anti")),
@@ -80,20 +86,16 @@ def _compared(job: Replaying, bucket: int) -> Iterator[tuple[str, int, int, floa
     ):
         if rows.height:
             yield what, rows.height, 0, None, _named(rows, 0)
-    both = (
-        published.unique(_KEY, keep="first")
-        .sort(_KEY)
-        .join(made, on=_KEY, how="inner", suffix=":again", maintain_order="left")
-    )
+    one_each = published.unique(_KEY, keep="first").sort(_KEY)
+    both = one_each.join(made, on=_KEY, how="inner", suffix=":again", maintain_order="left")
     yield COMPARED, both.height, 0, None, None
-    for column in (name for name in job.schema.names if name not in (*KEY, *job.apart)):
+    for column in (name for name in made.columns if name not in KEY):
         one, other = both[column], both[f"{column}:again"]
         if one.dtype.is_float():
-            a, b = (side.cast(pl.Float64).to_numpy().view(np.int64) for side in (one, other))
-            same = a == b
+            a, b = (side.cast(pl.Float64).to_numpy() for side in (one, other))
+            same = a.view(np.int64) == b.view(np.int64)
             with np.errstate(all="ignore"):
-                a, b = a.view(np.float64), b.view(np.float64)
-                apart = np.where(same, 0.0, np.abs(a - b) / np.maximum(np.abs(a), np.abs(b)))
+                apart = np.where(same | (a == b), 0.0, np.abs(a - b) / np.maximum(np.abs(a), np.abs(b)))
             apart = np.nan_to_num(apart, nan=np.inf)
         else:
             apart = np.where(one.ne_missing(other).to_numpy(), np.inf, 0.0)

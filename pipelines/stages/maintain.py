@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
@@ -18,9 +18,12 @@ from pipelines.chain import CHALLENGER, CHAMPION, INPUT
 from pipelines.config import Config
 from pipelines.errors import ConfigError
 from pipelines.life.registry import Registry
+from pipelines.quality.forecasts import TABLE as FORECASTS
+from pipelines.reading.terminal import plural
 from pipelines.warehouse.commits import Warehouse
+from pipelines.warehouse.days import in_words
 from pipelines.warehouse.files import GUARD
-from pipelines.warehouse.pins import properties_of
+from pipelines.warehouse.pins import Recorded, properties_of
 from pipelines.warehouse.repair import foreign_metadata, restore
 from pipelines.warehouse.store import Folder, Store
 from pipelines.warehouse.tables import DECLARATIONS
@@ -66,29 +69,42 @@ def plan(warehouse: Warehouse, pinned: Mapping[str, set[int]], now: float) -> li
 def kept_snapshots(
     tables: Mapping[str, IcebergTable], pinned: Mapping[str, set[int]], since: float
 ) -> dict[str, set[int]]:
-    """Per table: every snapshot that was the newest at any time after ``since``, the pinned ones, all that these were
-    made from, and what their runs wrote to other tables: a run is kept or goes whole. A stage that began before a
-    commit still reads the snapshot that it replaced."""
+    """Per table: every snapshot that was the newest at any time after ``since``, the pinned ones, what their runs wrote
+    to other tables, and all that these runs read, so that they can be replayed: a run is kept or goes whole. What was
+    read, and is older, is kept for its rows: its own run can be replayed no more, else nothing would ever go, for some
+    stages read the table that they write. A stage that began before a commit still reads the snapshot that it replaced.
+    """
     by_id = {name: {s.snapshot_id: s for s in table.snapshots()} for name, table in tables.items()}
-    kept: dict[str, set[int]] = {name: set() for name in tables}
-    todo = [(name, snapshot_id) for name, ids in pinned.items() for snapshot_id in ids]
+    of_run: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    runs = [(name, snapshot_id) for name, ids in pinned.items() for snapshot_id in ids]
     for name, snapshots in by_id.items():
         in_time = sorted(snapshots.values(), key=lambda s: s.timestamp_ms)
         before = sum(s.timestamp_ms / 1000 < since for s in in_time)
-        todo += [(name, s.snapshot_id) for s in in_time[max(0, before - 1) :]]
-    of_run: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for name, snapshots in by_id.items():
-        for snapshot in snapshots.values():
+        runs += [(name, s.snapshot_id) for s in in_time[max(0, before - 1) :]]
+        for snapshot in in_time:
             of_run[properties_of(snapshot).get("m2m.run-id", "")].append((name, snapshot.snapshot_id))
     of_run.pop("", None)
-    while todo:
-        name, snapshot_id = todo.pop()
-        if snapshot_id in kept.get(name, ()) or snapshot_id not in by_id.get(name, {}):
-            continue
-        kept[name].add(snapshot_id)
-        snapshot = by_id[name][snapshot_id]
-        todo += [*_inputs(snapshot), *of_run.get(properties_of(snapshot).get("m2m.run-id", ""), ())]
+    runs = [one for one in runs if one[1] in by_id.get(one[0], {})]
+    ids = {properties_of(by_id[name][snapshot_id]).get("m2m.run-id", "") for name, snapshot_id in runs}
+    runs += [one for run_id in ids for one in of_run.get(run_id, ())]
+    read = [one for name, snapshot_id in runs for one in _inputs(by_id[name][snapshot_id])]
+    kept: dict[str, set[int]] = {name: set() for name in tables}
+    for name, snapshot_id in runs + read:
+        if snapshot_id in by_id.get(name, {}):
+            kept[name].add(snapshot_id)
     return kept
+
+
+def ending(warehouse: Warehouse, plans: Sequence[Plan]) -> list[date]:
+    """The days of forecasts that can be replayed until the plans are carried out."""
+    gone = {found.table: set(found.expired) for found in plans}
+    there = {found.table: found.kept | gone[found.table] for found in plans}
+    days = []
+    for day, snapshot in warehouse.pin(FORECASTS).writers().items():
+        needed = Recorded(warehouse, properties_of(snapshot)).needed | {FORECASTS: snapshot.snapshot_id}
+        if all(one in there.get(name, ()) for name, one in needed.items()):
+            days += [day] if any(one in gone[name] for name, one in needed.items()) else []
+    return sorted(days)
 
 
 def orphans(table: IcebergTable, kept: set[int], oldest: float) -> list[FileInfo]:
@@ -197,6 +213,8 @@ def work(config: Config, apply_it: bool) -> None:
         f"{settings.keep_files_hours} hours are kept"
     )
     print("\n".join(report(plans, runs)))
+    if days := ending(warehouse, plans):
+        print(f"  replays of {in_words(days)} end with this ({plural(len(days), 'day')})")
     if apply_it:
         apply(warehouse, plans, now)
         for path in runs:

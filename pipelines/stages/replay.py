@@ -45,8 +45,7 @@ from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import in_words
 from pipelines.warehouse.files import DataFile, read_files
 from pipelines.warehouse.pins import Pin, Recorded, properties_of
-from pipelines.warehouse.sequences import TABLE as SERIES
-from pipelines.warehouse.sequences import WEEK_TABLE, open_sequences
+from pipelines.warehouse.sequences import open_sequences
 
 Kind = Literal["commit expired", "input expired", "input damaged", "model", "configuration", "code", "rows", "values"]
 HERE = 20_000  # series that are forecast in this process sooner than Spark starts
@@ -113,6 +112,11 @@ def replay(
     said, altered = properties_of(commit), _altered(now, commit, files, ds)
     recorded = Recorded(warehouse, said)
     stopped = [*altered, *_expired(run, recorded)]
+    if not recorded.needed:
+        words = (
+            f"the newest commit of {ds}, {said.get('m2m.run-id', commit.snapshot_id)}, is none of score: it says of "
+        )
+        return Replay(ds, differences=(Difference("rows", f"{words}nothing what its rows were made from"),))
     served = None if len(stopped) > len(altered) else _opened(registry, recorded.model(CHAMPION))
     if isinstance(served, Difference):
         stopped.append(served)
@@ -177,7 +181,7 @@ def _altered(now: Pin, commit: Snapshot, files: list[DataFile], ds: date) -> lis
 
 
 def _expired(run: Run, recorded: Recorded) -> list[Difference]:
-    gone = recorded.expired((SERIES, WEEK_TABLE))
+    gone = recorded.expired
     words = [f"snapshot {snapshot} of {name}" for name, snapshot in gone.items()]
     how = f"it was made from {' and '.join(words)}, which the table has no more{_kept(run)}"
     return [Difference("input expired", how)] if gone else []

@@ -21,6 +21,7 @@ from pipelines.toml_tables import Text, shown
 from pipelines.warehouse.store import Folder
 
 _PLACES = ("warehouse", "storage", "mlflow", "spark", "distributor")
+_TABLE = object()  # stands for a table of a list, beside its settings
 _SHOWN = 5  # differences that are told
 
 
@@ -65,7 +66,9 @@ def differing(then: Config, now: Config) -> str:
     """Which settings and SQL files are otherwise now, in words; of two configurations of different hashes."""
     before, after = (_flat(config, "") for config in (then, now))
     names = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
-    words = [f"{name} ({_shown(name, before)}, now {_shown(name, after)})" for name in names]
+    tables = tuple(f"{name} " for name in names if _TABLE in (before.get(name), after.get(name)))
+    told = [name for name in names if not name.startswith(tables)]  # of a table that one has alone no setting
+    words = [f"{name} ({_shown(name, before)}, now {_shown(name, after)})" for name in told]
     sql, sql_now = (dict(config.files[1:]) for config in (then, now))
     words += [name for name in dict.fromkeys([*sql, *sql_now]) if sql.get(name) != sql_now.get(name)]
     more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
@@ -80,8 +83,9 @@ def _flat(value: Any, where: str) -> dict[str, Any]:
             inner = getattr(value, field.name)
             if isinstance(inner, tuple) and inner and dataclasses.is_dataclass(inner[0]):
                 for one in inner:
-                    found |= _flat(one, f"[[{field.name}]] {getattr(one, 'name', '')}".strip())
-            elif field.name not in ("path", "home"):
+                    place = f"[[{field.name}]] {getattr(one, 'name', '')}".strip()
+                    found |= {place: _TABLE} | _flat(one, place)
+            elif field.name not in ("path", "home") and inner not in ((), None):
                 found |= _flat(inner, f"{where} {field.name}" if where else f"[{field.name}]")
         return found
     return {where: value}
@@ -91,6 +95,10 @@ def _shown(name: str, settings: dict[str, Any]) -> str:
     if name not in settings:
         return "not there"
     value = settings[name]
+    if value is _TABLE:
+        return "there"
     if isinstance(value, bool):
         return str(value).lower()
-    return shown(name, str(value) if isinstance(value, Text) else list(value) if isinstance(value, tuple) else value)
+    if isinstance(value, tuple):
+        value = ", ".join(map(str, value))
+    return shown(name, str(value) if isinstance(value, Text) else value)

@@ -225,7 +225,7 @@ class Recorded:
     table that was not there then is empty."""
 
     def __init__(self, warehouse: Warehouse, properties: Mapping[str, str]) -> None:
-        self._warehouse = warehouse
+        self._warehouse, self._stage = warehouse, properties.get("m2m.stage", "")
         self._read = {key.removeprefix(chain.INPUT): v for key, v in properties.items() if key.startswith(chain.INPUT)}
 
     def pin(self, name: str, snapshot_id: int | None = None) -> Pin:
@@ -238,10 +238,18 @@ class Recorded:
         version = self._read.get(chain.MODEL + alias, "None")
         return None if version == "None" else version
 
-    def expired(self, names: Iterable[str]) -> dict[str, str]:
-        """Of some tables the snapshots that are gone."""
-        read = {name: self._read[name] for name in names if self._read.get(name, "None") != "None"}
-        return {name: one for name, one in read.items() if not self._warehouse.pin(name).knows(int(one))}
+    @property
+    def needed(self) -> dict[str, int]:
+        """The snapshots without which its rows cannot be made again: of what the stage reads and does not write."""
+        stage = chain.STAGES.get(self._stage)
+        others = [name for name in stage.reads if name not in stage.tables] if stage else []
+        others = [name for name in others if not name.startswith(chain.MODEL)]
+        return {name: int(self._read[name]) for name in others if self._read.get(name, "").isdigit()}
+
+    @property
+    def expired(self) -> dict[str, int]:
+        """Those of them that are gone."""
+        return {name: one for name, one in self.needed.items() if not self._warehouse.pin(name).knows(one)}
 
 
 def between(first: date, last: date) -> BooleanExpression:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -36,6 +37,8 @@ from m2m_model.rivals import NAMES as RIVALS
 from pipelines.chain import CHALLENGER
 from pipelines.life.registry import Registry
 from pipelines.reports.page import number
+from pipelines.stages.maintain import apply, ending, plan
+from pipelines.warehouse.files import write_file
 from pipelines.warehouse.sequences import open_sequences
 
 pytestmark = pytest.mark.spark
@@ -140,6 +143,12 @@ def test_1_paths_lead_to_the_forecasts(chain: Deployment) -> None:
     again = chain.rows("marts.forecast_path").filter(ds=AS_OF).sort(*key, "day")
     assert again.drop("run_id").equals(paths.drop("run_id"))
     assert chain.run("show", "marts.forecast_path", "--date", AS_OF)[0] == 0
+
+
+def test_1_what_a_baseline_served_is_replayed(chain: Deployment) -> None:
+    status, said = chain.run("replay", "--date", AS_OF)
+    assert (status, said.count("identical: 48 forecasts by baseline ")) == (0, 1), said
+    assert "to the last bit" in said
 
 
 def test_2_training_registers_a_challenger_with_its_whole_story(chain: Deployment) -> None:
@@ -415,6 +424,76 @@ def test_6_what_moved_and_who_may_leave_is_explained(chain: Deployment) -> None:
     assert said["m2m.input.model.champion"] == Registry(chain.config).version_of("champion")
 
 
+def test_6_a_published_day_is_replayed_to_the_last_bit(chain: Deployment) -> None:
+    champion = Registry(chain.config).version_of("champion")
+    there = f"there is {AS_OF - timedelta(days=1)}..{AS_OF}"
+    same = f"forecasts by version {champion}, to the last bit\n"
+    status, said = chain.run("replay", "--from", FIRST_DAY, "--to", AS_OF, spark=False)
+    assert (status, said.count(f"identical: 48 {same}")) == (0, 2), said
+    only = ("--advertiser", "adv3", "--task", "spend")
+    assert chain.run("replay", "--date", AS_OF, *only, spark=False) == (0, f"replay {AS_OF}: identical: 2 {same}")
+    for wrong, words in (
+        (("--date", FIRST_DAY), f"never forecast; {there}"),
+        (
+            ("--from", FIRST_DAY, "--to", FIRST_DAY + timedelta(days=3)),
+            f"there is {AS_OF - timedelta(days=1)}..{AS_OF}",
+        ),
+        (("--date", AS_OF, "--advertiser", "adv33"), 'has no advertiser_id "adv33"; did you mean "adv3'),
+        (("--date", AS_OF, "--task", "cpa"), 'has no task "cpa"; known are active_days, spend'),
+        (("--date", AS_OF, "--scenario", "fed"), 'has no scenario_id "fed"; did you mean "feed"?'),
+    ):
+        status, said = chain.run("replay", *wrong, spark=False)
+        assert status == 2
+        assert words in said
+
+
+def test_6_what_is_not_as_it_was_published_is_named(chain: Deployment) -> None:
+    def replayed() -> str:
+        status, said = chain.run("replay", "--date", AS_OF, spark=False)
+        assert status == 3
+        assert "identical" not in said
+        return said
+
+    warehouse, table = chain.warehouse, "marts.forecast_daily"
+    files = warehouse.files(table, AS_OF)
+    path = Path(files[0].path.removeprefix("file://"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert f"different, rows: {files[0].rows} of 48 forecasts cannot be read as they were published: " in replayed()
+    path.write_bytes(whole)
+
+    version = Registry(chain.config).get("champion")
+    assert version is not None
+    weights = version.folder / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "weights.safetensors in" in (said := replayed())
+    assert "different, model: " in said
+    weights.write_bytes(whole)
+    moved = version.folder.rename(version.folder.with_name("moved"))
+    assert "different, model: " in replayed()
+    moved.rename(version.folder)
+
+    rows = _forecasts(chain)
+    raised = rows.with_columns(pl.when(task="spend", advertiser_id="adv3").then(pl.col("mean") * 2).otherwise("mean"))
+    lineage = {key.removeprefix("m2m."): value for key, value in warehouse.lineage(table)[AS_OF].items()}
+    raised = raised.sort(*warehouse.declared(table).key)
+    new = [
+        write_file(part, warehouse.arrow_schema(table), warehouse.folder(table, "hand"), AS_OF, bucket)
+        for (bucket,), part in raised.group_by("bucket", maintain_order=True)
+    ]
+    warehouse.commit(table, [AS_OF], new, lineage)
+    said = replayed()
+    assert "different, values: mean of 2 of 48 forecasts, by up to 50.00%: (adv3, " in said
+    assert said.count("different") == 1
+    warehouse.forget(table, {new[0].path})
+    said = replayed()
+    assert "different, rows: 1 of the 2 files that score-" in said
+    assert f"{new[0].rows} of 48 forecasts are made again and not published any more: (adv" in said
+    assert chain.run("score", "--date", AS_OF)[0] == 0
+    assert chain.run("replay", "--date", AS_OF, spark=False)[0] == 0
+
+
 def test_7_mlflows_own_loader_gives_the_published_forecasts(chain: Deployment) -> None:
     registry = Registry(chain.config)
     model = mlflow.pyfunc.load_model(f"models:/{registry.name}@champion")
@@ -567,8 +646,17 @@ def test_9_a_champion_of_other_tasks_steps_back_for_the_baseline(chain: Deployme
         assert set(rows["task"]) == {"spend", "active_days", "taps"}
         assert rows["method"].str.starts_with("baseline:").all()
         assert chain.run("promote", "--date", AS_OF)[0] == 0
+        then = chain.config.hash
     finally:
         chain.toml.write_text(before)
+    status, said = chain.run("replay", "--date", AS_OF)  # with the configuration that is kept
+    assert status == 0
+    assert f"(configuration {then}, of then, was used; now other: [[task]] taps (there, now not there))" in said
+    (Path(chain.warehouse.configurations.uri.removeprefix("file://")) / f"{then}.json").unlink()
+    status, said = chain.run("replay", "--date", AS_OF)
+    assert status == 3
+    assert f"different, configuration: configuration {then}, of then, is not kept; {chain.config.hash}" in said
+    assert "different, rows: 24 of 72 forecasts are published and not made again: (adv0, " in said
 
 
 def test_9_training_on_what_was_known_then_is_not_moved_by_what_was_restated_since(
@@ -590,3 +678,24 @@ def test_9_training_on_what_was_known_then_is_not_moved_by_what_was_restated_sin
     assert weights() != then
     assert chain.run("train", "--date", AS_OF, "--snapshot", "no-such-run")[0] == 2
     assert "features.advertiser_sequence: no snapshot of run no-such-run" in capsys.readouterr().err
+
+
+def test_10_every_day_replays_until_house_keeping_says_that_it_ends(chain: Deployment) -> None:
+    assert chain.run("score", "--date", AS_OF)[0] == 0
+    assert chain.run("maintain", "--apply")[0] == 0
+    days = ("--from", AS_OF - timedelta(days=1), "--to", AS_OF)
+    status, said = chain.run("replay", *days)
+    assert (status, said.count("identical")) == (0, 2), said
+    warehouse, now = chain.warehouse, time.time() + timedelta(days=40).total_seconds()
+    plans = plan(warehouse, {}, now)
+    assert ending(warehouse, plans) == [AS_OF - timedelta(days=1)]
+    read = int(warehouse.lineage("marts.forecast_daily")[AS_OF]["m2m.input.features.advertiser_sequence"])
+    apply(warehouse, plans, now)
+    assert ending(chain.warehouse, plan(chain.warehouse, {}, now)) == []
+    status, said = chain.run("replay", *days)
+    assert (status, said.count("different, commit expired: "), said.count("identical")) == (3, 1, 1), said
+    assert chain.run("build_sequences", "--date", AS_OF - timedelta(days=1))[0] == 0
+    chain.warehouse.table("features.advertiser_sequence").maintenance.expire_snapshots().by_ids([read]).commit()
+    status, said = chain.run("replay", "--date", AS_OF)
+    assert status == 3
+    assert f"different, input expired: it was made from snapshot {read} of features.advertiser_sequence" in said
