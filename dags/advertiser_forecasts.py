@@ -3,7 +3,8 @@
 
 `score` forecasts every eligible advertiser and scenario with the `champion` model, or with the best baseline while
 there is none; `monitor` compares the forecasts that have matured with what happened; `explain` says why forecasts moved
-and what speaks for those who may leave; `report` makes a page of the day, to which its task has a link. Training is not
+and what speaks for those who may leave; `drift`
+holds the day against the weeks before; `report` makes a page of the day, to which its task has a link. Training is not
 waited for: the champion is the one of that moment.
 
 - **Date**: the partition of `features.advertiser_sequence` that was written. A run started by hand takes it from the
@@ -34,7 +35,8 @@ with DAG(
     tags=["m2m", "daily"],
     doc_md=__doc__,
 ) as dag:
-    score, monitor, explain = (StageOperator(stage=stage) for stage in ("score", "monitor", "explain"))
+    score, monitor, explain, drift = (StageOperator(stage=name) for name in ("score", "monitor", "explain", "drift"))
 
-    score >> [monitor, explain] >> ReportOperator(stage="report")
-    monitor >> incidents()
+    score >> monitor >> drift >> incidents()
+    score >> explain
+    [drift, explain] >> ReportOperator(stage="report")

@@ -47,6 +47,12 @@ HISTORY = Days("[history] keep_days up to the day", first=lambda config: 1 - con
 HORIZON = Days("the horizon after the day", first=lambda config: 1, last=lambda config: config.dataset.horizon_days)
 SINCE_BEFORE = Days("the day, and the newest before it", first=lambda config: -1)
 WEEKS = Days("some weeks up to the day", first=lambda config: -70)
+LAST_WEEK = Days("the week up to the day", first=lambda config: -7)
+JUDGED = Days(
+    "some weeks up to the newest that is judged for good",
+    first=lambda config: -70 - config.dataset.label_days,
+    last=lambda config: -config.dataset.label_days,
+)
 NEWEST = Days("the newest up to the day", newest=True)
 NOW = Days("now")
 MODEL_INPUT = {"features.sequence_week": HISTORY, "features.advertiser_sequence": THE_DAY}
@@ -164,6 +170,20 @@ CHAIN = (
         after=("score",),
     ),
     Stage(
+        "drift",
+        "the day's rows and matured forecasts against the weeks before; the error that today's forecasts expect",
+        reads={
+            "features.sequence_week": HISTORY,
+            "features.advertiser_sequence": LAST_WEEK,
+            "marts.forecast_daily": THE_DAY,
+            "marts.forecast_quality": JUDGED,
+        },
+        daily=("marts.forecast_expected", "ops.drift"),
+        settings="[drift]",
+        dag="advertiser_forecasts",
+        after=("monitor",),
+    ),
+    Stage(
         "report",
         "a page about the day: what ran, checks, totals, movers, who may leave, accuracy, cost",
         reads={
@@ -177,9 +197,9 @@ CHAIN = (
             "marts.forecast_reason": THE_DAY,
         },
         dag="advertiser_forecasts",
-        after=("monitor", "explain"),
+        after=("drift", "explain"),
     ),
-    Stage("day", "stage_sources, build_sequences, score, monitor, explain and report of one day, in one process"),
+    Stage("day", "stage_sources, build_sequences, score, monitor, explain, drift and report of a day, in one process"),
     Stage("show", "rows of any table, of one day, one run or one snapshot"),
     Stage("export", "a day of any table, or some rows of it, to one Parquet or CSV file"),
     Stage("status", "which days of which table are missing, stale or damaged, and the commands that mend them"),

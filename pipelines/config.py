@@ -76,6 +76,7 @@ SPARK_STAGES = (
     "monitor",
     "explain",
     "replay",
+    "drift",
     "restatements",
 )
 
@@ -244,6 +245,17 @@ class Explain:
 
 
 @settings
+class Drift:
+    """Rules of drift (``pipelines.quality.drift``). ``width``: how many times as far as measured something may be off.
+    ``ignore``: signals, or how they begin, that nobody is told of. ``holds_promotion``: while a scenario's last days
+    are in doubt (silent, other units), the gate promotes nobody."""
+
+    width: Annotated[float, Within(0.25, 20)] = 1.0
+    ignore: tuple[Annotated[str, Matching(r"[^\x00-\x1f]{1,128}", "the name of a signal")], ...] = ()
+    holds_promotion: bool = True
+
+
+@settings
 class Maintenance:
     """What `maintain` keeps: snapshots for replays and time travel; files that a running stage may yet commit."""
 
@@ -350,6 +362,7 @@ class Config:
     backtest: Backtest = Backtest()
     gate: Gate = Gate()
     explain: Explain = Explain()
+    drift: Drift = Drift()
     maintenance: Maintenance = Maintenance()
     alerts: Alerts = Alerts()
     spark: Spark = Spark()

@@ -1,6 +1,6 @@
-"""A day by hand: stage_sources, build_sequences, score, monitor, explain and report for --date, in one process.
+"""A day by hand: stage_sources, build_sequences, score, monitor, explain, drift and report for --date, in one process.
 
-Reads and writes what these six read and write one by one (`m2m STAGE --help`): each is a run of its own, with its id,
+Reads and writes what these seven read and write one by one (`m2m STAGE --help`): each is a run of its own, with its id,
 log and lineage. They share a Spark session, so that what starts is started once; a stage to which [spark.stages] gives
 settings has a process of its own.
 Fails (2, 3, 1) as the stage that fails does: no later one is begun, and what is left to run is printed.

@@ -30,6 +30,7 @@ CHAIN: dict[str, tuple[object, ...]] = {
     "score": ("--date", AS_OF),
     "monitor": ("--date", day(59)),
     "explain": ("--date", AS_OF),
+    "drift": ("--date", AS_OF),
 }
 SHORT_LIVED = {"SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1"}  # no driver here is worth Java's second compiler
 _RANKS = """

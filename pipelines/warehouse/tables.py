@@ -618,6 +618,62 @@ def forecast_quality(config: Config) -> Table:
     )
 
 
+def forecast_expected(config: Config) -> Table:
+    return Table(
+        "marts.forecast_expected",
+        "The error that the forecasts of a day expect of themselves, from their own distributions, before anything has "
+        "happened. Beside marts.forecast_quality of the same ds, once that is judged, it says how well they knew.",
+        ("ds", "method", "scenario_id", "task", "horizon_days"),
+        ("ds",),
+        (
+            _AS_OF,
+            Column("method", "string", "As in marts.forecast_daily, without the weight (@<w>); * = all together"),
+            _CELL,
+            _TASK,
+            Column("horizon_days", "int", _HORIZON.doc),
+            Column("n", "long", "Forecasts"),
+            Column("expected_nmae", "double", "sum E|actual - point| / sum mean", null="sum mean is 0"),
+            Column("sum_mean", "double", "Sum of their means"),
+            _RUN,
+        ),
+    )
+
+
+def drift(config: Config) -> Table:
+    return Table(
+        "ops.drift",
+        "Each signal of each scenario on its day, against the eight weeks before: what was found, what is usual, and "
+        "from where on it is drift.",
+        ("ds", "scenario_id", "signal"),
+        ("ds",),
+        (
+            _AS_OF,
+            _CELL,
+            Column(
+                "signal",
+                "string",
+                "rows; absent and gone advertisers (of those with a row on most days: without one on the day, in three "
+                "days), new advertisers (in three days), zeros of a metric (share of rows), level of a metric (rows "
+                "above 0 beside their own past, as a ratio to what is usual), the same beside other metrics, acts of a "
+                "behavior, new categories of an attribute; of forecasts: expected error (as a ratio to what is usual), "
+                "and of those that matured on the day coverage and error over expected",
+            ),
+            Column("found", "double", "What was found", null="not judged"),
+            Column("usual", "double", "What is usual", null="not judged"),
+            Column("low", "double", "Below this it is drift", null="nothing is too low, or not judged"),
+            Column("high", "double", "Above this it is drift", null="nothing is too high, or not judged"),
+            Column(
+                "verdict",
+                "string",
+                "usual; drift; critical (silent, a missing day, other units); told (no rule); not judged: too early, "
+                "too few rows, no rows; ignored ([drift] ignore)",
+            ),
+            Column("words", "string", "The same in a sentence"),
+            _RUN,
+        ),
+    )
+
+
 def validation(config: Config) -> Table:
     return Table(
         "ops.validation",
@@ -698,7 +754,9 @@ DECLARATIONS: dict[str, Callable[[Config], Table]] = {
     "marts.backtest_value": backtest_value,
     "marts.backtest_pair": backtest_pair,
     "marts.forecast_quality": forecast_quality,
+    "marts.forecast_expected": forecast_expected,
     "ops.validation": validation,
+    "ops.drift": drift,
     "ops.promotion": promotion,
     "ops.promotion_cell": promotion_cell,
 }

@@ -119,7 +119,7 @@ def test_one_trigger_runs_the_chain_with_nothing_shared(
             while len(found := states()) < 2 or {*found.values()} & {"queued", "running"}:
                 assert time.monotonic() < limit, f"{found}\n{log.read_text(errors='replace')[-6000:]}"
                 time.sleep(1)
-            tasks = ("train", "backtest", "promote", "score", "monitor", "explain")
+            tasks = ("train", "backtest", "promote", "score", "monitor", "explain", "drift")
             assert {*found.values()} == {"success"}, f"{found}\n{''.join(map(said, tasks))[-20000:]}"
         finally:
             stop(servers)

@@ -57,7 +57,7 @@ def test_tasks_run_in_the_order_of_the_chain(dags: dict[str, Any]) -> None:
     for stage in filter(lambda stage: stage.dag, CHAIN):
         of_dag = declared.setdefault(stage.dag, {})
         of_dag[stage.name] = sorted(stage.after) or list(of_dag)[-1:]
-    for dag, last in {"advertiser_sequences": "build_sequences", "advertiser_forecasts": "monitor"}.items():
+    for dag, last in {"advertiser_sequences": "build_sequences", "advertiser_forecasts": "drift"}.items():
         declared[dag]["incidents"] = [last]
     declared["m2m_training"]["incidents"] = ["promote"]
     assert order == declared
