@@ -12,25 +12,22 @@ N series, n those of one scenario, S scenarios, T days, P metrics, F behaviors.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
-import tempfile
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from benchmarks import newcomers
-from benchmarks.measure import machine
-from benchmarks.results import DATA, sequences, table
-from m2m_model.arrays import Floats, Ints
+from benchmarks import newcomers  # which makes the simulation importable
+from benchmarks.results import DATA, sequences
+from m2m_model.arrays import Bools, Floats, Ints
 from m2m_model.data.grid import NOTHING, from_grid, to_grid
 from m2m_model.data.panel import Panel
-from m2m_model.data.spec import SequenceSpec
 from pipelines.config import ALL_SCENARIOS, load_config
 from pipelines.kernels.drift import JUDGED, PAST, UNKNOWN, counts
 from pipelines.quality.drift import (
@@ -45,6 +42,8 @@ from pipelines.quality.drift import (
     new_categories,
     of_day,
 )
+
+from simulation import simulate_block  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[1]
 EPISODE_DAYS = 7  # alarms that are not farther apart are one
@@ -131,8 +130,8 @@ class Block:
     random: np.random.Generator
 
     @property
-    def row_nT(self) -> np.ndarray:  # type: ignore[type-arg]
-        return (self.point_nTP != NOTHING).any(-1)
+    def row_nT(self) -> Bools:
+        return np.asarray((self.point_nTP != NOTHING).any(-1))
 
 
 def times(factor: float, everywhere: bool = False) -> Callable[[Block], None]:
@@ -260,9 +259,7 @@ def beds(folder: Path) -> Iterator[Bed]:
         days = (data.last_day - config.dataset.first_day).days + 1
         yield Bed(name, Panel.from_sequences(rows, config.sequence_spec, data.last_day, days))
     config = load_config(ROOT / "examples" / "simulated" / "pipeline.toml")
-    yield Bed(
-        "simulated", newcomers.panel_of(newcomers.simulation.simulate_block(newcomers.WORLD, 0), config.sequence_spec)
-    )
+    yield Bed("simulated", newcomers.panel_of(simulate_block(newcomers.WORLD, 0), config.sequence_spec))
 
 
 def main() -> None:

@@ -47,6 +47,7 @@ HISTORY = Days("[history] keep_days up to the day", first=lambda config: 1 - con
 HORIZON = Days("the horizon after the day", first=lambda config: 1, last=lambda config: config.dataset.horizon_days)
 SINCE_BEFORE = Days("the day, and the newest before it", first=lambda config: -1)
 WEEKS = Days("some weeks up to the day", first=lambda config: -70)
+LAST_DAYS = Days("the last days up to the day", first=lambda config: -5)
 LAST_WEEK = Days("the week up to the day", first=lambda config: -7)
 JUDGED = Days(
     "some weeks up to the newest that is judged for good",
@@ -130,11 +131,12 @@ CHAIN = (
         reads={
             "marts.backtest": THE_DAY,
             "marts.backtest_pair": THE_DAY,
+            "ops.drift": LAST_DAYS,
             "model.challenger": NOW,
             "model.champion": NOW,
         },
         writes=("ops.promotion_cell", "ops.promotion", "model.champion", "model.previous"),
-        settings="[gate]",
+        settings="[gate], [drift]",
         dag="m2m_training",
     ),
     Stage(

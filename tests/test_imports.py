@@ -148,14 +148,18 @@ LOADED: dict[str, tuple[tuple[str, ...], int, set[str]]] = {
     ),
     "what somebody should know": (("pipelines.life.incidents",), 1400, SPARK | MODEL | JUDGING),
     "house-keeping of catalogs": (("pipelines.stages.move_catalog",), 1400, SPARK | MODEL | JUDGING),
-    "stages without a model": ((*DAILY_STAGES, "pipelines.stages.restatements"), 1550, MODEL | JUDGING),
+    "stages without a model": (
+        (*DAILY_STAGES, "pipelines.stages.restatements", "pipelines.stages.drift"),
+        1600,
+        MODEL | JUDGING,
+    ),
     "scoring": (
         ("pipelines.stages.score", "pipelines.what_if", "pipelines.stages.explain", "pipelines.stages.replay"),
         3700,
         JUDGING,
     ),
     "workers that stage and build": (
-        ("pipelines.kernels.staged", "pipelines.kernels.sequences"),
+        ("pipelines.kernels.staged", "pipelines.kernels.sequences", "pipelines.kernels.drift"),
         800,
         MODEL | CATALOG | JUDGING | {"pandas"},
     ),

@@ -17,9 +17,10 @@ from m2m_model.levels import QUANTILES
 
 def expected_error(point_x: Floats, mean_x: Floats, p_zero_x: Floats, quantiles: Sequence[Floats]) -> Floats:
     """E|Y - p| of each forecast; ``quantiles`` in the order of ``QUANTILES``. Between known levels the distribution
-    function is a straight line, above the last it reaches 1 where the mean says that the tail ends."""
-    low_x, at_x = np.zeros_like(point_x, dtype=np.float64), np.asarray(p_zero_x, np.float64)
-    below_x = np.zeros_like(low_x)
+    function is a straight line; what is below the first ends within twice the way from it to the next."""
+    at_x, (first_x, second_x) = np.asarray(p_zero_x, np.float64), quantiles[:2]
+    low_x = np.where(at_x < QUANTILES[0], np.maximum(first_x - 2 * (second_x - first_x), 0), 0.0)
+    below_x = at_x * np.minimum(low_x, point_x)
     for level, quantile_x in zip(QUANTILES, quantiles, strict=True):
         high_x, to_x = np.maximum(quantile_x, low_x), np.maximum(level, at_x)
         below_x += _under(point_x - low_x, high_x - low_x, at_x, to_x)

@@ -14,10 +14,12 @@ from pipelines import chain
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS, Alerts
 from pipelines.life.champions import Ledger, RegistryAwayError, aliases, outside, to_mend
+from pipelines.quality.drift import CRITICAL, DRIFT, in_words
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Pin, between, on_day, properties_of
 
 SERVES, LEDGER, QUALITY, GATE = "marts.forecast_daily", chain.LEDGER, "marts.forecast_quality", "ops.promotion"
+DATA = "ops.drift"
 RECENT, BEFORE, LEAST = (
     7,
     28,
@@ -48,7 +50,7 @@ def found(run: Run, warehouse: Warehouse, dag: str | None = None) -> list[Incide
     if not newest_runs(ledger, ledger.scan(on_day(ds))).filter(severity="warning", passed=False).is_empty():
         past = ledger.scan(between(ds - LOOK_BACK, ds))  # many small files
         incidents += warnings(newest_runs(ledger, past), ds, dag)
-    writers = {chain.writer(table): table for table in (SERVES, QUALITY, GATE)}
+    writers = {chain.writer(table): table for table in (SERVES, QUALITY, DATA, GATE)}
     ours = {table for stage, table in writers.items() if dag in (None, chain.STAGES[stage].dag)}
     decisions = warehouse.scan(GATE) if ours & {SERVES, GATE} else pl.DataFrame()
     if SERVES in ours:
@@ -60,6 +62,8 @@ def found(run: Run, warehouse: Warehouse, dag: str | None = None) -> list[Incide
         label = timedelta(days=run.config.dataset.label_days)
         rows = warehouse.scan(QUALITY, between(ds - label - LOOK_BACK, ds))
         incidents += drift(rows.filter(method="*", scenario_id=ALL_SCENARIOS), ds, alerts)
+    if DATA in ours:
+        incidents += drifted(warehouse.scan(DATA, between(ds - LOOK_BACK, ds)), ds)
     if GATE in ours:
         incidents += refusals(decisions, ds, alerts)
     return incidents
@@ -195,6 +199,27 @@ def drift(quality: pl.DataFrame, ds: date, alerts: Alerts) -> Iterator[Incident]
                 page="accuracy",
                 lines=said,
             )
+
+
+def drifted(rows: pl.DataFrame, ds: date) -> Iterator[Incident]:
+    """What drifted on the day by ``pipelines.quality.drift``, one incident a scenario, however many of its signals."""
+    bad = rows.filter(pl.col("verdict").is_in([DRIFT, CRITICAL]))
+    judged = sorted({*rows["ds"]}, reverse=True)
+    today = bad.filter(ds=ds).sort("verdict", "signal")  # what is critical first
+    for (name,), signals in today.group_by("scenario_id", maintain_order=True):
+        days = {*bad.filter(scenario_id=name)["ds"]}
+        quiet = next((day for day in judged if day not in days), None)
+        count = signals.height
+        words = signals["words"].to_list()
+        yield Incident(
+            cause=f"drift of data: {name}",
+            title=f"drift in {in_words(str(name))}: {count} signal{'s' * (count > 1)}",
+            since=min(day for day in days if quiet is None or day > quiet),
+            command=f"show {DATA} --date {ds}",
+            section="data-drift",
+            page="operations",
+            lines=words[:5] + ([f"... and {count - 5} more in {DATA}"] if count > 5 else []),
+        )
 
 
 def refusals(decisions: pl.DataFrame, ds: date, alerts: Alerts) -> Iterator[Incident]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from typing import Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ FAR, OFF = 5.0, 3.2  # times the spread: a day alone, three together
 CHANCE = 0.0115  # of silence: one day says it of a scenario that in eight weeks had rows on every day
 UNITS = 4.0  # a level so many times what it was is in other units
 NEW_SHARE, NEW_ROWS = 0.025, 3  # of the rows of three days, in a category that was not there a week before
+BESIDE = " beside other metrics"
 USUAL, DRIFT, CRITICAL, TOLD, IGNORED = "usual", "drift", "critical", "told", "ignored"
 EARLY, FEW, NO_DAY = "too early", "too few rows", "no rows"
 
@@ -66,12 +68,21 @@ def of_day(scenarios: Sequence[str], counted: Counts, width: float = 1.0) -> Ite
     if all_T[-1] == 0:
         yield ALL_SCENARIOS, silent(all_T, open_days(all_T))
         return
-    for scenario, name in enumerate(scenarios):
+    for scenario, name in enumerate(map(str, scenarios)):
         rows_T = counted["rows", None][scenario]
         yield name, silent(rows_T, all_T > 0)
         if rows_T[-1] > 0:
-            for signal in signals(counted, scenario):
-                yield name, judge(signal, width)
+            judged = {signal.name: judge(signal, width) for signal in signals(counted, scenario)}
+            for signal, found in judged.items():
+                yield name, _its_own(found, judged.get(signal.removesuffix(BESIDE)))
+
+
+def _its_own(found: Judged, level: Judged | None) -> Judged:
+    """A metric that only stayed where it was while the others moved has not drifted itself."""
+    if level is None or level is found or not found.found or not level.found:
+        return found
+    own = np.log(level.found) / np.log(found.found) if found.found != 1 else 1.0
+    return found if own > 1 / 3 else replace(found, verdict=USUAL)
 
 
 def signals(counted: Counts, scenario: int) -> Iterator[Signal]:
@@ -102,7 +113,7 @@ def signals(counted: Counts, scenario: int) -> Iterator[Signal]:
             yield own
             if others := [level.value_T for metric, level in levels.items() if metric != name]:
                 # A day that is good or bad for all of them says nothing of one.
-                yield replace(own, name=f"{own.name} beside other metrics", value_T=own.value_T - np.median(others, 0))
+                yield replace(own, name=f"{own.name}{BESIDE}", value_T=own.value_T - np.median(others, 0))
         elif counter == "acts":
             yield Signal(f"acts of {name}", "count", value_T * here_T, rows_T)
 
@@ -181,6 +192,20 @@ def new_categories(then: pl.DataFrame, now: pl.DataFrame, width: float = 1.0) ->
         words = f"new categories of {attribute}: {fresh.height}, {count / rows:.1%} of the rows{first}"
         verdict = DRIFT if count >= NEW_ROWS and count / rows > limit else USUAL
         yield name, Judged(f"new categories of {attribute}", verdict, words, count / rows, 0.0, 0.0, limit)
+
+
+def in_doubt(rows: pl.DataFrame, ds: date) -> str:
+    """Why the last days up to one are no ground for a decision, of rows of ``TABLE``; empty if they are one."""
+    recent = rows.filter(pl.col("ds").is_between(ds - timedelta(days=TOGETHER - 1), ds), verdict=CRITICAL)
+    if recent.is_empty():
+        return ""
+    last = recent.sort("ds", "scenario_id", "signal").row(-1, named=True)
+    return f"the last days of {in_words(last['scenario_id'])} are in doubt: {last['words']} on {last['ds']}"
+
+
+def in_words(scenario: str) -> str:
+    """A scenario, or all of them."""
+    return "all scenarios" if scenario == ALL_SCENARIOS else f"scenario {scenario}"
 
 
 def _said(signal: Signal, found: float, usual: float, limit: float, days: int, is_drift: bool) -> Judged:

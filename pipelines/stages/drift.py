@@ -26,6 +26,7 @@ from pipelines.quality.drift import (
     Judged,
     Kind,
     Signal,
+    in_words,
     judge,
     new_categories,
     of_day,
@@ -77,7 +78,7 @@ def drift(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     judged = rows.filter(pl.col("verdict").is_in([DRIFT, CRITICAL, USUAL])).height
     run.say(f"{TABLE}: {bad.height} of {judged} signals of {rows['scenario_id'].n_unique()} scenarios have drifted")
     for scenario, words in bad.select("scenario_id", "words").head(10).iter_rows():
-        run.say(f"drift in {'all scenarios' if scenario == ALL_SCENARIOS else scenario}: {words}")
+        run.say(f"warning: drift in {in_words(scenario)}: {words}")
     together = expected.filter(method="*", scenario_id=ALL_SCENARIOS).sort("task", "horizon_days")
     for task, days, nmae in together.select("task", "horizon_days", "expected_nmae").iter_rows():
         of = f"{days}-day {task}" if several else task

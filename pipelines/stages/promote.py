@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import socket
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 
 import polars as pl
 
@@ -17,8 +17,10 @@ from pipelines.life.card import model_card
 from pipelines.life.champions import BY_HAND, Ledger, follow, refuse_overtaken, settled, write_line
 from pipelines.life.gate import Decision, decide
 from pipelines.life.registry import Registry
+from pipelines.quality.drift import TABLE as DRIFT
+from pipelines.quality.drift import in_doubt
 from pipelines.warehouse.commits import Warehouse
-from pipelines.warehouse.pins import Reads, on_day
+from pipelines.warehouse.pins import Reads, between, on_day
 
 CELLS, BACKTEST, PAIRS = "ops.promotion_cell", "marts.backtest", "marts.backtest_pair"
 
@@ -52,6 +54,10 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     decision = decide(pairs.drop("ds", "run_id"), run.config.gate, broken)
     if decision.promoted and (why := not_again(ledger, challenger, registry)):
         decision = replace(decision, promoted=False, reason=f"{why}. {decision.reason}")
+    newest = max(reads.pin(DRIFT).days(ds - timedelta(days=3), ds), default=ds)
+    doubt = in_doubt(reads.pin(DRIFT).scan(between(newest - timedelta(days=2), newest)), newest)
+    if decision.promoted and doubt and run.config.drift.holds_promotion:
+        decision = replace(decision, promoted=False, reason=f"{doubt}. {decision.reason}")
     if champion == challenger:
         run.say(f"version {challenger} is champion already: {decision.reason}")
         return decision

@@ -138,7 +138,7 @@ def published(config: Config, pins: Mapping[str, Pin], ds: date) -> tuple[list[C
 def _due(stage: chain.Stage, pins: Mapping[str, Pin], of_table: date) -> bool:
     """Whether the stage had something to do: what is judged later must have been forecast. A home of before has no
     table of explain's."""
-    if stage.name == "explain":
+    if stage.name in ("explain", "drift"):
         return any(pins[table].snapshot_id for table in stage.daily)
     return stage.name != "monitor" or bool(pins["marts.forecast_daily"].days(of_table, of_table))
 
