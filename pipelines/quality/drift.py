@@ -26,7 +26,7 @@ Counts = Mapping[tuple[str, str | None], Floats]  # of pipelines.kernels.drift: 
 WEEKS, TOGETHER = 8, 3
 BEFORE = 7 * WEEKS
 LEAST_DAYS = 20  # with a figure, of the weeks before
-EFFECT = {"share": 0.08, "level": 0.22, "count": 1.4}  # a count's is of 2 sqrt(n)
+EFFECT = {"share": 0.08, "level": 0.22, "count": 0.25}  # a count's beside itself, on the scale of its root
 LEAST_ROWS = {"share": 20.0, "level": 5.0, "count": 1.0}  # a day, of the weeks before
 FAR, OFF = 5.0, 3.2  # times the spread: a day alone, three together
 CHANCE = 0.0115  # of silence: one day says it of a scenario that in eight weeks had rows on every day
@@ -168,6 +168,7 @@ def judge(signal: Signal, width: float = 1.0) -> Judged:
     off_T, today = value_T - usual_T, len(value_T) - 1
     fewer = float(np.sqrt(max(1.0, np.median(weight_T[:last][known_T]) / max(weight_T[today], 1.0))))
     chance = _chance(kind, usual_T[today], weight_T[today])
+    effect *= max(float(usual_T[today]), 1.0) if kind == "count" else 1.0
     far, least = (FAR, 1.6 * effect) if signal.days == 1 else (OFF, effect)
     limit = max(least, far * width * max(fewer * _spread(off_T[:last]), chance))
     if signal.days > 1 or abs(off_T[today]) > limit:
