@@ -246,11 +246,11 @@ class Explain:
 
 @settings
 class Drift:
-    """Rules of drift (``pipelines.quality.drift``). ``width``: how many times as far as measured something may be off.
+    """Rules of drift (``pipelines.quality.drift``). ``limits``: how many times as wide as measured they are.
     ``ignore``: signals, or how they begin, that nobody is told of. ``holds_promotion``: while a scenario's last days
     are in doubt (silent, other units), the gate promotes nobody."""
 
-    width: Annotated[float, Within(0.25, 20)] = 1.0
+    limits: Annotated[float, Within(0.25, 20)] = 1.0
     ignore: tuple[Annotated[str, Matching(r"[^\x00-\x1f]{1,128}", "the name of a signal")], ...] = ()
     holds_promotion: bool = True
 

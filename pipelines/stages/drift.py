@@ -59,7 +59,7 @@ def drift(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     past = warehouse.scan(EXPECTED, between(ds - timedelta(days=JUDGED) - label, ds - timedelta(days=1)))
     known = pl.concat([past.drop("run_id"), expected]).filter(method="*")
     quality = reads.pin(QUALITY).scan(between(ds - timedelta(days=JUDGED) - label, ds - label)).filter(method="*")
-    width, several = config.drift.width, len(config.dataset.horizons) > 1
+    width, several = config.drift.limits, len(config.dataset.horizons) > 1
     found = [
         *of_day(*counts_of(sums, ds), width=width),
         *new_categories(*categories_of(sums), width=width),
