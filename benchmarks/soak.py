@@ -39,7 +39,7 @@ from benchmarks.measure import ROOT, machine
 from benchmarks.soak_audit import PLANTED, audit, outcome, planted_versions
 from benchmarks.soak_world import FIRST_LOAD, World, deployed
 from m2m_model.forecasts.forecaster import Forecaster
-from pipelines.chain import CHAIN, CHALLENGER, CHAMPION
+from pipelines.chain import CHAIN, CHALLENGER, CHAMPION, MODEL, has
 from pipelines.cli import code_version, exit_status
 from pipelines.config import Config, load_config
 from pipelines.errors import EXIT_DATA, EXIT_HOLES
@@ -79,6 +79,11 @@ def cpu_seconds() -> float:
     return total
 
 
+def is_written(config: Config, table: str) -> bool:
+    """Whether a table is one, and the data set has it."""
+    return not table.startswith(MODEL) and has(config, table)
+
+
 class UnexpectedError(Exception):
     """A stage ended otherwise than it should."""
 
@@ -93,10 +98,10 @@ class Soak:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     cpu: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     calls: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    words: list[str] = field(default_factory=list)  # about the day that is lived
     said: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.random = random.Random(self.world.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.toml = deployed(self.world, self.folder)
         self.log = (self.folder / "soak.log").open("a", encoding="utf-8", buffering=1)
@@ -152,49 +157,52 @@ class Soak:
         """One day: its files arrive, what is left to mend is mended, the stages run, and what happens happens."""
         started, events = time.monotonic(), {kind for kind, on in self.world.events.items() if day in on}
         self.world.deliver(self.config.home / "raw", day)
-        mended = self.mend(day - 1)
-        words = [f"{mended} commands of status" if mended else ""]
+        self.words = sorted(events)
+        self.mend(day - 1)
         if "restated" in events:
             of = self.world.date_of(day - self.world.restated_back)
+            self.words.append(f"{of} is restated")
             self.run("stage_sources", "--from", of, "--to", self.world.date_of(day - 1))
-            words.append(f"{of} restated, {self.mend(day - 1)} commands of status")
-        if refused := self.stages(day, DATA, events):
-            words.append(refused)
-        else:
-            self.stages(day, LEARNING, events)
-            if "worse" in events:
-                words.append(self.plant_worse(day))
-            if "weak" in events:
-                words.append(self.promote_worse(day))
-            if "rollback" in events:
-                words.append(self.roll_back(day))
+            self.mend(day - 1)
+        if self.stages(day, DATA, events) and self.stages(day, LEARNING, events):
+            for event, happens in (
+                ("worse", self.plant_worse),
+                ("weak", self.promote_worse),
+                ("rollback", self.roll_back),
+            ):
+                if event in events:
+                    self.words.append(happens(day))
             self.stages(day, FORECASTS, events)
-            words.append(f"champion {Registry(self.config).version_of(CHAMPION)}")
-        self.said[day] = "; ".join(filter(None, [*sorted(events), *words]))
+            self.words.append(f"champion {Registry(self.config).version_of(CHAMPION)}")
+        self.said[day] = "; ".join(self.words)
         self.tell(day, f"{time.monotonic() - started:5.1f} s  {self.said[day]}")
 
-    def stages(self, day: int, stages: tuple[str, ...], events: set[str]) -> str:
-        """Run some stages of a day; in words why they were not gone on with, empty if they were."""
+    def stages(self, day: int, stages: tuple[str, ...], events: set[str]) -> bool:
+        """Run some stages of a day; whether all ended well."""
         for stage in stages:
-            if "crash" in events and stage == self.dying(day):
-                self.crash(stage, day)
+            if "crash" in events and stage == (moment := self.moment(day))[0]:
+                self.words.append(self.crash(*moment, day))
             if "executor" in events and stage == "score":
-                self.lose_executor(stage, day)
-            else:
-                status, said = self.run(stage, "--date", self.world.date_of(day), expect=(0, EXIT_DATA))
-                if status:
-                    return f"{stage} refuses: {said.strip().splitlines()[1].strip()[:160]}"
-        return ""
+                self.words.append(self.lose_executor(stage, day))
+                continue
+            status, said = self.run(stage, "--date", self.world.date_of(day), expect=(0, EXIT_DATA))
+            if status:
+                reason = said.strip().splitlines()[1].strip().removeprefix("source ").partition(";")[0]
+                self.words.append(f"{stage} refuses: {reason}")
+                return False
+        return True
 
-    def mend(self, day: int) -> int:
-        """Do what `status` says, up to the first command that fails; how many were run."""
+    def mend(self, day: int) -> None:
+        """Do what `status` says, up to the first command that fails."""
         status, said = self.run("status", "--date", self.world.date_of(day), "--days", 30, expect=(0, EXIT_HOLES))
         done = 0
-        for stage, arguments in re.findall(r"python -m pipelines\.(\w+) --config \S+ (.*)", said) if status else ():
+        todo = said.partition("to mend, in this order:")[2]
+        for stage, arguments in re.findall(r"python -m pipelines\.(\w+) --config \S+ (.*)", todo) if status else ():
             if self.run(stage, *arguments.split(), expect=(0, EXIT_DATA))[0]:
                 break
             done += 1
-        return done
+        if done:
+            self.words.append(f"{done} commands of status")
 
     def plant_worse(self, day: int) -> str:
         """The challenger's network forgets what it learned, and is registered as a version like any other."""
@@ -237,33 +245,35 @@ class Soak:
             self.run(stage, "--date", self.world.date_of(day))
         return f"rolled back from {now} to {before}"
 
-    def dying(self, day: int) -> str:
-        """Which stage dies on a day with a crash: in turn one that commits, and the training."""
-        nth = self.world.events["crash"].index(day)
-        return ("score", "train")[nth % 2]
+    def moment(self, day: int) -> tuple[str, int]:
+        """When a process dies on a day with a crash: in turn before one of all the commits of the day, and in training
+        after some of its words."""
+        chance = random.Random(f"{self.world.seed} {day}")
+        if self.world.events["crash"].index(day) % 2:
+            return "train", chance.randrange(1, 5)
+        moments = [
+            (stage.name, before)
+            for stage in CHAIN
+            if stage.dag
+            for before, _ in enumerate(table for table in stage.tables if is_written(self.config, table))
+        ]
+        return chance.choice(moments)
 
-    def crash(self, stage: str, day: int) -> None:
-        """The stage in a process of its own, killed at a moment by chance."""
+    def crash(self, stage: str, moment: int, day: int) -> str:
+        """The stage in a process of its own, killed at a moment."""
         arguments = ["--config", str(self.toml), "--date", str(self.world.date_of(day))]
-        if stage == "train":
-            command = [sys.executable, "-u", "-m", "pipelines", stage, *arguments]
-        else:
-            command = [sys.executable, "-u", "-c", DIES_AT_COMMIT, str(self.random.randrange(4)), stage, *arguments]
-        with self.process(command) as process:
-            if stage == "train":
-                lines, wanted = 0, self.random.randrange(1, 4)
-                assert process.stdout
-                for line in process.stdout:
-                    print(line, end="", file=self.log)
-                    if (lines := lines + 1) >= wanted:
-                        time.sleep(self.random.random())
-                        process.kill()
-            else:
-                print(process.communicate()[0], file=self.log)
+        command = ["-m", "pipelines", stage] if stage == "train" else ["-c", DIES_AT_COMMIT, str(moment), stage]
+        with self.process([sys.executable, "-u", *command, *arguments]) as process:
+            assert process.stdout
+            for number, line in enumerate(process.stdout, 1):
+                print(line, end="", file=self.log)
+                if stage == "train" and number == moment:
+                    process.kill()
         if process.wait() != -signal.SIGKILL:
             raise UnexpectedError(f"{stage} {arguments} ended with {process.returncode} before it could be killed")
+        return f"{stage} killed " + (f"after line {moment}" if stage == "train" else f"before commit {moment + 1}")
 
-    def lose_executor(self, stage: str, day: int) -> None:
+    def lose_executor(self, stage: str, day: int) -> str:
         """The stage on a cluster of this machine, one of whose executors is killed while it works."""
         sys.path.insert(0, str(ROOT / "examples"))
         from local_cluster import LocalCluster
@@ -281,6 +291,7 @@ class Soak:
                 print(process.communicate()[0], file=self.log)
             if process.returncode or not killed:
                 raise UnexpectedError(f"{stage} {arguments} on the cluster: {process.returncode}, killed {killed}")
+        return f"{stage} lost an executor"
 
     @contextlib.contextmanager
     def process(self, command: list[str], env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:

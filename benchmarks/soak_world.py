@@ -43,7 +43,7 @@ QUARTER: Mapping[str, tuple[int, ...]] = {
     "hole": (9,),
     "bad": (15,),
     "restated": (21, 69),
-    "crash": (26, 57),
+    "crash": (26, 47, 57, 73),
     "born": (31,),
     "worse": (38,),
     "weak": (44,),
