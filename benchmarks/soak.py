@@ -37,7 +37,7 @@ import torch
 from benchmarks import soak_page
 from benchmarks.measure import ROOT, machine
 from benchmarks.soak_audit import PLANTED, audit, outcome, planted_versions
-from benchmarks.soak_world import FIRST_LOAD, World, deployed
+from benchmarks.soak_world import FIRST_LOAD, HAPPENS, World, deployed
 from m2m_model.forecasts.forecaster import Forecaster
 from pipelines.chain import CHAIN, CHALLENGER, CHAMPION, MODEL, has
 from pipelines.cli import code_version, exit_status
@@ -157,11 +157,11 @@ class Soak:
         """One day: its files arrive, what is left to mend is mended, the stages run, and what happens happens."""
         started, events = time.monotonic(), {kind for kind, on in self.world.events.items() if day in on}
         self.world.deliver(self.config.home / "raw", day)
-        self.words = sorted(events)
+        self.words = [words for kind, words in HAPPENS.items() if kind in events]
         self.mend(day - 1)
         if "restated" in events:
             of = self.world.date_of(day - self.world.restated_back)
-            self.words.append(f"{of} is restated")
+            self.words.append(f"{of} is staged again")
             self.run("stage_sources", "--from", of, "--to", self.world.date_of(day - 1))
             self.mend(day - 1)
         if self.stages(day, DATA, events) and self.stages(day, LEARNING, events):

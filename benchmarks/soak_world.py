@@ -37,6 +37,18 @@ KEY = ["ds", "advertiser_id", "scenario_id"]
 AMOUNTS = ["impressions", "clicks", "spend", "conversions"]
 BORN = "video"  # the scenario that opens while the days are lived
 
+HAPPENS = {
+    "late": "rows of the last days come late",
+    "hole": "no file comes",
+    "bad": "the file fails its checks",
+    "restated": "the file of an old day is changed",
+    "crash": "a stage is killed",
+    "born": f"{BORN} opens",
+    "worse": "a worse challenger",
+    "weak": "somebody makes the worse one champion",
+    "rollback": "somebody takes the champion back",
+    "executor": "an executor is lost",
+}
 # What happens, and when, in a quarter; what is shorter has what comes until then.
 QUARTER: Mapping[str, tuple[int, ...]] = {
     "late": (4, 33, 61, 80),
