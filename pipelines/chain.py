@@ -195,6 +195,7 @@ CHAIN = (
             "marts.forecast_quality": WEEKS,
             "marts.backtest": NOW,
             "ops.promotion": NOW,
+            "ops.drift": THE_DAY,
             "marts.forecast_change": THE_DAY,
             "marts.forecast_reason": THE_DAY,
         },

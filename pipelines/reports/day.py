@@ -80,6 +80,7 @@ class Day:
     first_forecast: date | None = None
     promotions: pl.DataFrame | None = None
     turnover: pl.DataFrame | None = None
+    drifted: pl.DataFrame | None = None
     costs: Sequence[Cost] = ()
     foot: str = ""
     address: str = ""

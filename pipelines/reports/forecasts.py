@@ -283,8 +283,22 @@ def _promised(day: Day, task: str, horizon: int | None) -> tuple[float | None, f
 
 def drift(day: Day) -> list[Block]:
     blocks: list[Block] = [
-        Note("What is known of drift today: who is new in the data, and how matured forecasts did over the last weeks.")
+        Note("The day beside the weeks before it, who is new, and how matured forecasts did over the last weeks.")
     ]
+    if day.drifted is not None:
+        bad = day.drifted.filter(pl.col("verdict").is_in(["critical", "drift"])).sort(
+            "verdict", "scenario_id", "signal"
+        )
+        usual = day.drifted.filter(verdict="usual").height
+        told = (
+            f"{bad.height:,} of {bad.height + usual:,} signals have drifted; what to do: docs/operations.md#data-drift"
+        )
+        command = f"m2m show ops.drift --config {day.config} --date {day.ds}"
+        blocks.append(Note(told, "warn", command) if bad.height else Note(f"None of {usual:,} signals has drifted."))
+        rows = bad.select(pl.col("scenario_id").replace("*", "all"), "verdict", "words").head(MOST)
+        if bad.height:
+            left_out = f"{bad.height - MOST} more" if bad.height > MOST else ""
+            blocks.append(Table(("Scenario", "How bad", "What"), list(rows.iter_rows()), left_out))
     if day.turnover is not None and day.turnover.height:
         for (check, column), rows in day.turnover.sort("ds").group_by("check", "column", maintain_order=True):
             points = [(ds, found) for ds, found in rows.select("ds", "found").iter_rows() if ds is not None]

@@ -90,6 +90,7 @@ def gather(run: Run, warehouse: Warehouse) -> Day:
         past=past(config, pins["staged.performance_daily"], ds),
         movers=_longest(of_day(pins.get("marts.forecast_change"), ds), day),
         reasons=None if reasons is None else _longest(reasons.filter(pl.col("rank") <= 2), day),
+        drifted=of_day(pins.get("ops.drift"), ds),
         at_risk=at_risk if risks.days(ds, ds) else None,
         at_risk_sum=sums,
         quality=quality.filter(scenario_id="*"),

@@ -193,6 +193,15 @@ def test_what_there_is_is_told() -> None:
         assert part in told
 
 
+def test_what_drifted_is_told_and_what_is_critical_comes_first() -> None:
+    rows = [("feed", "drift", "zeros of spend: 40.0%"), ("*", "critical", "rows: none today"), ("feed", "usual", "x")]
+    drifted = pl.DataFrame(rows, ["scenario_id", "verdict", "words"], orient="row").with_columns(signal=pl.lit("s"))
+    shown = words(replace(whole_day(), drifted=drifted))
+    assert "2 of 3 signals have drifted" in shown
+    assert shown.index("rows: none today") < shown.index("zeros of spend: 40.0%")
+    assert "None of 1 signals has drifted" in words(replace(whole_day(), drifted=drifted.tail(1)))
+
+
 def test_ids_and_messages_are_text_and_the_page_asks_nobody() -> None:
     made = shown(whole_day())
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&#34; onload=&#34;x&#34; \\u202e{{ 7*7 }}" in made
