@@ -153,6 +153,10 @@ pictures: $(INSTALLED) ## Pictures of the console's pages, by a real Chromium: d
 bench-cluster: $(INSTALLED) ## What a second executor saves, and how long failures hold training up, on a cluster of this machine
 	@PYTHONPATH=. $(BIN)/python -u benchmarks/cluster.py
 
+.PHONY: bench-drift
+bench-drift: $(INSTALLED) ## How often drift is called by itself, how soon planted drifts are seen, who knows its error: docs/drift.md
+	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u -m benchmarks.drift
+
 .PHONY: bench-gate
 bench-gate: $(INSTALLED) ## How often the gate errs: the same model again, and challengers planted worse and better: docs/gate.md
 	@GOMP_SPINCOUNT=1000 PYTHONPATH=. $(BIN)/python -u benchmarks/gate.py

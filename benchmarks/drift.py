@@ -53,7 +53,7 @@ from pipelines.quality.drift import (
     USUAL,
     Judged,
     Signal,
-    judge,
+    judge_forecasts,
     new_categories,
     of_day,
     signals,
@@ -424,7 +424,7 @@ def of_forecasts(bed: Bed, cells: pl.DataFrame) -> list[tuple[object, ...]]:
             value_T[~np.isfinite(value_T)] = np.nan
             alarms, few = [], 0
             for day in range(LEAST_DAYS + TOGETHER, len(value_T)):
-                found = judge(Signal(signal, kind, value_T[: day + 1], n_T[: day + 1]))  # type: ignore[arg-type]
+                found = judge_forecasts(Signal(signal, kind, value_T[: day + 1], n_T[: day + 1]))  # type: ignore[arg-type]
                 few += found.verdict == FEW
                 alarms += [day] if bad(found) else []
             if few > len(value_T) / 2:
@@ -440,7 +440,7 @@ def of_forecasts(bed: Bed, cells: pl.DataFrame) -> list[tuple[object, ...]]:
                 tried += 1
                 for k in range(TOGETHER):
                     mixed_T = np.concatenate([value_T[:day], narrow_T[day : day + k + 1]])
-                    if bad(judge(Signal(signal, kind, mixed_T, n_T[: day + k + 1]))):  # type: ignore[arg-type]
+                    if bad(judge_forecasts(Signal(signal, kind, mixed_T, n_T[: day + k + 1]))):  # type: ignore[arg-type]
                         seen += 1
                         late.append(k + 1)
                         break

@@ -29,7 +29,9 @@ LEAST_DAYS = 20  # with a figure, of the weeks before
 EFFECT = {"share": 0.08, "level": 0.22, "count": 0.25}  # a count's beside itself, on the scale of its root
 LEAST_ROWS = {"share": 20.0, "level": 5.0, "count": 1.0}  # a day, of the weeks before
 FAR, OFF = 5.0, 3.2  # times the spread: a day alone, three together
-CHANCE = 0.0115  # of silence: one day says it of a scenario that in eight weeks had rows on every day
+CHANCE = 0.01  # of a scenario's silence: a day says it of one that had rows on every day before, else some running
+MISSING = 0.1  # the same of all scenarios together: a day that is not there is told, a holiday too
+FORECASTS = 1.4  # times as wide: coverage and expected error move slowly, for the days that they are of overlap
 UNITS = 4.0  # a level so many times what it was is in other units
 NEW_SHARE, NEW_ROWS = 0.025, 3  # of the rows of three days, in a category that was not there a week before
 BESIDE = " beside other metrics"
@@ -66,7 +68,7 @@ def of_day(scenarios: Sequence[str], counted: Counts, width: float = 1.0) -> Ite
     """The last day of each scenario, the last of which is all together; ``width`` times as wide as measured."""
     all_T = counted["rows", None][-1]
     if all_T[-1] == 0:
-        yield ALL_SCENARIOS, silent(all_T, open_days(all_T))
+        yield ALL_SCENARIOS, silent(all_T, open_days(all_T), MISSING)
         return
     for scenario, name in enumerate(map(str, scenarios)):
         rows_T = counted["rows", None][scenario]
@@ -118,11 +120,11 @@ def signals(counted: Counts, scenario: int) -> Iterator[Signal]:
             yield Signal(f"acts of {name}", "count", value_T * here_T, rows_T)
 
 
-def silent(rows_T: Floats, open_T: Bools) -> Judged:
+def silent(rows_T: Floats, open_T: Bools, most: float = CHANCE) -> Judged:
     """Nothing on the last days, where there should have been something.
 
     ``open_T``: days on which rows are to be expected, but for chance. How often a scenario has none by chance is what
-    its weeks before say; days without are no chance where that many running would come once in a hundred.
+    its weeks before say, and days without are none where that many running would be rarer than ``most``.
     """
     last = int(np.flatnonzero(rows_T)[-1]) + 1 if rows_T.any() else 0
     running, before_T = int(open_T[last:].sum()), open_T[:last]
@@ -132,9 +134,9 @@ def silent(rows_T: Floats, open_T: Bools) -> Judged:
     figures = found, usual, 1.0
     if before_T.sum() < LEAST_DAYS:
         return Judged("rows", EARLY, "", *figures)
-    if chance**TOGETHER >= CHANCE:
+    if missed and chance**TOGETHER >= most:
         return Judged("rows", FEW, "", *figures)
-    if found or not open_T[-1] or chance**running >= CHANCE:
+    if found or not open_T[-1] or (missed and chance**running >= most):
         return Judged("rows", USUAL, f"rows: {found:,.0f}; usual are {usual:,.0f}", *figures)
     days = "today" if running == 1 else f"for {running} days"
     return Judged("rows", CRITICAL, f"rows: none {days}; usual are {usual:,.0f}", *figures)
@@ -176,6 +178,13 @@ def judge(signal: Signal, width: float = 1.0) -> Judged:
     limit = max(effect, OFF * width * max(fewer * _spread(_middles(off_T)[:last]), chance / np.sqrt(len(recent))))
     off, usual = float(np.median(off_T[recent])), float(np.median(usual_T[recent]))
     return _said(signal, usual + off, usual, limit, len(recent), len(recent) > 1 and abs(off) > limit)
+
+
+def judge_forecasts(signal: Signal, width: float = 1.0) -> Judged:
+    """The same of forecasts; a coverage that is high is no drift."""
+    found = judge(signal, FORECASTS * width)
+    too_high = signal.kind == "share" and found.found is not None and found.found > (found.usual or 0)
+    return replace(found, verdict=USUAL) if too_high else found
 
 
 def new_categories(then: pl.DataFrame, now: pl.DataFrame, width: float = 1.0) -> Iterator[tuple[str, Judged]]:

@@ -27,7 +27,7 @@ from pipelines.quality.drift import (
     Kind,
     Signal,
     in_words,
-    judge,
+    judge_forecasts,
     new_categories,
     of_day,
 )
@@ -138,7 +138,7 @@ def expecting(known: pl.DataFrame, ds: date, several: bool, width: float) -> Ite
     """The error that the day's forecasts expect, against what those of the weeks before expected."""
     level = pl.when(pl.col("expected_nmae") > 0).then(pl.col("expected_nmae").log())
     for cell, signal in _by_cell(known.with_columns(value=level), ds, "expected error", "level", several):
-        yield cell, judge(signal, width)
+        yield cell, judge_forecasts(signal, width)
 
 
 def matured(
@@ -149,7 +149,7 @@ def matured(
     if as_of not in {*quality["ds"]}:
         return
     for cell, signal in _by_cell(quality.with_columns(value="coverage_90"), as_of, "coverage", "share", several):
-        yield cell, judge(signal, width)
+        yield cell, judge_forecasts(signal, width)
     both = quality.filter(ds=as_of).join(known, on=["ds", *_CELL]).filter(pl.col("expected_nmae") > 0)
     for scenario, task, days, nmae, expected in both.sort(_CELL).select(*_CELL, "nmae", "expected_nmae").iter_rows():
         if nmae is not None:
