@@ -182,11 +182,14 @@ class History:
 @settings
 class Checks:
     """Rules on the data. ``not_above``: pairs [small, large] with small <= large in every row. ``new_max_ratio``: the
-    largest share of a day's advertisers, or of its money, that may have no row in the four weeks before."""
+    largest share of a day's advertisers, or of its money, that may have no row in the four weeks before.
+    ``forecast_max_jump``: by what factor a champion's forecasts may leave the level of the data since the day before,
+    or their intervals shrink, in a scenario and task (``pipelines.kernels.sound``)."""
 
     not_above: tuple[tuple[str, str], ...] = ()
     volume_min_ratio: Annotated[float, Within(0, 1)] = 0.6
     new_max_ratio: Annotated[float, Within(0, 1)] = 0.3
+    forecast_max_jump: Annotated[float, Within(1, 1000)] = 3.0
     id_max_length: Length = 256
     attribute_max_length: Length = 256
     severity: Annotated[dict[str, Severity], Keys(CHECKS)] = field(default_factory=dict)

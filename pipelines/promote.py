@@ -1,11 +1,12 @@
 """Stage: the gate. The challenger's backtest -> a line in ops.promotion, and the aliases `champion` and `previous`.
 
-Reads marts.backtest of --date. The challenger is promoted when its NMAE, averaged over tasks, is not above
-the champion's and not above the best single baseline's ([gate] sets both ratios). Writes every decision
-to ops.promotion, with its figures; --dry-run only records it. A version that was champion and was replaced, by
-hand or by a later one, is not promoted again; one that was trained before somebody chose the champion by hand does
-not replace it; nor is one promoted whose forecasts broke a rule in the backtest. A rejected challenger is not an
-error: yesterday's champion, or the best baseline, goes on serving.
+Reads marts.backtest of --date. The challenger is promoted when its NMAE, averaged over tasks, is not above the
+champion's and not above the best single baseline's ([gate] sets both ratios). Writes every decision to
+ops.promotion, with its figures, and to ops.serving_cell in which cells a baseline serves in a version's place;
+--dry-run only records the decision. A version that was champion and was replaced, by hand or by a later one, is not
+promoted again; one that was trained before somebody chose the champion by hand does not replace it; nor is one
+promoted whose forecasts broke a rule in the backtest. A rejected challenger is not an error: yesterday's champion,
+or the best baseline, goes on serving.
 A promoted version gets its model card, as its description in MLflow and beside its run's files.
 With --to VERSION --reason TEXT no gate is asked: that version becomes champion, as a roll back or by hand, and the
 ledger says who did it and why. A challenger that is trained later may replace it.

@@ -3,10 +3,12 @@
 Reads the sequences as of --date and the model with the alias `champion`. Writes the date's partition of
 marts.forecast_daily in one commit, after the checks. Without a champion, when its files are lost, when it forecasts
 other tasks than pipeline.toml declares, or when a forecast of it breaks a rule (missing, negative, not a number,
-crossing quantiles, ...: a warning says which), the best baseline of the held-out cutoffs serves, and the column
-`method` says so. Then writes marts.churn_risk from those forecasts: who may leave, and with how much; empty where no
-task counts active days. marts.forecast_path: what each day of the horizon is expected to bring, and how sure the sum up
-to it is. And marts.forecast_total: what series come to together, with intervals of their own.
+crossing quantiles, ...: a warning says which), the best baseline of the held-out cutoffs serves. In the cells
+(scenario, task, horizon) of ops.serving_cell that fell back, and where a total jumps or intervals collapse against
+the day before, that cell's best baseline does; where most cells do, it serves all. The columns `method` and
+`reason` say it. Then writes marts.churn_risk from those forecasts: who may leave, and with how much; empty where no
+task counts active days. marts.forecast_path: what each day of the horizon is expected to bring, and how sure the
+sum up to it is. And marts.forecast_total: what series come to together, with intervals of their own.
 With --what-if FILE it publishes nothing, starts no Spark, and prints in seconds what the champion would forecast as of
 --date if the plans of some advertisers were others: FILE (CSV or Parquet) has advertiser_id, a column for each plan
 that is changed ([[known_future]]), and if wanted scenario_id (else each scenario) and for_day (else each day of the

@@ -14,8 +14,11 @@ from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from pipelines.cli import Run
 from pipelines.errors import ConfigError, plain
+from pipelines.kernels.scored import Serving
 from pipelines.kernels.sequences import known_ahead
-from pipelines.life.evaluation import load_forecaster, titled
+from pipelines.life.evaluation import titled
+from pipelines.life.fallback import TABLE as CELLS
+from pipelines.life.fallback import cells_of, newest
 from pipelines.life.registry import Registry
 from pipelines.stages.score import usable_champion
 from pipelines.toml_tables import nearest
@@ -125,12 +128,13 @@ def compared(run: Run, file: Path) -> pl.DataFrame:
         raise ConfigError("--what-if: pipeline.toml declares no plans to change; see [[known_future]]")
     changes, warehouse = read_changes(file, config.sequence_spec, ds), Warehouse.existing(config, ds)
     sequences = open_sequences(config, warehouse, ds)
-    champion = usable_champion(run, Registry(config), sequences)
+    champion, _why = usable_champion(run, Registry(config), sequences)
     if champion is None:
         raise ConfigError(
             "--what-if: no champion serves, and a baseline reads no plans; train and promote a model first"
         )
-    forecaster, parts = load_forecaster(champion.packed), []
+    cells, parts = cells_of(newest(warehouse.pin(CELLS), champion.version)), []
+    serving = Serving(sequences, (champion.version, champion.packed), None, run.run_id, cells=cells)
     wanted = set(changes["advertiser_id"])
     known, key = known_series(sequences, wanted), [*SERIES, "task", "horizon_days"]
     _refuse_unknown(file, changes, known, ds)
@@ -138,7 +142,7 @@ def compared(run: Run, file: Path) -> pl.DataFrame:
         panel = sequences.panel(bucket, sequences.spec.lookback_days, set(advertisers))
         files = [file for file in warehouse.files(STAGED, ds, ds) if file.bucket == bucket]
         staged = read_files(files, warehouse.arrow_schema(STAGED))
-        made = [forecaster.predict(p, ds, all_series=True) for p in (panel, replan(panel, staged, changes))]
+        made = [serving.forecasts(p) for p in (panel, replan(panel, staged, changes))]
         before, after = (pl.DataFrame(pl.from_arrow(forecasts.to_table(sequences.spec))) for forecasts in made)
         after = after.select(*key, *FIGURES)
         parts.append(before.select(*key, "method", *FIGURES).join(after, on=key, suffix="_what_if"))

@@ -164,7 +164,7 @@ LOADED: dict[str, tuple[tuple[str, ...], int, set[str]]] = {
         MODEL | CATALOG | JUDGING | {"pandas"},
     ),
     "workers that score": (
-        ("pipelines.kernels.scored", "pipelines.kernels.explained", "pipelines.kernels.replayed"),
+        tuple(f"pipelines.kernels.{name}" for name in ("scored", "explained", "replayed", "sound")),
         2300,
         {"mlflow"} | CATALOG | JUDGING,
     ),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from m2m_model.arrays import Floats, Ints, Rows, Strings
+from m2m_model.arrays import Bools, Floats, Ints, Rows, Strings
 from m2m_model.data.activity import activity_NM
 from m2m_model.data.panel import Panel
 from m2m_model.data.served_by import COLD_START, NETWORK, SILENT, served_by
@@ -81,6 +81,37 @@ def forecast_baseline(
     """
     known = dict(calibrations or {})
     return forecast_each(panel, cutoff, by_simple(name, panel, known), known, all_series=all_series)
+
+
+def with_baselines(
+    made: Forecasts, panel: Panel, calibrations: Mapping[str, ResidualQuantiles], who_NM: Strings
+) -> Forecasts:
+    """The same where a baseline serves some series' targets in the maker's place, as ``forecast_baseline`` has them.
+    The other targets of such a series stay, but for what would contradict it.
+
+    Args:
+        made: of all series.
+        who_NM: the baseline's name, or None.
+    """
+    here_N: Bools = np.asarray(who_NM.astype(bool).any(1))
+    changed, who_XM = made[here_N], who_NM[here_N]
+    for name in sorted({*who_XM.ravel()} - {None}):
+        other = forecast_baseline(name, panel, made.cutoff, calibrations, all_series=True)[here_N]
+        theirs, own, here_XM = other.distribution, changed.distribution, who_XM == name
+        mixed = Distribution(
+            np.where(here_XM, theirs.point_NM, own.point_NM),
+            np.where(here_XM, theirs.mean_NM, own.mean_NM),
+            np.where(here_XM, theirs.p_zero_NM, own.p_zero_NM),
+            np.where(here_XM, theirs.level_GNM, own.level_GNM),
+        )
+        changed = replace(changed, method_NM=np.where(here_XM, other.method_NM, changed.method_NM), distribution=mixed)
+    parts = made[~here_N], replace(changed, distribution=coherent(changed.distribution, panel.spec))
+    order = np.argsort(np.argsort(here_N, kind="stable"))
+    return replace(
+        made,
+        method_NM=np.concatenate([part.method_NM for part in parts])[order],
+        distribution=Distribution.concatenate([part.distribution for part in parts])[order],
+    )
 
 
 def rival_forecasts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -15,22 +15,26 @@ from m2m_model.causes.changes import Means, anchored, by_model, by_rule, recalib
 from m2m_model.causes.reasons import Amounts, reasons
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
+from pipelines.life.cells import IN_CELL
 from pipelines.life.evaluation import differs, load_forecaster
 from pipelines.quality.explanations import CAUSES
-from pipelines.warehouse.files import DataFile, read_files
+from pipelines.warehouse.files import read_files
+from pipelines.warehouse.published import Published
 from pipelines.warehouse.sequences import SERIES, SequenceFiles
 from pipelines.warehouse.store import Packed
 
 TARGET = ["task", "horizon_days"]
 KEY = [*SERIES, *TARGET]
 MOVER, AT_RISK, CHANGE = "mover", "at_risk", "change"
+BY = ["by", "by_before"]  # the baseline that serves the forecast's cell in the champion's place, now and the day before
 ASKED = pl.Schema(
     {"kind": pl.String(), "bucket": pl.Int32(), **dict.fromkeys(SERIES, pl.String()), "task": pl.String()}
     | {"horizon_days": pl.Int32(), "size": pl.Float64()}
     | dict.fromkeys(["before", "after"], pl.Float64())
+    | dict.fromkeys(BY, pl.String())
 )
 FOUND = pl.Schema(
-    {name: ASKED[name] for name in ("kind", "bucket", *KEY, "before", "after")}
+    {name: ASKED[name] for name in ("kind", "bucket", *KEY, "before", "after", *BY)}
     | dict.fromkeys(CAUSES, pl.Float64())
     | {"rank": pl.Int32(), "cause": pl.String(), "words": pl.String(), "effect": pl.Float64()}
 )
@@ -51,22 +55,12 @@ class Served:
             return by_rule(self.baseline)
         return None if self.model is None or differs(self.model, spec) else by_model(load_forecaster(self.model))
 
+    def in_cell(self, baseline: str | None) -> Served:
+        """What serves a cell that a ``baseline`` serves in this one's place, if one does."""
+        return Served(None, baseline) if baseline else self
+
     def same_as(self, other: Served) -> bool:
         return self.version == other.version and (self.version is not None or self.baseline == other.baseline)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A day's files by bucket, and how they are read."""
-
-    files: Mapping[int, Sequence[DataFile]]
-    schema: pa.Schema
-    horizon_days: int  # of rows that do not say: written before the column was added
-
-    def rows(self, bucket: int, columns: Sequence[str]) -> pl.DataFrame:
-        names = [*SERIES, "horizon_days", *columns]
-        rows = read_files(self.files.get(bucket, ()), self.schema, names)
-        return rows.with_columns(pl.col("horizon_days").fill_null(self.horizon_days))
 
 
 @dataclass(frozen=True)
@@ -83,10 +77,10 @@ class Candidates:
 def candidates(job: Candidates, bucket: int) -> pl.DataFrame:
     """Kernel of one bucket: its forecasts that moved the most, of each task and horizon, and its most valuable rows of
     churn_risk, of each horizon; rows of ``ASKED``."""
-    today = job.today.rows(bucket, ["task", "mean"]).rename({"mean": "after"})
+    today = _told(job.today, bucket, mean="after", by="by")
     found = [pl.DataFrame(schema=ASKED)]
     if job.before:
-        before = job.before.rows(bucket, ["task", "mean"]).rename({"mean": "before"})
+        before = _told(job.before, bucket, mean="before", by="by_before")
         moved = today.join(before, on=KEY).with_columns(size=(pl.col("after") - pl.col("before")).abs())
         found.append(_most(moved.filter(pl.col("size") > 0), TARGET, job.top).with_columns(kind=pl.lit(MOVER)))
     if job.active_task:
@@ -97,6 +91,13 @@ def candidates(job: Candidates, bucket: int) -> pl.DataFrame:
         found.append(risk.with_columns(kind=pl.lit(AT_RISK)))
     rows = pl.concat(found, how="diagonal_relaxed").with_columns(bucket=pl.lit(bucket, pl.Int32))
     return rows.select(ASKED.names()).cast(ASKED)
+
+
+def _told(day: Published, bucket: int, mean: str, by: str) -> pl.DataFrame:
+    """The means of a day, and the baseline that served a forecast's cell in the champion's place."""
+    rows = day.rows(bucket, ["task", "mean", "method", "reason"])
+    baseline = pl.when(pl.col("reason").str.starts_with(IN_CELL)).then(pl.col("method").str.strip_prefix("baseline:"))
+    return rows.select(*KEY, pl.col("mean").alias(mean), baseline.alias(by))
 
 
 def most(asked: pl.DataFrame, top: int) -> pl.DataFrame:
@@ -149,16 +150,22 @@ def explain(job: Explaining, buckets: Sequence[int]) -> pl.DataFrame:
     asked = (
         asked.join(place.with_row_index("n"), on=SERIES).join(target.with_row_index("m"), on=TARGET).sort("kind", *KEY)
     )
-    found = [pl.DataFrame(schema=FOUND), _reasons(job, panel, table, asked)]
+    found = [pl.DataFrame(schema=FOUND)]
+    found += [
+        _reasons(job.served.in_cell(by), panel, table, part)
+        for (by,), part in asked.group_by("by", maintain_order=True)
+    ]
     movers = asked.filter(kind=MOVER)
     if movers.height and job.day_before and job.served_before:
         then = replace(panel, keys=_profile_of_then(panel, pl.concat(profiles)))
-        found.append(_changes(job, panel, then, movers, job.day_before, job.served_before))
+        for (by, by_before), part in movers.group_by(BY, maintain_order=True):
+            served, before = job.served.in_cell(by), job.served_before.in_cell(by_before)
+            found.append(_changes(served, panel, then, part, job.day_before, before))
     return pl.concat(found, how="diagonal_relaxed").select(FOUND.names()).cast(FOUND)
 
 
-def _reasons(job: Explaining, panel: Panel, table: pa.Table, asked: pl.DataFrame) -> pl.DataFrame:
-    means, rule = job.served.means(panel.spec), None if job.served.version else job.served.baseline
+def _reasons(served: Served, panel: Panel, table: pa.Table, asked: pl.DataFrame) -> pl.DataFrame:
+    means, rule = served.means(panel.spec), None if served.version else served.baseline
     if means is None:
         return pl.DataFrame(schema=FOUND)
     places = list(asked.select("n", "m").iter_rows())
@@ -173,7 +180,7 @@ def _reasons(job: Explaining, panel: Panel, table: pa.Table, asked: pl.DataFrame
 
 
 def _changes(
-    job: Explaining, panel: Panel, then: Panel, movers: pl.DataFrame, day: date, before: Served
+    served: Served, panel: Panel, then: Panel, movers: pl.DataFrame, day: date, before: Served
 ) -> pl.DataFrame:
     spec, n_X, m_X = panel.spec, movers["n"].to_numpy(), movers["m"].to_numpy()
 
@@ -183,14 +190,14 @@ def _changes(
         return mean_NM
 
     before_NM, after_NM = published("before"), published("after")
-    old, new, mixed = before.means(spec), job.served.means(spec), None
-    same = before.version is not None and before.same_as(job.served)
+    old, new, mixed = before.means(spec), served.means(spec), None
+    same = before.version is not None and before.same_as(served)
     if old and before.version is None:
         old = anchored(old, then, day, before_NM)
-        mixed = old if before.same_as(job.served) else None
-    elif old and new and before.model and job.served.model:
-        mixed = by_model(recalibrated(load_forecaster(job.served.model), load_forecaster(before.model)))
-    if new and job.served.version is None:
+        mixed = old if before.same_as(served) else None
+    elif old and new and before.model and served.model:
+        mixed = by_model(recalibrated(load_forecaster(served.model), load_forecaster(before.model)))
+    if new and served.version is None:
         new = anchored(new, panel, panel.last_day, after_NM)
     parts = split(before_NM, after_NM, then, panel, day, old, new, mixed, same)
     causes = (parts.restated_NM, parts.new_days_NM, parts.model_NM, parts.calibration_NM)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 import pyarrow as pa
 
 from m2m_model.data.panel import Panel
 from m2m_model.forecasts.calibration import Dependence, Pacing
-from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline
+from m2m_model.forecasts.forecasts import Forecasts, forecast_baseline, with_baselines
 from m2m_model.paths.path import daily_path
 from m2m_model.totals.sampler import Sampler
 from m2m_model.totals.sums import add_up
+from pipelines.kernels.sound import DayBefore
 from pipelines.kernels.target import Target
+from pipelines.life.cells import Cells, in_cells, reason
 from pipelines.life.evaluation import Fallback, load_forecaster
 from pipelines.quality.paths import count_against
 from pipelines.spark import buckets
@@ -22,18 +24,22 @@ from pipelines.warehouse.sequences import SequenceFiles
 from pipelines.warehouse.store import Folder, Packed
 
 AT_RISK, TOTAL, PATH = "at_risk:", "total:", "path:"
+BESIDE = "beside-"  # sums for the rules against the day before
 ADDED = "added"  # counter: the forecasts that advertisers' totals are of
 
 
 @dataclass(frozen=True)
 class Serving:
     """What forecasts a day, to publish it and to make it again: its sequences, and a champion's version and model, or
-    what serves for want of one; ``run_id`` is that of the run that publishes."""
+    what serves for want of one, and why; ``run_id`` is that of the run that publishes. ``cells``: where a baseline
+    serves in the champion's place."""
 
     sequences: SequenceFiles
     champion: tuple[str, Packed] | None
     baseline: Fallback | None
     run_id: str
+    no_champion: str | None = None
+    cells: Cells = field(default_factory=dict)
 
     @property
     def by(self) -> str:
@@ -49,7 +55,10 @@ class Serving:
         """Of every series of a panel."""
         ds = self.sequences.as_of
         if self.champion:
-            return load_forecaster(self.champion[1]).predict(panel, ds, all_series=True)
+            forecaster = load_forecaster(self.champion[1])
+            made = forecaster.predict(panel, ds, all_series=True)
+            found = in_cells(self.cells, made.scenario_N, self.sequences.spec.targets)
+            return made if found is None else with_baselines(made, panel, forecaster.calibrations, found[0])
         assert self.baseline is not None
         return forecast_baseline(self.baseline.name, panel, ds, self.baseline.calibrations, all_series=True)
 
@@ -57,7 +66,9 @@ class Serving:
         """Forecasts of a bucket as rows of marts.forecast_daily."""
         rows = pl.from_arrow(forecasts.to_table(self.sequences.spec))
         assert isinstance(rows, pl.DataFrame)
-        return self.marked(rows, bucket)
+        found = in_cells(self.cells, forecasts.scenario_N, self.sequences.spec.targets)
+        cell = None if found is None else pl.lit(pl.Series(found[1].ravel(), dtype=pl.String))
+        return self.marked(rows.with_columns(reason=reason(self.no_champion, cell)), bucket)
 
     def joined(self) -> tuple[Dependence, Pacing, dict[str, Sequence[str]]]:
         """What its totals and paths are made with: what series share, how totals come day by day, and the values of
@@ -81,7 +92,8 @@ class Serving:
 
 @dataclass(frozen=True)
 class Scoring:
-    """One scoring, as every bucket needs it: what forecasts, and where its tables are written."""
+    """One scoring, as every bucket needs it: what forecasts, where its tables are written, and the day before, if it
+    is held against that."""
 
     serving: Serving
     target: Target
@@ -89,6 +101,7 @@ class Scoring:
     path: Target
     total: Target
     sums: Folder  # where each bucket leaves its part of the totals that no bucket has alone
+    before: DayBefore | None = None
 
 
 def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
@@ -97,7 +110,11 @@ def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
     serving, ds = job.serving, job.serving.sequences.as_of
     panel = serving.panel(bucket)
     forecasts, (shared, pacing, known) = serving.forecasts(panel), serving.joined()
-    rows = serving.rows(forecasts, bucket).sort(*job.target.key)
+    rows = serving.rows(forecasts, bucket)
+    if job.before:
+        beside = job.before.beside(bucket, rows, forecasts, panel)
+        write_sums(job.sums, bucket, beside.to_arrow(), BESIDE)
+    rows = rows.sort(*job.target.key)
     reports = [job.target.count(bucket, rows)]
     if rows.height:
         reports.append(job.target.write(bucket, rows, ds))
@@ -125,14 +142,14 @@ def score_bucket(job: Scoring, bucket: int) -> pl.DataFrame:
     return buckets.concat(reports)
 
 
-def write_sums(folder: Folder, bucket: int, sums: pa.Table) -> None:
-    """Leave a bucket's part of the totals that no bucket has alone."""
+def write_sums(folder: Folder, bucket: int, sums: pa.Table, name: str = "") -> None:
+    """Leave a bucket's part of the totals that no bucket has alone, or of other sums by their name."""
     buffer = pa.BufferOutputStream()
     with pa.ipc.new_file(buffer, sums.schema) as file:
         file.write_table(sums)
-    folder.write(f"{bucket:05d}.arrow", memoryview(buffer.getvalue()))
+    folder.write(f"{name}{bucket:05d}.arrow", memoryview(buffer.getvalue()))
 
 
-def read_sums(folder: Folder, bucket: int) -> pa.Table:
+def read_sums(folder: Folder, bucket: int, name: str = "") -> pa.Table:
     """What ``write_sums`` left."""
-    return pa.ipc.open_file(folder.read(f"{bucket:05d}.arrow")).read_all()
+    return pa.ipc.open_file(folder.read(f"{name}{bucket:05d}.arrow")).read_all()

@@ -9,6 +9,7 @@ from math import nan
 import numpy as np
 import polars as pl
 
+from m2m_model.arrays import Bools
 from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.judging.paired import chance, discoveries
 from pipelines.chain import CHAMPION
@@ -17,7 +18,7 @@ from pipelines.errors import DataError
 
 ALL_TASKS = "*"  # task of the mean over tasks
 PASSED, FAILED, MISSING, FEW, NO_BAR = "passed", "failed", "failed: a figure is missing", "too few rows", "no bar"
-WORSE = "worse than the baseline"  # of a cell: told, and no reason to refuse
+WORSE = "worse than the baseline"  # of a cell: no reason to refuse, for that baseline can serve there
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,8 @@ def judged(pairs: pl.DataFrame, gate: Gate, champion_is_no_bar: bool = False) ->
     whole = ((pl.col("scenario_id") == ALL_SCENARIOS) & (pl.col("task") == ALL_TASKS)).alias("whole")
     of_champion = (pl.col("other") == CHAMPION).alias("of_champion")
     rows = pairs.with_columns(whole, of_champion)
-    ratio_X, spread_X, low_X = (
-        rows[name].cast(pl.Float64).fill_null(nan).to_numpy() for name in ("ratio", "spread", "ratio_low")
-    )
     tested_X = ~rows["whole"].to_numpy() & (rows["n"].fill_null(0) >= gate.cell_rows).to_numpy()
-    worse_X = np.zeros(len(rows), bool)
-    worse_X[tested_X] = discoveries(chance(ratio_X, spread_X, gate.tolerance)[tested_X], gate.false_discoveries)
-    with np.errstate(invalid="ignore"):
-        worse_X &= (low_X > 1 + gate.tolerance) & (ratio_X > 1 + gate.effect)
+    worse_X = surely_worse(rows, gate, tested_X)
     own, other = pl.col("nmae"), pl.col("other_nmae")
     # By products, not ratios: a perfect side has no ratio.
     above_baseline = ~(own <= gate.max_ratio_to_baseline * other).fill_null(False)
@@ -127,6 +122,19 @@ def judged(pairs: pl.DataFrame, gate: Gate, champion_is_no_bar: bool = False) ->
         .otherwise(pl.lit(PASSED))
     )
     return rows.with_columns(rule=rule, verdict=verdict).drop("whole", "of_champion")
+
+
+def surely_worse(rows: pl.DataFrame, gate: Gate, tested_X: Bools) -> Bools:
+    """Which of the pairs that are tested lose by the rules of cells: by ``effect`` with an interval beyond
+    ``tolerance``, and not by chance."""
+    ratio_X, spread_X, low_X = (
+        rows[name].cast(pl.Float64).fill_null(nan).to_numpy() for name in ("ratio", "spread", "ratio_low")
+    )
+    worse_X = np.zeros(len(rows), bool)
+    worse_X[tested_X] = discoveries(chance(ratio_X, spread_X, gate.tolerance)[tested_X], gate.false_discoveries)
+    with np.errstate(invalid="ignore"):
+        worse_X &= (low_X > 1 + gate.tolerance) & (ratio_X > 1 + gate.effect)
+    return worse_X
 
 
 def _words(row: Mapping[str, object], several: bool) -> str:

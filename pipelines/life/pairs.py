@@ -1,4 +1,4 @@
-"""The challenger's errors beside another's, cell by cell, and how sure the difference is: ``marts.backtest_pair``."""
+"""A model's errors beside another's, cell by cell, and how sure the difference is: ``marts.backtest_pair``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import polars as pl
 from m2m_model.arrays import Floats, Strings
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec, Target
+from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.metrics import named
 from m2m_model.judging.paired import REPLICATES, compare, replicate_sums
 from pipelines.chain import CHALLENGER
@@ -45,8 +46,15 @@ def replicate_rows(
     return pl.DataFrame(keys | dict(zip(REPLICATE, sums_KXR.reshape(times * len(targets), -1).T, strict=True)))
 
 
-def compared(sums: pl.DataFrame, counted: pl.DataFrame, spec: SequenceSpec, others: Sequence[str]) -> pl.DataFrame:
-    """The challenger beside each of ``others``: in every scenario, in all of them, and in the mean over tasks.
+def compared(
+    sums: pl.DataFrame,
+    counted: pl.DataFrame,
+    spec: SequenceSpec,
+    others: Sequence[str],
+    models: Sequence[str] = (),
+) -> pl.DataFrame:
+    """The challenger beside each of ``others``: in every scenario, in all of them, and in the mean over tasks. And each
+    of ``models`` beside the baseline with the least error of the cell, in every scenario and in all of them.
 
     Args:
         sums: what ``replicates`` gives, added up over buckets.
@@ -66,12 +74,17 @@ def compared(sums: pl.DataFrame, counted: pl.DataFrame, spec: SequenceSpec, othe
         found[ALL_SCENARIOS, ALL_TASKS, days] = {**mean, ACTUAL: np.ones(REPLICATES + 1)}
     rows = []
     for (scenario, task, days), sides in found.items():
-        for other in others:
-            pair = compare(sides[CHALLENGER], sides[other])
-            both = [float(_nmae(sides, name)[0]) for name in (CHALLENGER, other)]
-            rows.append((other, scenario, task, days, *both, pair.ratio, pair.low, pair.high, pair.spread))
+        asked = [(CHALLENGER, other) for other in others]
+        if models and task != ALL_TASKS:
+            known = [name for name in BASELINES if name in sides]
+            best = min(known, key=lambda name: np.nan_to_num(sides[name][0], nan=np.inf))
+            asked += [(model, best) for model in models if (model, best) not in asked]
+        for own, other in asked:
+            pair = compare(sides[own], sides[other])
+            both = [float(_nmae(sides, name)[0]) for name in (own, other)]
+            rows.append((own, other, scenario, task, days, *both, pair.ratio, pair.low, pair.high, pair.spread))
     numbers = ["nmae", "other_nmae", "ratio", "ratio_low", "ratio_high", "spread"]
-    schema = {"other": pl.String, "scenario_id": pl.String, "task": pl.String, "horizon_days": pl.Int32}
+    schema = dict.fromkeys(["forecaster", "other", *_CELL], pl.String) | {"horizon_days": pl.Int32}
     made = pl.DataFrame(rows, schema | dict.fromkeys(numbers, pl.Float64), orient="row")
     counts = pl.concat(
         [

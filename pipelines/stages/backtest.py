@@ -99,7 +99,8 @@ def backtest(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         judged.errors.filter(forecaster=CHALLENGER).group_by("scenario_id", "task", "horizon_days").agg(pl.sum("n"))
     )
     others = [name for name in (CHAMPION, best_baseline(mean)) if name in mean]
-    pairs = compared(judged.replicates, counted, spec, others).with_columns(ds=pl.lit(ds), run_id=pl.lit(run.run_id))
+    pairs = compared(judged.replicates, counted, spec, others, list(models))
+    pairs = pairs.with_columns(ds=pl.lit(ds), run_id=pl.lit(run.run_id))
     drafts.insert(1, Draft.uncounted(PAIR_TABLE, [ds], warehouse.write_rows(PAIR_TABLE, pairs, run.run_id)))
     publish(run, warehouse, reads, drafts)
 

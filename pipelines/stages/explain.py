@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import date, timedelta
 from functools import partial
 
@@ -15,13 +14,13 @@ from pipelines.errors import ConfigError, DataError
 from pipelines.kernels.explained import (
     ASKED,
     AT_RISK,
+    BY,
     CHANGE,
     FOUND,
     MOVER,
     TARGET,
     Candidates,
     Explaining,
-    Published,
     Served,
     candidates,
     explain,
@@ -37,6 +36,7 @@ from pipelines.spark.session import spark_session
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.files import DataFile, read_files, write_file
 from pipelines.warehouse.pins import Pin, Reads
+from pipelines.warehouse.published import Published
 from pipelines.warehouse.sequences import SERIES, SequenceFiles, open_sequences
 from pipelines.warehouse.sequences import TABLE as SEQUENCES
 
@@ -66,10 +66,7 @@ def explain_day(run: Run, spark: SparkSession, warehouse: Warehouse, registry: R
     reads.model(CHAMPION, served[ds].version if ds in served else None)
 
     def published(pin: Pin, of: list[DataFile]) -> Published:
-        by_bucket = defaultdict(list)
-        for file in of:
-            by_bucket[file.bucket].append(file)
-        return Published(dict(by_bucket), pin.schema, config.dataset.horizon_days)
+        return Published.of(pin, of, config.dataset.horizon_days)
 
     asked, found = pl.DataFrame(schema=ASKED), pl.DataFrame(schema=FOUND)
     today = published(forecasts, files[ds])
@@ -86,14 +83,19 @@ def explain_day(run: Run, spark: SparkSession, warehouse: Warehouse, registry: R
         count = buckets.tasks(spark, len(whole))
         parts = [whole[n::count] for n in range(count)]
         found = buckets.map_buckets(spark, range(count), lambda n: explain(job, parts[n]), FOUND)
-    note = _note(served[ds], served.get(day_before), day_before, sequences) if ds in served else None
+
+    def note(by: dict[str, str | None]) -> str | None:
+        before = served.get(day_before)
+        now, then = served[ds].in_cell(by["by"]), before and before.in_cell(by["by_before"])
+        return _note(now, then, day_before, sequences)
+
     size = (pl.col("after") - pl.col("before")).abs()
     changes = found.filter(kind=CHANGE).sort(*TARGET, -size, *SERIES)
     changes = changes.with_columns(
         ds=pl.lit(ds),
         compared_with=pl.lit(day_before, pl.Date),
         rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(TARGET),
-        note=pl.lit(note, pl.String),
+        note=pl.struct(BY).map_elements(note, pl.String),
         run_id=pl.lit(run.run_id),
     )
     why = found.filter(pl.col("kind").is_in([MOVER, AT_RISK])).with_columns(ds=pl.lit(ds), run_id=pl.lit(run.run_id))

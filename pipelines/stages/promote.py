@@ -9,10 +9,11 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from pipelines.chain import CHALLENGER, CHAMPION, MODEL
+from pipelines.chain import CHALLENGER, CHAMPION, INPUT, MODEL
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS
 from pipelines.errors import DataError, plain
+from pipelines.life import fallback
 from pipelines.life.card import model_card
 from pipelines.life.champions import BY_HAND, Ledger, follow, refuse_overtaken, settled, write_line
 from pipelines.life.gate import Decision, decide
@@ -51,7 +52,11 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     if set(pairs["run_id"]) != set(rows["run_id"]):
         raise DataError(f"{PAIRS} ds={ds}: not of the same run as {BACKTEST}; run backtest for that date again")
     broken = dict(overall.drop_nulls("broken").select("forecaster", "broken").unique().iter_rows())
-    decision = decide(pairs.drop("ds", "run_id"), run.config.gate, broken)
+    decision = decide(fallback.of_gate(pairs.drop("ds", "run_id")), run.config.gate, broken)
+    judged_as = {CHALLENGER: challenger, CHAMPION: judged.get(f"{INPUT}{MODEL}{CHAMPION}", "None")}
+    serving = fallback.settle(run, warehouse, reads, pairs, judged_as, broken, write=not dry_run)
+    if CHALLENGER in serving:
+        decision = replace(decision, cells=fallback.told(decision.cells, serving[CHALLENGER]))
     if decision.promoted and (why := not_again(ledger, challenger, registry)):
         decision = replace(decision, promoted=False, reason=f"{why}. {decision.reason}")
     newest = max(reads.pin(DRIFT).days(ds - timedelta(days=3), ds), default=ds)
@@ -88,6 +93,8 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
         registry.describe(opened, model_card(run, opened, rows, decision.reason))
     verb = "promoted" if decision.promoted else "not promoted"
     run.say(f"version {challenger} {verb}{' (dry run)' if dry_run else ''}: {decision.reason}")
+    if words := fallback.in_words(serving, serves := CHALLENGER if decision.promoted else CHAMPION):
+        run.say(f"version {judged_as[serves]}: {words}")
     return decision
 
 

@@ -31,7 +31,10 @@ from pipelines.kernels.replayed import (
     Wanted,
     compare_bucket,
 )
+from pipelines.life.cells import BROKE, Cell
 from pipelines.life.evaluation import differs
+from pipelines.life.fallback import TABLE as CELLS
+from pipelines.life.fallback import cells_of, newest
 from pipelines.life.registry import ModelVersion, Registry
 from pipelines.quality.forecasts import TABLE
 from pipelines.reading.rows import bucket_of
@@ -128,7 +131,8 @@ def replay(
         if served and (other := differs(served.packed, sequences.spec)):
             words = f"version {served.version} was trained with other {other} than are declared now"
             return Replay(ds, differences=(*altered, Difference("configuration", words), *causes))
-        job = serving(replace(run, config=config), spark, sequences, served, warehouse.scratch)
+        cells = {**cells_of(newest(recorded.pin(CELLS), served.version)), **_unsound(files, now)} if served else None
+        job = serving(replace(run, config=config), spark, sequences, served, warehouse.scratch, cells=cells)
         job = replace(job, run_id=said.get("m2m.run-id", ""))
         of_buckets = defaultdict(list)
         for file in files:
@@ -185,6 +189,15 @@ def _expired(run: Run, recorded: Recorded) -> list[Difference]:
     words = [f"snapshot {snapshot} of {name}" for name, snapshot in gone.items()]
     how = f"it was made from {' and '.join(words)}, which the table has no more{_kept(run)}"
     return [Difference("input expired", how)] if gone else []
+
+
+def _unsound(files: list[DataFile], pin: Pin) -> dict[tuple[str, str, int], Cell]:
+    """Cells whose forecasts broke a rule against the day before were found while the day was scored; of these, what was
+    published says which."""
+    names = ["scenario_id", "task", "horizon_days", "method", "reason"]
+    by_rule = pl.col("reason").str.starts_with(BROKE) & pl.col("method").str.starts_with("baseline:")
+    rows = pl.concat(read_files([file], pin.schema, names).filter(by_rule).unique() for file in files)
+    return {(s, t, d): Cell(method.removeprefix("baseline:"), why) for s, t, d, method, why in rows.iter_rows()}
 
 
 def _opened(registry: Registry, version: str | None) -> ModelVersion | Difference | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import date, timedelta
 from functools import partial
 
 import polars as pl
@@ -12,10 +13,15 @@ from pyspark.sql import SparkSession
 from m2m_model.totals.sums import added, finish
 from pipelines.chain import CHAMPION
 from pipelines.cli import Run, warn
+from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError, ForecastError
-from pipelines.kernels.scored import ADDED, AT_RISK, PATH, TOTAL, Scoring, Serving, read_sums, score_bucket
+from pipelines.kernels.scored import ADDED, AT_RISK, BESIDE, PATH, TOTAL, Scoring, Serving, read_sums, score_bucket
+from pipelines.kernels.sound import COLLAPSE, LEVEL_JUMP, OLDEST_DAYS, DayBefore, judged
 from pipelines.kernels.target import Target
+from pipelines.life.cells import CELL, NO_CHAMPION, Cells, cell_of, with_unsound
 from pipelines.life.evaluation import active_task, differs, fallback
+from pipelines.life.fallback import TABLE as CELLS
+from pipelines.life.fallback import cells_of, newest
 from pipelines.life.registry import LostModelError, ModelVersion, Registry
 from pipelines.quality.forecasts import TABLE, broken, forecast_rules
 from pipelines.quality.judge import CheckResult
@@ -30,7 +36,8 @@ from pipelines.spark.buckets import REPORT
 from pipelines.spark.session import spark_session
 from pipelines.spark.sql_files import SHARED, bound
 from pipelines.warehouse.commits import Warehouse
-from pipelines.warehouse.pins import Reads
+from pipelines.warehouse.pins import Pin, Reads
+from pipelines.warehouse.published import Published
 from pipelines.warehouse.sequences import SequenceFiles, open_sequences
 from pipelines.warehouse.store import Folder
 
@@ -48,21 +55,31 @@ def score(run: Run, spark: SparkSession, warehouse: Warehouse, registry: Registr
     sequences = open_sequences(config, reads, ds)
     rules = [*forecast_rules(sequences.spec), _COMPLETE]
     target = Target.of(run, warehouse, TABLE, rules[:-1])
-    risk, champion = who_may_leave(run, warehouse, sequences), usable_champion(run, registry, sequences)
+    risk, (champion, why) = who_may_leave(run, warehouse, sequences), usable_champion(run, registry, sequences)
     path = Target.of(run, warehouse, PATH_TABLE, path_rules(sequences.spec))
     total = Target.of(run, warehouse, TOTAL_TABLE, total_rules())
     noticed = list[CheckResult]()
     where = (target, risk, path, total, total.folder / "sums")
     if champion:
-        job = Scoring(serving(run, lambda: spark, sequences, champion, warehouse.scratch), *where)
+        make = partial(serving, run, lambda: spark, sequences, champion, warehouse.scratch)
+        cells = cells_of(newest(reads.pin(CELLS), champion.version))
+        job = Scoring(make(cells=cells), *where, day_before(reads.pin(TABLE), config, ds))
         report = forecast(spark, job)
         in_path = broken(buckets.split(report, PATH)[1], path.rules)
         for table, faults in ((TABLE, broken(report, rules)), (PATH_TABLE, in_path)):
             noticed = noticed or [_fault(run, champion, table, *fault) for fault in faults]
-        if noticed:
-            champion = None
+        steps_back = bool(noticed)
+        if not noticed and (moved := beside_day_before(job, config)).height:
+            unsound = moved.drop_nulls("rule")
+            steps_back = 2 * unsound.height > moved.height
+            noticed = _unsound(run, champion, unsound, moved.height, steps_back)
+            if noticed and not steps_back:
+                job = Scoring(make(cells=with_unsound(cells, unsound, champion.version)), *where)
+                report = forecast(spark, job)
+        if steps_back:
+            why, champion = f"{NO_CHAMPION}: {champion.version} broke {noticed[0].check}", None
     if champion is None:
-        job = Scoring(serving(run, lambda: spark, sequences, None, warehouse.scratch), *where)
+        job = Scoring(serving(run, lambda: spark, sequences, None, warehouse.scratch, why), *where)
         report = forecast(spark, job)
     reads.model(CHAMPION, champion.version if champion else None)
     report, at_risk = buckets.split(report, AT_RISK)
@@ -89,11 +106,14 @@ def serving(
     sequences: SequenceFiles,
     champion: ModelVersion | None,
     scratch: Folder,
+    why: str | None = None,
+    cells: Cells | None = None,
 ) -> Serving:
-    """What forecasts the day: the champion, or for want of one what is fitted on the day's own sequences."""
+    """What forecasts the day: the champion, but for ``cells`` that a baseline serves; or for want of one, and ``why``,
+    what is fitted on the day's own sequences."""
     if champion:
-        return Serving(sequences, (champion.version, champion.packed), None, run.run_id)
-    return Serving(sequences, None, fallback(run, spark(), sequences, scratch), run.run_id)
+        return Serving(sequences, (champion.version, champion.packed), None, run.run_id, cells=cells or {})
+    return Serving(sequences, None, fallback(run, spark(), sequences, scratch), run.run_id, why or NO_CHAMPION)
 
 
 def who_may_leave(run: Run, warehouse: Warehouse, sequences: SequenceFiles) -> tuple[Target, str] | None:
@@ -116,21 +136,59 @@ def forecast(spark: SparkSession, job: Scoring) -> pl.DataFrame:
     return buckets.concat([report, pl.DataFrame(unscored, schema=REPORT, orient="row")])
 
 
+def day_before(pin: Pin, config: Config, ds: date) -> DayBefore | None:
+    """The forecasts that a champion's are held against."""
+    days = pin.days(ds - timedelta(days=OLDEST_DAYS), ds - timedelta(days=1))
+    day = max((day for day, rows in days.items() if rows), default=None)
+    if day is None:
+        return None
+    return DayBefore(day, Published.of(pin, pin.files(day), config.dataset.horizon_days))
+
+
+def beside_day_before(job: Scoring, config: Config) -> pl.DataFrame:
+    """The cells of the champion's own that can be held against the day before, and the rules that they break."""
+    if job.before is None:
+        return pl.DataFrame()
+    parts = (pl.DataFrame(pl.from_arrow(part)) for part in _parts(job, BESIDE))
+    moved = judged(parts, config.checks.forecast_max_jump)
+    own = [not ((cell := cell_of(job.serving.cells, *of)) and cell.reason) for of in moved.select(CELL).iter_rows()]
+    return moved.filter(pl.Series(own, dtype=pl.Boolean))
+
+
+def _unsound(run: Run, champion: ModelVersion, broken: pl.DataFrame, of: int, whole: bool) -> list[CheckResult]:
+    """What is kept and said of the cells that broke a rule against the day before."""
+    factor = run.config.checks.forecast_max_jump
+    asked = {
+        LEVEL_JUMP: f"totals within {factor:g} times of the day before, or with their last 28 days",
+        COLLAPSE: f"intervals not {factor:g} times narrower than the day before",
+    }
+    who = "the best baseline serves all" if whole else "a baseline serves there"
+    fault = f"A fault of champion {champion.version} in {broken.height} of {of} scenarios and tasks: {who}"
+    where = (run.run_id, run.stage, TABLE, run.ds)
+    return [
+        CheckResult(*where, rule, None, scenario, "warning", f"{asked[rule]}. {fault}", found, words, False)
+        for scenario, rule, found, words in broken.select("scenario_id", "rule", "found", "words").iter_rows()
+    ]
+
+
+def _parts(job: Scoring, name: str = "") -> Iterator[pa.Table]:
+    """What every bucket left."""
+    try:
+        yield from (read_sums(job.sums, bucket, name) for bucket in job.serving.sequences.buckets)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{TOTAL_TABLE} ds={job.serving.sequences.as_of}: {job.sums.uri} was just written and is not there: where "
+            "workers are on other machines, the warehouse must be in a store that all reach: [warehouse] warehouse = "
+            '"s3://..."'
+        ) from None
+
+
 def add_totals(job: Scoring, report: pl.DataFrame, forecasts: int) -> Draft:
     """The totals that no bucket has alone, added up and written; with those of advertisers, which ``report`` is of."""
     sequences = job.serving.sequences
     ds = sequences.as_of
 
-    def parts() -> Iterator[pa.Table]:
-        try:
-            yield from (read_sums(job.sums, bucket) for bucket in sequences.buckets)
-        except FileNotFoundError:
-            raise ConfigError(
-                f"{TOTAL_TABLE} ds={ds}: {job.sums.uri} was just written and is not there: where workers are on other "
-                'machines, the warehouse must be in a store that all reach: [warehouse] warehouse = "s3://..."'
-            ) from None
-
-    groups = pl.from_arrow(finish(added(parts()), sequences.spec))
+    groups = pl.from_arrow(finish(added(_parts(job)), sequences.spec))
     assert isinstance(groups, pl.DataFrame)
     job.sums.remove()
     in_advertisers = int(report.filter(counter=ADDED)["value"].sum())
@@ -150,8 +208,9 @@ def _fault(run: Run, champion: ModelVersion, table: str, rule: Rule, count: int,
     return CheckResult(*where, "warning", expected, float(count), example, False)
 
 
-def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> ModelVersion | None:
-    """The champion, if its files are there and it forecasts what pipeline.toml declares now; else a warning.
+def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> tuple[ModelVersion | None, str | None]:
+    """The champion, if its files are there and it forecasts what pipeline.toml declares now; else a warning, and why
+    none serves, in short.
 
     Raises:
         DataError: its files are not those that were registered.
@@ -160,14 +219,14 @@ def usable_champion(run: Run, registry: Registry, sequences: SequenceFiles) -> M
         champion = registry.get(CHAMPION)
     except LostModelError as error:
         warn(f"{error.lines[0]}. Until then the best baseline serves")
-        return None
+        return None, f"{NO_CHAMPION}: {registry.version_of(CHAMPION)} cannot be loaded"
     if champion is None:
         run.say(f"no champion in {registry.name}: the best baseline serves")
-        return None
+        return None, NO_CHAMPION
     if other := differs(champion.packed, sequences.spec):
         run.say(f"warning: champion {champion.version} was trained with other {other}; the best baseline serves")
-        return None
-    return champion
+        return None, f"{NO_CHAMPION}: {champion.version} was trained with other {other}"
+    return champion, None
 
 
 def work(run: Run) -> None:

@@ -296,6 +296,16 @@ def forecast_daily(config: Config) -> Table:
             ),
             Column("sequence_snapshot_id", "long", "Snapshot of features.advertiser_sequence that was scored"),
             _RUN,
+            Column(
+                "reason",
+                "string",
+                "Why this method made the row: champion (... gives the network no part: it chose a baseline in "
+                "training); young or silent (a rule's); cell: ... (a baseline serves the scenario, task and horizon in "
+                "the champion's place: it loses to it in the backtest, or broke a rule against the day before); no "
+                "champion, and why",
+                null="written before the column was added",
+                added=True,
+            ),
         ),
     )
 
@@ -508,12 +518,12 @@ def backtest(config: Config) -> Table:
 
 
 _PAIR_COLUMNS = (
-    Column("other", "string", "What the challenger is held against: champion, or the best baseline's name"),
+    Column("other", "string", "What it is held against: champion, or the best baseline's name"),
     _CELL,
     Column("task", "string", f"{_TASK.doc}; * = the mean over tasks"),
     Column("horizon_days", "int", _HORIZON.doc),
     Column("n", "long", "Forecasts judged", null="none"),
-    Column("nmae", "double", "The challenger's, over all cutoffs", null="not known"),
+    Column("nmae", "double", "Its own, over all cutoffs", null="not known"),
     Column("other_nmae", "double", "The other's, on the same series and cutoffs", null="not known"),
     Column("ratio", "double", "The one over the other", null="not known"),
     Column(
@@ -528,10 +538,22 @@ def backtest_pair(config: Config) -> Table:
     return Table(
         "marts.backtest_pair",
         "The challenger beside the champion and the best baseline, cell by cell, and how sure the difference is: "
-        "what the gate decides by.",
-        ("ds", "other", "scenario_id", "task", "horizon_days"),
+        "what the gate decides by. And challenger and champion beside the best baseline of each cell: by that it is "
+        "decided who serves there (ops.serving_cell).",
+        ("ds", "forecaster", "other", "scenario_id", "task", "horizon_days"),
         ("ds",),
-        (_AS_OF, *_PAIR_COLUMNS, _RUN),
+        (
+            _AS_OF,
+            *_PAIR_COLUMNS,
+            _RUN,
+            Column(
+                "forecaster",
+                "string",
+                "Whose comparison it is: challenger or champion",
+                null="the challenger's: written before the column was added",
+                added=True,
+            ),
+        ),
     )
 
 
@@ -549,9 +571,38 @@ def promotion_cell(config: Config) -> Table:
             Column(
                 "verdict",
                 "string",
-                "passed; failed (refuses the promotion); worse than the baseline (told); too few rows; no bar (the "
-                "champion's forecasts broke rules)",
+                "passed; failed (refuses the promotion); worse than the baseline (told), or: served by <baseline> "
+                "there, if it is promoted; too few rows; no bar (the champion's forecasts broke rules)",
             ),
+        ),
+    )
+
+
+def serving_cell(config: Config) -> Table:
+    return Table(
+        "ops.serving_cell",
+        "Who serves each cell of a model version, as of the last backtest that judged it: the model, or the best "
+        "baseline of the cell, which it surely loses to. Scenarios that are not named go with *, all together: they "
+        "had fewer than [gate] cell_rows rows, or none. Score reads the newest set of its champion's version.",
+        ("ds", "run_id", "model_version", "scenario_id", "task", "horizon_days"),
+        ("ds",),
+        (
+            Column("ds", "date", "As-of date of the backtest, UTC"),
+            _RUN,
+            Column("model_version", "string", "Registered version that was judged"),
+            _CELL,
+            _TASK,
+            Column("horizon_days", "int", _HORIZON.doc),
+            Column("n", "long", "Forecasts judged", null="none"),
+            Column("baseline", "string", "The baseline with the least error in the cell"),
+            Column("nmae", "double", "The model's, over all cutoffs", null="not known"),
+            Column("baseline_nmae", "double", "The baseline's, on the same series and cutoffs", null="not known"),
+            Column("ratio", "double", "The one over the other", null="not known"),
+            Column("ratio_low", "double", "From where its 95 % interval goes", null="not known"),
+            Column("ratio_high", "double", "To where", null="not known"),
+            Column("falls_back", "boolean", "Whether the baseline serves in the model's place"),
+            Column("since", "date", "Backtest from which on a baseline has served here", null="the model serves"),
+            Column("reason", "string", "As in marts.forecast_daily, cell: ...", null="the model serves"),
         ),
     )
 
@@ -759,6 +810,7 @@ DECLARATIONS: dict[str, Callable[[Config], Table]] = {
     "ops.drift": drift,
     "ops.promotion": promotion,
     "ops.promotion_cell": promotion_cell,
+    "ops.serving_cell": serving_cell,
 }
 
 

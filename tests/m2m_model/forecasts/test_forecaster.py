@@ -15,8 +15,9 @@ from m2m_model.data.targets import targets_Nm
 from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.blend import Blend, Share
 from m2m_model.forecasts.calibration import Pacing
+from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.forecaster import Forecaster
-from m2m_model.forecasts.forecasts import FORECAST_SCHEMA, Forecasts, forecast_baseline
+from m2m_model.forecasts.forecasts import FORECAST_SCHEMA, Forecasts, forecast_baseline, with_baselines
 from m2m_model.paths.path import daily_path
 from m2m_model.training.loop import train_rank
 
@@ -149,6 +150,28 @@ def test_a_baseline_keeps_its_own_forecast(
     assert (np.diff(np.stack(found.distribution.quantiles), axis=0) >= 0).all()
     bare = forecast_baseline(name, panel, held_out_from)
     np.testing.assert_allclose(bare.distribution.p95_NM[bare.method_NM[:, 0] == f"baseline:{name}"], expected_NM)
+
+
+def test_a_baseline_serves_a_cell_in_the_models_place_and_nothing_else_changes(
+    forecaster: Forecaster, panel: Panel
+) -> None:
+    made = forecaster.predict(panel, panel.last_day, all_series=True)
+    scenario = str(made.scenario_N[0])
+    who_NM = np.full(made.method_NM.shape, None, object)
+    who_NM[made.scenario_N == scenario, 0] = "mean_28"
+    mixed = with_baselines(made, panel, forecaster.calibrations, who_NM)
+    simple = forecast_baseline("mean_28", panel, panel.last_day, forecaster.calibrations, all_series=True)
+    here_N = made.scenario_N == scenario
+    assert_rows_equal(mixed[~here_N], made[~here_N])
+    assert mixed[here_N].method_NM[:, 0].tolist() == simple[here_N].method_NM[:, 0].tolist()
+    assert mixed[here_N].method_NM[:, 1:].tolist() == made[here_N].method_NM[:, 1:].tolist()
+    points_N = mixed.distribution.point_NM[here_N, 0], simple.distribution.point_NM[here_N, 0]
+    assert (points_N[0] <= points_N[1]).all()  # the smaller is believed where a task of the model says 0
+    assert np.isclose(*points_N).mean() > 0.9
+    again = coherent(mixed.distribution, panel.spec)
+    assert np.array_equal(again.point_NM, mixed.distribution.point_NM)
+    assert np.array_equal(again.level_GNM, mixed.distribution.level_GNM)
+    assert np.array_equal(mixed.series_N, made.series_N)
 
 
 def test_forecasts_are_near_what_happens(forecaster: Forecaster, panel: Panel, held_out_from: date) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ import polars as pl
 import pytest
 from deployment import AS_OF, Deployment
 
+import pipelines.kernels.sound
 import pipelines.stages.score
 from m2m_model.forecasts.forecaster import FORMAT_VERSION
 from pipelines.chain import CHALLENGER, CHAMPION
@@ -37,6 +39,15 @@ def registered(deployment: Deployment, tmp_path: Path, mean_ratio: float = 1.0, 
 
 def forecasts(deployment: Deployment) -> pl.DataFrame:
     return deployment.rows("marts.forecast_daily").filter(ds=AS_OF)
+
+
+@pytest.fixture(scope="module")
+def day_before(trained: Deployment) -> date:
+    """A day that the champion forecast before."""
+    day = AS_OF - timedelta(days=1)
+    for stage in ("build_sequences", "score"):
+        assert trained.run(stage, "--date", day)[0] == 0
+    return day
 
 
 @pytest.mark.parametrize(("mean_ratio", "rule"), [(-1.0, "negative"), (float("nan"), "not_finite")])
@@ -182,6 +193,106 @@ def test_a_baseline_that_breaks_a_rule_too_ends_with_3_and_says_whose_fault_it_i
     assert "data error" not in text
     assert f"marts.forecast_daily ds={AS_OF} scenario=feed: impossible: found " in text
     assert forecasts(said).drop("run_id").equals(before)
+
+
+def test_a_cell_that_the_model_loses_is_served_by_the_baseline_and_no_other(said: Deployment, tmp_path: Path) -> None:
+    registry, before = Registry(said.config), said.toml.read_text()
+    sound = registry.get(CHAMPION)
+    assert sound is not None
+    # What other tests did with the alias is over.
+    assert said.run("promote", "--to", sound.version, "--reason", "a test", spark=False)[0] == 0
+    stored = json.loads((sound.folder / "config.json").read_text())
+    levels, blend = stored["levels"], stored["blend"]
+    spend, days = levels["cells"]["pooled_MK"]
+    # In feed it says of spend what is hardly ever exceeded.
+    levels["cells"]["scenarios"]["feed"] = [[[0.99] * len(level_G) for level_G in spend], [None] * len(days)]
+    blend["scenarios"]["feed"] = [{"anchor": "mean_28", "network": 1.0}, blend["tasks"][1]]
+    bad = registered(said, tmp_path, levels=levels, blend=blend)
+    said.edit("[gate]", "[gate]\ncell_rows = 20")
+    try:
+        assert said.run("score", "--date", AS_OF)[0] == 0
+        by_sound = forecasts(said)
+        assert said.run("backtest", "--date", AS_OF)[0] == 0
+        status, text = said.run("promote", "--date", AS_OF, spark=False)
+        assert status == 0, text
+        cells = said.rows("ops.serving_cell").filter("falls_back", model_version=bad.version)
+        assert [*cells.select("scenario_id", "task").iter_rows()][-1] == ("feed", "spend")
+        assert said.rows("ops.serving_cell").filter(model_version=sound.version).height == 6
+        assert set(said.rows("marts.backtest_pair")["forecaster"]) == {CHALLENGER, CHAMPION}
+        registry.promote(bad.version)
+        for stage in ("score", "explain", "replay"):
+            status, text = said.run(stage, "--date", AS_OF)
+            assert status == 0, text
+    finally:
+        registry.promote(sound.version)
+        said.toml.write_text(before)
+    rows, here = forecasts(said), (pl.col("scenario_id") == "feed") & (pl.col("task") == "spend")
+    fallen = rows.filter(here)
+    assert set(fallen["method"]) == {f"baseline:{cells['baseline'][-1]}"}
+    assert set(fallen["reason"]) == {cells["reason"][-1]}
+    assert cells["reason"].str.contains(f"^cell: loses to .* in the backtest of {AS_OF}, ratio ").all()
+    elsewhere = rows.filter(scenario_id="search").drop("run_id", "model_version")
+    assert elsewhere.equals(by_sound.filter(scenario_id="search").drop("run_id", "model_version"))
+    assert elsewhere["reason"].str.starts_with("champion").all()
+    total = said.rows("marts.forecast_total").filter(ds=AS_OF, value="feed", task="spend")
+    assert total["mean"].item() == pytest.approx(fallen["mean"].sum())
+    risk = said.rows("marts.churn_risk").filter(ds=AS_OF, scenario_id="feed")
+    assert risk["value_at_risk"].sum() == pytest.approx((risk["probability"] * fallen["mean"]).sum())
+    words = said.rows("marts.forecast_reason").filter(ds=AS_OF, scenario_id="feed", task="spend")["words"]
+    assert words.is_empty() or words.str.contains("mean|last|weekday|day").all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule", "serves"),
+    [("jump", "level_jump", "cells"), ("collapse", "interval_collapse", "cells"), ("both", "level_jump", "all")],
+)
+def test_a_champion_that_breaks_with_the_day_before_is_not_served(
+    said: Deployment,
+    day_before: date,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: str,
+    rule: str,
+    serves: str,
+) -> None:
+    monkeypatch.setattr(pipelines.kernels.sound, "SERIES", 10)
+    monkeypatch.setattr(pipelines.kernels.sound, "WIDTH", 0.01)
+    registry = Registry(said.config)
+    sound = registry.get(CHAMPION)
+    assert sound is not None
+    stored = json.loads((sound.folder / "config.json").read_text())
+    levels = stored["levels"]
+    if wrong == "jump":
+        levels["mean_ratio_M"][0] *= 10
+    elif wrong == "both":
+        levels["mean_ratio_M"] = [ratio / 50 for ratio in levels["mean_ratio_M"]]
+    else:
+        levels["cells"]["pooled_MK"][0] = [[0.5] * len(level_G) for level_G in levels["cells"]["pooled_MK"][0]]
+    wild = registered(said, tmp_path, levels=levels)
+    registry.promote(wild.version)
+    try:
+        status, text = said.run("score", "--date", AS_OF)
+        assert status == 0, text
+        if serves == "cells":
+            replayed = said.run("replay", "--date", AS_OF)
+            assert replayed[0] == 0, replayed[1]
+    finally:
+        registry.promote(sound.version)
+    assert text.count("warning: ") == 1
+    assert f"marts.forecast_daily ds={AS_OF} scenario=feed: {rule}: found " in text
+    assert f"A fault of champion {wild.version} in " in text
+    rows, spend = forecasts(said), pl.col("task") == "spend"
+    kept = said.rows("ops.validation").filter(check=rule, ds=AS_OF, passed=False)
+    assert set(kept["severity"]) == {"warning"}
+    assert kept["example"].str.contains(r"^\w+ over 7 days, 12 series: ").all()
+    if serves == "all":
+        assert set(rows["reason"]) == {f"no champion: {wild.version} broke {rule}"}
+        assert rows["model_version"].null_count() == rows.height
+    else:
+        assert set(rows.filter(spend)["reason"]) == {f"cell: champion {wild.version} broke {rule}"}
+        assert rows.filter(spend)["method"].str.starts_with("baseline:").all()
+        assert rows.filter(~spend)["reason"].str.starts_with("champion").all()
+        assert set(rows["model_version"]) == {wild.version}
 
 
 def test_the_backtest_names_who_makes_the_points_and_is_judged_by_group(trained: Deployment) -> None:

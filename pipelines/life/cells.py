@@ -1,0 +1,81 @@
+"""Cells, a scenario's task over a horizon each, that a baseline serves in the champion's place, and why each row is by
+whom it is: what workers need of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from m2m_model.arrays import Strings
+from m2m_model.data.served_by import COLD_START_DAYS
+from m2m_model.data.spec import Target
+from m2m_model.forecasts.methods import COLD_START, SILENT
+from pipelines.config import ALL_SCENARIOS
+
+CELL = ["scenario_id", "task", "horizon_days"]
+UNJUDGED = "mean_28"  # serves where no backtest has said which baseline is best
+IN_CELL, NO_CHAMPION = "cell: ", "no champion"  # how reasons begin where a baseline serves in the champion's place
+BROKE = f"{IN_CELL}champion "  # and where it is for a rule against the day before
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The best baseline of a cell, and why it serves in the model's place; None: the model serves."""
+
+    baseline: str
+    reason: str | None
+
+
+Cells = Mapping[tuple[str, str, int], Cell]
+
+
+def cell_of(cells: Cells, scenario: str, task: str, days: int) -> Cell | None:
+    """A scenario's own, or else that of all together."""
+    return cells.get((scenario, task, days)) or cells.get((ALL_SCENARIOS, task, days))
+
+
+def with_unsound(cells: Cells, broken: pl.DataFrame, version: str) -> Cells:
+    """The same where in cells whose forecasts broke a rule against the day before their best baseline serves too."""
+    more = dict(cells)
+    for scenario, task, days, rule in broken.select(*CELL, "rule").iter_rows():
+        known = cell_of(cells, scenario, task, days)
+        more[scenario, task, days] = Cell(known.baseline if known else UNJUDGED, f"{BROKE}{version} broke {rule}")
+    return more
+
+
+def in_cells(cells: Cells, scenario_N: Strings, targets: Sequence[Target]) -> tuple[Strings, Strings] | None:
+    """The baseline that serves each forecast and why, (N, M) each, None where the model does; None where it always
+    does."""
+    if not any(cell.reason for cell in cells.values()):
+        return None
+    scenarios, code_N = np.unique(scenario_N.astype(str), return_inverse=True)
+    who_SM, why_SM = (np.full((len(scenarios), len(targets)), None, object) for _ in range(2))
+    for s, scenario in enumerate(scenarios):
+        for m, target in enumerate(targets):
+            cell = cell_of(cells, str(scenario), target.name, target.horizon_days)
+            if cell and cell.reason:
+                who_SM[s, m], why_SM[s, m] = cell.baseline, cell.reason
+    return who_SM[code_N], why_SM[code_N]
+
+
+def reason(no_champion: str | None, cell: pl.Expr | None = None) -> pl.Expr:
+    """Why its method made a row of marts.forecast_daily.
+
+    Args:
+        no_champion: why the best baseline serves all, if it does.
+        cell: why a baseline serves the row's cell in the model's place, if one does.
+    """
+    method = pl.col("method")
+    alone = pl.lit("champion, which gives the network no part here")
+    model = pl.when(method.str.starts_with("baseline:")).then(alone).otherwise(pl.lit("champion"))
+    whole = model if no_champion is None else pl.lit(no_champion)
+    return (
+        pl.when(method == SILENT)
+        .then(pl.lit("silent: no recent row"))
+        .when(method.str.contains(COLD_START, literal=True))
+        .then(pl.lit(f"young: under {COLD_START_DAYS} days of history"))
+        .otherwise(whole if cell is None else pl.coalesce(cell, whole))
+    )
