@@ -93,7 +93,7 @@ def champions_unexplained(served: pl.DataFrame, ledger: pl.DataFrame, alias: str
     """Forecasts whose champion is not the one that the ledger had when they were committed.
 
     Args:
-        served: ds, model_version, committed_at.
+        served: ds, model_version, committed_at, and where none served, the reason.
         alias: the version that the registry calls champion.
     """
     moves, wrong = ledger.filter("promoted").sort("decided_at"), []
@@ -106,9 +106,10 @@ def champions_unexplained(served: pl.DataFrame, ledger: pl.DataFrame, alias: str
         before = line["challenger"]
     if alias != before:
         wrong.append(f"the registry calls version {alias} champion, the ledger {before}")
-    for ds, version, at in served.select("ds", "model_version", "committed_at").iter_rows():
+    for ds, version, at, reason in served.select("ds", "model_version", "committed_at", "reason").iter_rows():
         past = moves.filter(pl.col("decided_at") <= at)["challenger"]
-        if version != (known := past[-1] if len(past) else None):
+        known = past[-1] if len(past) else None
+        if version != known and not (version is None and reason):
             wrong.append(f"forecasts of {ds} are by version {version}; by the ledger {known} was champion at {at}")
     return wrong
 
@@ -337,7 +338,8 @@ def served(warehouse: Warehouse, forecasts: pl.DataFrame) -> pl.DataFrame:
         ds: datetime.fromtimestamp(writer.timestamp_ms / 1000, UTC).replace(tzinfo=None)
         for ds, writer in writers.items()
     }
-    days = forecasts.select("ds", "model_version").unique().sort("ds")
+    reason = pl.first("reason") if "reason" in forecasts.columns else pl.lit(None, pl.String).alias("reason")
+    days = forecasts.group_by("ds", "model_version").agg(reason).sort("ds")
     return days.with_columns(committed_at=pl.Series([at[ds] for ds in days["ds"]], dtype=pl.Datetime("us")))
 
 

@@ -70,12 +70,13 @@ def ledger(*lines: tuple[str, str | None, bool, str]) -> pl.DataFrame:
     )
 
 
-def by(*versions: str | None) -> pl.DataFrame:
+def by(*versions: str | None, reason: str | None = None) -> pl.DataFrame:
     """Forecasts committed half an hour after each line."""
     return pl.DataFrame(
         {
             "ds": [DAY + timedelta(days=n) for n in range(len(versions))],
             "model_version": versions,
+            "reason": reason,
             "committed_at": [NOON + timedelta(hours=n, minutes=30) for n in range(len(versions))],
         }
     )
@@ -99,6 +100,12 @@ def test_a_champion_that_the_ledger_does_not_explain_is_found(
     found = audit.champions_unexplained(by(*versions), ledger(*lines), alias)
     assert words in "; ".join(found)
     assert bool(found) is bool(words)
+
+
+def test_a_champion_that_could_not_serve_is_explained_by_its_rows() -> None:
+    lines = ledger(("1", None, True, "NMAE"))
+    assert audit.champions_unexplained(by(None, reason="no champion: its files are gone"), lines, "1") == []
+    assert audit.champions_unexplained(by("2", reason="champion 2"), lines, "1") != []
 
 
 REFUSED = ("2", "1", False, "NMAE 0.9 is 3 of champion's")
