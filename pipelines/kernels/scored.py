@@ -67,8 +67,8 @@ class Serving:
         rows = pl.from_arrow(forecasts.to_table(self.sequences.spec))
         assert isinstance(rows, pl.DataFrame)
         found = in_cells(self.cells, forecasts.scenario_N, self.sequences.spec.targets)
-        cell = None if found is None else pl.lit(pl.Series(found[1].ravel(), dtype=pl.String))
-        return self.marked(rows.with_columns(reason=reason(self.no_champion, cell)), bucket)
+        why = reason(self.no_champion, found and found[1].ravel())
+        return self.marked(rows.with_columns(reason=why), bucket)
 
     def joined(self) -> tuple[Dependence, Pacing, dict[str, Sequence[str]]]:
         """What its totals and paths are made with: what series share, how totals come day by day, and the values of

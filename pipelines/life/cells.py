@@ -61,21 +61,23 @@ def in_cells(cells: Cells, scenario_N: Strings, targets: Sequence[Target]) -> tu
     return who_SM[code_N], why_SM[code_N]
 
 
-def reason(no_champion: str | None, cell: pl.Expr | None = None) -> pl.Expr:
+def reason(no_champion: str | None, cell_X: Strings | None = None) -> pl.Expr:
     """Why its method made a row of marts.forecast_daily.
 
     Args:
         no_champion: why the best baseline serves all, if it does.
-        cell: why a baseline serves the row's cell in the model's place, if one does.
+        cell_X: of X rows, why a baseline serves the row's cell in the model's place; None where none does.
     """
     method = pl.col("method")
     alone = pl.lit("champion, which gives the network no part here")
     model = pl.when(method.str.starts_with("baseline:")).then(alone).otherwise(pl.lit("champion"))
     whole = model if no_champion is None else pl.lit(no_champion)
+    if cell_X is not None:  # of an array that begins with None polars makes no text
+        whole = pl.coalesce(pl.lit(pl.Series(cell_X.tolist(), dtype=pl.String)), whole)
     return (
         pl.when(method == SILENT)
         .then(pl.lit("silent: no recent row"))
         .when(method.str.contains(COLD_START, literal=True))
         .then(pl.lit(f"young: under {COLD_START_DAYS} days of history"))
-        .otherwise(whole if cell is None else pl.coalesce(cell, whole))
+        .otherwise(whole)
     )
