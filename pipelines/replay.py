@@ -5,8 +5,8 @@ and the recorded configuration, forecasts as `score` did, and compares every col
 Writes nothing. --from and --to replay each day that was forecast between them. --advertiser reads its bucket alone;
 --scenario and --task compare some rows. Spark starts for large data sets, and for days that a baseline served: what it
 learned is learned again.
-Says `identical`, and whether to the last bit: other threads or another processor may add up in another order, so a
-millionth is let pass, and said. Or it names what differs: the commit or an input has expired, the model version is gone
+Says `identical`, and whether to the last bit: another processor may add up in another order, so a relative difference
+of 1e-5 is let pass, and said. Or it names what differs: the commit or an input has expired, the model version is gone
 or altered, published rows are altered, missing or too many, values differ (which column, in how many rows, by how
 much); and beside these, whether the code or the configuration is another than then, and which settings.
 Ends with 0 when all is identical. Fails (3) when something differs; (2) on wrong use, or when no such forecast was

@@ -11,6 +11,7 @@ from functools import cache, partial
 from typing import Literal
 
 import polars as pl
+import torch
 from pyiceberg.table.snapshots import Snapshot
 from pyspark.sql import SparkSession
 
@@ -144,7 +145,8 @@ def replay(
         if wanted.advertiser is not None:
             chosen = [bucket_of(wanted.advertiser, config.dataset.buckets)]
         if len(chosen) == 1 or sequences.series <= HERE:
-            found = pl.concat([kernel(bucket) for bucket in chosen])
+            with _as_workers_count():
+                found = pl.concat([kernel(bucket) for bucket in chosen])
         else:
             found = buckets.map_buckets(spark(), chosen, kernel, FOUND)
     if wanted.named and found["rows"].sum() == 0:
@@ -162,6 +164,17 @@ def replay(
         (*differences, *causes) if differences else (),
         notes,
     )
+
+
+@contextmanager
+def _as_workers_count() -> Iterator[None]:
+    """One thread, as Spark gives its workers: with several, sums differ in their last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _days_there(pin: Pin) -> str:
