@@ -213,6 +213,7 @@ CHAIN = (
     Stage("export", "a day of any table, or some rows of it, to one Parquet or CSV file"),
     Stage("status", "which days of which table are missing, stale or damaged, and the commands that mend them"),
     Stage("console", "pages for people, in a browser: forecasts, movers, who may leave, totals, accuracy, operations"),
+    Stage("lineage", "what a forecast was made from, down to source files; what a source file reached"),
     Stage("incidents", "what of a day somebody should know: warnings, a champion that is lost, drift, refusals"),
     Stage("replay", "a published forecast made again from what its commit recorded: identical, or what differs"),
     Stage("restatements", "how much a day's rows still change after it, and from what age they are final"),

@@ -20,10 +20,11 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from pipelines.chain import STATE
+from pipelines.chain import STAGES, STATE
 from pipelines.config import Config, load_config
 from pipelines.costs import METER
 from pipelines.errors import EXIT_DATA, EXIT_STOPPED, EXIT_UNREAD, EXIT_USAGE, ConfigError, plain
+from pipelines.events import ABORT, COMPLETE, EVENTS, FAIL
 from pipelines.failures import anchor, tell
 
 
@@ -185,6 +186,8 @@ def run_of(stage: str, arguments: argparse.Namespace) -> Run:
         raise ConfigError(f"the range {first}..{last} ends before it starts")
     run = Run(f"{stage}-{last}-{uuid.uuid4().hex[:8]}", stage, config, first, last)
     LOG.of(config.home, run.run_id)
+    if stage in STAGES and STAGES[stage].dag:
+        EVENTS.start(config, stage, run.run_id, (first, last), code_version())
     return run
 
 
@@ -195,17 +198,22 @@ def exit_status(stage: Callable[[list[str] | None], int | None], argv: list[str]
     name = Path(sys.argv[0]).stem if stage.__module__ == "__main__" else stage.__module__.rpartition(".")[2]
     LOG.begin(name, arguments)
     METER.begin()
+    EVENTS.begin()
     try:
         status = stage(argv) or 0
+        _end_events(FAIL if status else COMPLETE)
         sys.stdout.flush()  # here, where a reader that has gone is no failure
         return status
     except KeyboardInterrupt:
+        _end_events(ABORT)
         print(f"stopped; {LOG.published()}", file=sys.stderr, flush=True)
         return EXIT_STOPPED
     except Exception as error:  # noqa: BLE001 - whatever it is, one line says what to do, and the log has the rest
         if isinstance(error, BrokenPipeError) and _nobody_reads():
+            _end_events(ABORT)
             return EXIT_UNREAD
         told, trace = tell(error), traceback.format_exc()
+        _end_events(FAIL, f"{told.heading}: {'; '.join(told.lines)}")
         log = LOG.write(trace, failed=True)
         if not log or "--debug" in arguments:
             print(_plain_lines(trace), file=sys.stderr)
@@ -217,6 +225,11 @@ def exit_status(stage: Callable[[list[str] | None], int | None], argv: list[str]
         lines = [f"{told.heading}, {LOG.published()}:", *told.lines, *again, where]
         print("\n  ".join(map(plain, lines)), file=sys.stderr, flush=True)
         return told.status
+
+
+def _end_events(how: str, message: str = "") -> None:
+    if fault := EVENTS.end(how, message):
+        warn(f"OpenLineage: the events of this run did not all go where they should, its file has them: {fault}")
 
 
 def _plain_lines(text: str) -> str:

@@ -390,6 +390,11 @@ class Config:
         return hash_of(self.files)
 
     @property
+    def model_name(self) -> str:
+        """What MLflow calls the experiment and the registered model."""
+        return f"m2m_{self.dataset.name}"
+
+    @property
     def training_hash(self) -> str:
         """Short hash of what a training learns by: a checkpoint of it is gone on from, whatever else is changed."""
         learnt = (self.dataset, self.performance, self.task, self.behavior, self.attributes, self.history, self.model)

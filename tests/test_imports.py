@@ -64,8 +64,20 @@ def test_imports_are_found_wherever_they_stand() -> None:
 ROOMS = {
     "pipelines": (
         *("errors", "failures", "paths", "meanwhile", "locks", "toml_tables", "catalog", "source_config"),
-        *("costs", "config", "chain", "cli", "asked"),
-        *("warehouse", "reading", "reports", "spark", "sources", "quality", "life", "kernels", "stages", "console"),
+        *("costs", "config", "chain", "events", "cli", "asked"),
+        *(
+            "warehouse",
+            "reading",
+            "reports",
+            "spark",
+            "sources",
+            "quality",
+            "life",
+            "trace",
+            "kernels",
+            "stages",
+            "console",
+        ),
     ),
     "m2m_model": (
         "arrays",
@@ -142,7 +154,10 @@ LOADED: dict[str, tuple[tuple[str, ...], int, set[str]]] = {
     "commands": (tuple(f"pipelines.{name}" for name in STAGES), 250, SPARK | MODEL | CATALOG | JUDGING | FRAMES),
     "pages for people": (("pipelines.console.readers", "pipelines.console.words"), 1450, SPARK | MODEL | JUDGING),
     "a look": (
-        ("pipelines.reading.show", "pipelines.reading.export", "pipelines.stages.status", "pipelines.life.incidents"),
+        (
+            *("pipelines.reading.show", "pipelines.reading.export"),
+            *("pipelines.stages.status", "pipelines.trace.lineage", "pipelines.life.incidents"),
+        ),
         1400,
         SPARK | MODEL | JUDGING,
     ),

@@ -207,7 +207,7 @@ def _aliases_by_server(config: Config) -> dict[str, str]:
 
 def model_name(config: Config) -> str:
     """What the registry calls the data set's model, and its experiment."""
-    return f"m2m_{config.dataset.name}"
+    return config.model_name
 
 
 def outside(ledger: Ledger, named: Mapping[str, str]) -> list[str]:

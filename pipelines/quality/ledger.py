@@ -9,6 +9,7 @@ from dataclasses import asdict
 import polars as pl
 
 from pipelines.cli import Run, warn
+from pipelines.events import EVENTS
 from pipelines.quality import pages
 from pipelines.quality.judge import (
     CheckResult,
@@ -39,6 +40,7 @@ def check(
     results = list(noticed)
     for table, (report, checks) in tables.items():
         results += _judge(run, table, report, checks)
+    EVENTS.judged(results)
     page = pages.publish(run.config.home / CHECKS, run, results)
     if results:
         schema = warehouse.arrow_schema("ops.validation")

@@ -6,8 +6,8 @@ commit records the snapshots and model versions that the run read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 import polars as pl
@@ -32,7 +32,8 @@ _USUAL_DAYS = 28  # how far back the usual volume of a day is looked for
 class Draft:
     """One table of a run, written and counted, not yet judged or committed: ``files`` are all that ``days`` will have.
 
-    ``volume``: how bad a day with far fewer rows than usual is; None where volume says nothing.
+    ``volume``: how bad a day with far fewer rows than usual is; None where volume says nothing. ``said``: what its
+    commit says beside the lineage of the run.
     """
 
     table: str
@@ -41,6 +42,7 @@ class Draft:
     report: pl.DataFrame
     checks: Sequence[Check] = ()
     volume: Severity | None = None
+    said: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def counted(
@@ -87,7 +89,7 @@ def publish(
     configurations.keep(run.config, warehouse.configurations)
     recorded, tables = reads.recorded, ", ".join(draft.table for draft in drafts)
     for draft in drafts:
-        properties = run.lineage(**recorded) | {"tables": tables}
+        properties = run.lineage(**recorded) | {"tables": tables} | dict(draft.said)
         snapshot_id = warehouse.commit(draft.table, draft.days, draft.files, properties)
         if draft.table in recorded:
             recorded[draft.table] = snapshot_id

@@ -44,6 +44,7 @@ class RawFile:
     size: int
     keys: tuple[str, ...]
     base: str
+    modified: float
 
 
 def period(first: date, last: date) -> str:
@@ -240,7 +241,8 @@ def _raw_file(config: Config, entry: Entry, ds: date | None) -> RawFile:
         keys.insert(0, folders.pop().partition("=")[0])
     if len({key.lower() for key in keys}) < len(keys):
         raise DataError(f"{shown(config, entry.path)}: two folders above it name the same column; rename one")
-    return RawFile(entry.path, shown(config, entry.path), ds, entry.size, tuple(keys), "/".join(folders))
+    base = "/".join(folders)
+    return RawFile(entry.path, shown(config, entry.path), ds, entry.size, tuple(keys), base, entry.modified)
 
 
 def _ask_for_marker(

@@ -29,11 +29,13 @@ CONNECTORS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder; ``path`` is the address that Spark takes, nothing in it escaped."""
+    """A file or folder; ``path`` is the address that Spark takes, nothing in it escaped. ``modified``: when it was
+    written, in seconds since 1970."""
 
     path: str
     folder: bool
     size: int
+    modified: float = 0.0
 
     @property
     def name(self) -> str:
@@ -95,7 +97,7 @@ class Local:
             raise _denied(path, error.strerror) from None
         except UnicodeEncodeError:
             raise _denied(path, "its name is not UTF-8; rename it") from None
-        return Entry(path, stat.S_ISDIR(found.st_mode), found.st_size)
+        return Entry(path, stat.S_ISDIR(found.st_mode), found.st_size, found.st_mtime)
 
     def entries(self, folder: str) -> list[Entry]:
         try:
@@ -207,7 +209,8 @@ class _HadoopFile(io.RawIOBase):
 
 
 def _entry(status: Any) -> Entry:
-    return Entry(status.getPath().toString(), status.isDirectory(), status.getLen())
+    modified = status.getModificationTime() / 1000
+    return Entry(status.getPath().toString(), status.isDirectory(), status.getLen(), modified)
 
 
 def _absent(path: str, error: Py4JJavaError) -> None:

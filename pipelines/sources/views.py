@@ -44,6 +44,7 @@ class View:
     parts: tuple[Part, ...]
     storage: Storage | None = None
     findings: list[Finding] = field(default_factory=list)
+    files: tuple[RawFile, ...] = ()
 
     def at(self, file: RawFile | None = None) -> str:
         """How a message begins."""
@@ -98,7 +99,7 @@ def _open(spark: SparkSession, config: Config, source: Source, first: date, last
             refuse_absent_fields(source, days, looks, partial(json_text, spark, source, types))
         else:
             refuse_missing(source, days, looks)
-        view = View(source, types, days, tuple(parts_of(spark, source, types, looks)), storage, findings)
+        view = View(source, types, days, tuple(parts_of(spark, source, types, looks)), storage, findings, tuple(files))
         view.findings.extend(new_columns(source, undeclared(source, looks)))
         view.findings.extend(absent_optional(source, looks))
     _refuse_types(view)

@@ -17,9 +17,11 @@ from pyiceberg.table.snapshots import Snapshot
 from pipelines.chain import CHALLENGER, CHAMPION, INPUT
 from pipelines.config import Config
 from pipelines.errors import ConfigError
+from pipelines.events import FOLDER as EVENTS
 from pipelines.life.registry import Registry
 from pipelines.quality.forecasts import TABLE as FORECASTS
 from pipelines.reading.terminal import plural
+from pipelines.sources.origins import list_path
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import in_words
 from pipelines.warehouse.files import GUARD
@@ -114,6 +116,7 @@ def orphans(table: IcebergTable, kept: set[int], oldest: float) -> list[FileInfo
     for snapshot in table.snapshots():
         if snapshot.snapshot_id in kept:
             referenced.add(snapshot.manifest_list)
+            referenced.add(list_path(properties_of(snapshot), root) or snapshot.manifest_list)
             for manifest in snapshot.manifests(table.io):
                 referenced.add(manifest.manifest_path)
                 entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
@@ -141,11 +144,12 @@ def apply(warehouse: Warehouse, plans: list[Plan], now: float) -> None:
 
 
 def dead_runs(warehouse: Warehouse, now: float) -> list[Path | Folder]:
-    """Folders of runs (training shards, checkpoints), logs, and the pages of checks of version 0.2 that nothing has
-    written to for as long as a snapshot is kept: below the home, and in a scratch that is not there."""
+    """Folders of runs (training shards, checkpoints), logs, events, and the pages of checks of version 0.2 that nothing
+    has written to for as long as a snapshot is kept: below the home, and in a scratch that is not there."""
     config, scratch = warehouse.config, warehouse.scratch
     oldest = now - timedelta(days=config.maintenance.keep_snapshots_days).total_seconds()
-    left = [path for old in ("runs/*", "training/*", "logs/*", "data_docs") for path in config.home.glob(old)]
+    own = ("runs/*", "training/*", "logs/*", f"{EVENTS}/*", "data_docs")
+    left = [path for old in own for path in config.home.glob(old)]
     newest = {path: max((file.stat().st_mtime for file in (path, *path.rglob("*"))), default=now) for path in left}
     elsewhere = [folder for parent in ("runs", "training") for folder in (scratch / parent).folders()]
     remote = [] if scratch.local == config.home else [folder for folder in elsewhere if 0 < folder.newest() < oldest]

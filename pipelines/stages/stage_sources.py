@@ -22,6 +22,7 @@ from pipelines.quality import ledger
 from pipelines.quality.publish import Draft, publish
 from pipelines.quality.rules import row_rules
 from pipelines.quality.turnover import NEW_DAYS, Turnover, turnover_counters, turnover_rules
+from pipelines.sources import origins
 from pipelines.sources.explain import days_found, explain_failure
 from pipelines.sources.files import Finding
 from pipelines.sources.views import View, register_sources
@@ -204,7 +205,8 @@ def _stage(
     if turnover:
         report = with_turnover(run, spark, warehouse, turnover, report)
     days = days_between(run.first if daily else run.last, run.last)
-    return Draft.counted(name, days, report, [rule.check for rule in rules])
+    said = origins.kept(target.folder, origins.named(query.text, views))
+    return replace(Draft.counted(name, days, report, [rule.check for rule in rules]), said=said)
 
 
 def turnover_of(run: Run, warehouse: Warehouse) -> Turnover:

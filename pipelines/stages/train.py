@@ -22,6 +22,7 @@ from m2m_model.data.panel import Panel
 from m2m_model.training.calendar import train_end, validation_cutoffs
 from m2m_model.training.progress import TrainResult
 from pipelines.cli import Run
+from pipelines.events import EVENTS
 from pipelines.life import plots
 from pipelines.life.registry import ModelVersion, Registry
 from pipelines.locks import locked
@@ -90,6 +91,7 @@ def _train(
             late.at_hand() if late else nullcontext() as rivals,
         ):
             version = _log(run, registry, log, trained, model, Path(own), rivals)
+    EVENTS.registered(version.version)
     run.say(
         f"version {version.version} of {registry.name} in {time.monotonic() - started:.0f} s: "
         f"{result.windows:,} windows, {result.rows_per_second:,.0f} rows/s, best epoch {result.best_epoch}"

@@ -41,6 +41,7 @@ from pipelines.catalog import PREFIX
 from pipelines.cli import LOG
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
+from pipelines.events import EVENTS
 from pipelines.paths import local_path, sqlite_path
 from pipelines.warehouse.days import ranges
 from pipelines.warehouse.files import GUARD, GUARD_WORDS, NO_DAY, DataFile, lost, write_file
@@ -364,11 +365,17 @@ class Warehouse:
                 if days:
                     LOG.commit(name)
                 current = self.table(name)
-                return next(
+                snapshot_id = next(
                     int(snapshot.snapshot_id)
                     for snapshot in reversed(current.snapshots())
                     if properties_of(snapshot).get("m2m.run-id") == properties["run-id"]
                 )
+                figures = {"rowCount": sum(file.rows for file in files), "fileCount": len(files)}
+                if len(new) == len(files):
+                    figures["size"] = sum(data_file.file_size_in_bytes for data_file in new)
+                columns = ((column.name, column.type, column.doc) for column in self.declared(name).columns)
+                EVENTS.wrote(name, snapshot_id, columns, figures)
+                return snapshot_id
             except (CommitFailedException, ValidationException) as error:
                 if onto or attempt == COMMIT_ATTEMPTS:
                     raise

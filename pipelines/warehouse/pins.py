@@ -19,6 +19,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from pipelines import chain
 from pipelines.errors import DataError
+from pipelines.events import EVENTS
 from pipelines.warehouse.days import days_between
 from pipelines.warehouse.files import NO_DAY, DataFile, read_files
 from pipelines.warehouse.store import Store
@@ -193,6 +194,7 @@ class Reads:
         self._stage = stage
         self._pins = {name: warehouse.pin(name) for name in declared if not name.startswith(chain.MODEL)}
         self._models: dict[str, str | None] = {name: None for name in declared if name.startswith(chain.MODEL)}
+        EVENTS.reads = self
 
     def pin(self, name: str, snapshot_id: int | None = None) -> Pin:
         """A declared table; with a ``snapshot_id``, from now on as that snapshot has it."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from deployment import AS_OF, FIRST_DAY, Deployment, rows_of_day, seventy_days
+from openlineage_rules import refuse_unpublished
 from pyspark.sql import SparkSession
 
 from m2m_model.data.panel import Panel
@@ -34,7 +36,7 @@ from m2m_model.forecasts.metrics import cell_sums, finish
 from m2m_model.judging.value import churn, ranking, reliability, size_deciles, value_sums
 from m2m_model.levels import LEVELS, QUANTILES
 from m2m_model.rivals import NAMES as RIVALS
-from pipelines.chain import CHALLENGER
+from pipelines.chain import CHAIN, CHALLENGER
 from pipelines.life.registry import Registry
 from pipelines.reports.page import number
 from pipelines.stages.maintain import apply, ending, plan
@@ -727,6 +729,92 @@ def test_9_training_on_what_was_known_then_is_not_moved_by_what_was_restated_sin
     assert weights() != then
     assert chain.run("train", "--date", AS_OF, "--snapshot", "no-such-run")[0] == 2
     assert "features.advertiser_sequence: no snapshot of run no-such-run" in capsys.readouterr().err
+
+
+def _lineage(chain: Deployment, capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
+    assert chain.run("lineage", *arguments, "--json", spark=False)[0] == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_9_a_source_file_is_followed_to_all_that_it_reached(
+    chain: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the test above: the day was staged twice, by a run of many days and alone."""
+    restated, of_day = FIRST_DAY + timedelta(days=30), [[str(AS_OF), str(AS_OF)]]
+    both = [[str(AS_OF - timedelta(days=1)), str(AS_OF)]]
+    capsys.readouterr()
+    told = _lineage(chain, capsys, "--source", f"raw/ds={restated}")
+    now = told["reached"]["now"]
+    assert now["staged.performance_daily"] == [[str(restated), str(restated)]]
+    assert now["marts.forecast_daily"] == both
+    assert both[0] in now["features.advertiser_sequence"]
+    versions = Registry(chain.config).client.search_model_versions(f"name = '{Registry(chain.config).name}'")
+    assert {one["model_version"] for one in told["model_versions"]} == {str(one.version) for one in versions}
+    assert f"--from {restated} --to {restated}" in told["to_mend"][0]
+    later = _lineage(chain, capsys, "--source", f"raw/ds={MATURED}")["reached"]["now"]
+    assert "marts.forecast_daily" not in later
+    assert later["marts.forecast_quality"] == of_day
+    first = next(line.split()[3].rstrip(",") for line in told["asked"] if "staged by run" in line)
+    as_it_was = _lineage(chain, capsys, "--source", f"raw/ds={restated}", "--run", first)["reached"]
+    assert as_it_was["mended"]["staged.performance_daily"] == [[str(restated), str(restated)]]
+    assert of_day[0] in as_it_was["mended"]["features.advertiser_sequence"]  # built again since
+    assert as_it_was["now"]["marts.forecast_daily"] == both
+    whole = _lineage(chain, capsys, "staged.performance_daily", "--date", restated, "--forward")
+    assert whole["reached"]["now"] == now
+    assert chain.run("lineage", "--source", "raw/ds=1999", spark=False)[0] == 2
+    assert 'no day that is known was staged from a source file with "raw/ds=1999"' in capsys.readouterr().err
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    yield node
+    for child in node.get("made_from", []):
+        yield from _nodes(child)
+
+
+def test_9_a_figure_leads_back_to_its_source_files_and_its_model(
+    chain: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    tree = list(_nodes(_lineage(chain, capsys, "marts.forecast_daily", "--date", AS_OF, "--advertiser", "adv3")))
+    assert len(tree[0]["data_files"]) == 1
+    files = {path for node in tree for _, path, *_ in node.get("files", [])}
+    days = chain.config.history.keep_days
+    assert files == {f"raw/ds={AS_OF - timedelta(days=n)}.parquet" for n in range(days)}
+    judged = list(_nodes(_lineage(chain, capsys, "marts.backtest", "--date", AS_OF)))
+    models = [node for node in judged if "model_version" in node]
+    assert models
+    assert all(node["ds"] == str(AS_OF) and node["mlflow_run"] for node in models)
+    assert any(child["table"] == "features.advertiser_sequence" for child in models[0]["made_from"])
+    assert chain.run("lineage", "marts.forecast_daily", "--date", AS_OF, spark=False)[0] == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"marts.forecast_daily {AS_OF}"
+    assert chain.run("lineage", "marts.forecast_daily", "--date", FIRST_DAY, spark=False)[0] == 2
+    assert f"no day {FIRST_DAY}; the days that it has are" in capsys.readouterr().err
+
+
+def test_9_every_stage_has_told_of_itself_as_openlineage_publishes_it(chain: Deployment) -> None:
+    told = [
+        json.loads(line)
+        for file in sorted((chain.config.home / "openlineage").iterdir())
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
+    for event in told:
+        refuse_unpublished(event)
+    stages = {event["job"]["name"].removeprefix("tiny.") for event in told}
+    assert stages == {stage.name for stage in CHAIN if stage.dag}
+    runs: dict[str, list[str]] = {}
+    for event in told:
+        runs.setdefault(event["run"]["runId"], []).append(event["eventType"])
+    assert {tuple(kinds) for kinds in runs.values()} == {("START", "COMPLETE"), ("START", "FAIL")}
+    ended = {event["job"]["name"]: event for event in told if event["eventType"] == "COMPLETE"}
+    inputs, outputs = (
+        {stage: {one["name"] for one in ended[f"tiny.{stage}"][side]} for stage in stages}
+        for side in ("inputs", "outputs")
+    )
+    assert outputs["train"] == {"m2m_tiny"}
+    assert outputs["score"] >= {"tiny_marts.forecast_daily", "tiny_marts.churn_risk"}
+    assert inputs["stage_sources"] == {str(chain.folder / "raw/ds={ds}.parquet")}
+    assert inputs["build_sequences"] == {"tiny_staged.performance_daily", "tiny_features.sequence_week"}
 
 
 def test_10_every_day_replays_until_house_keeping_says_that_it_ends(
