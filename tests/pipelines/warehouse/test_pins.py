@@ -136,7 +136,7 @@ def test_a_stage_cannot_read_what_it_does_not_declare(deployment: Deployment) ->
         reads.pin("staged.scenario")
     with pytest.raises(LookupError, match=r"score reads model.challenger without saying so"):
         reads.model("challenger", "1")
-    assert set(reads.recorded) == {TABLE, WEEK_TABLE, FORECASTS, "model.champion"}
+    assert set(reads.recorded) == {TABLE, WEEK_TABLE, FORECASTS, "ops.serving_cell", "model.champion"}
 
 
 def test_reading_a_table_that_was_never_written_finds_nothing_and_makes_nothing(deployment: Deployment) -> None:
