@@ -48,14 +48,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Replaying:
-    """One replay, as every bucket needs it: what forecasts, what was published, which of it, and the columns that are
-    not compared."""
+    """One replay, as every bucket needs it: what forecasts, what was published, which of it, the columns that are not
+    compared, and those that were ``added`` to the table later: rows of before do not have them."""
 
     serving: Serving
     files: Mapping[int, Sequence[DataFile]]
     schema: pa.Schema
     wanted: Wanted
     apart: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
 
 def compare_bucket(job: Replaying, bucket: int) -> pl.DataFrame:
@@ -75,7 +76,8 @@ def _compared(job: Replaying, bucket: int) -> Iterator[Found]:
     except DataError as error:
         yield UNREADABLE, published.height, 0, None, error.lines[0]
         return
-    yield from compared(published, made)
+    older = [name for name in job.added if name in made.columns and published[name].null_count() == published.height]
+    yield from compared(published, made.drop(older))
 
 
 def compared(published: pl.DataFrame, made: pl.DataFrame) -> Iterator[Found]:

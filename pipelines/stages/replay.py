@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache, partial
@@ -117,10 +117,8 @@ def replay(
     recorded = Recorded(warehouse, said)
     stopped = [*altered, *_expired(run, recorded)]
     if not recorded.needed:
-        words = (
-            f"the newest commit of {ds}, {said.get('m2m.run-id', commit.snapshot_id)}, is none of score: it says of "
-        )
-        return Replay(ds, differences=(Difference("rows", f"{words}nothing what its rows were made from"),))
+        words = f"their newest commit, {said.get('m2m.run-id', commit.snapshot_id)}, is none of score: it does not say "
+        return Replay(ds, differences=(Difference("rows", f"{words}what they were made from"),))
     served = None if len(stopped) > len(altered) else _opened(registry, recorded.model(CHAMPION))
     if isinstance(served, Difference):
         stopped.append(served)
@@ -132,18 +130,20 @@ def replay(
         if served and (other := differs(served.packed, sequences.spec)):
             words = f"version {served.version} was trained with other {other} than are declared now"
             return Replay(ds, differences=(*altered, Difference("configuration", words), *causes))
-        cells = {**cells_of(newest(recorded.pin(CELLS), served.version)), **_unsound(files, now)} if served else None
-        job = serving(replace(run, config=config), spark, sequences, served, warehouse.scratch, cells=cells)
-        job = replace(job, run_id=said.get("m2m.run-id", ""))
         of_buckets = defaultdict(list)
         for file in files:
             of_buckets[file.bucket].append(file)
-        # Why no champion served is what score met that day: it is not made again.
-        apart = () if served else tuple(name for name in ("reason",) if name in now.schema.names)
-        kernel = partial(compare_bucket, Replaying(job, dict(of_buckets), now.schema, wanted, apart))
         chosen = sorted({*sequences.buckets, *of_buckets})
         if wanted.advertiser is not None:
             chosen = [bucket_of(wanted.advertiser, config.dataset.buckets)]
+        unsound = _unsound([file for file in files if file.bucket in chosen], now)
+        cells = cells_of(newest(recorded.pin(CELLS), served.version)) | unsound if served else None
+        job = serving(replace(run, config=config), spark, sequences, served, warehouse.scratch, cells=cells)
+        job = replace(job, run_id=said.get("m2m.run-id", ""))
+        # Why no champion served is what score met that day: it is not made again.
+        apart = () if served else tuple(name for name in ("reason",) if name in now.schema.names)
+        added = tuple(column.name for column in warehouse.declared(TABLE).columns if column.added)
+        kernel = partial(compare_bucket, Replaying(job, dict(of_buckets), now.schema, wanted, apart, added))
         if len(chosen) == 1 or sequences.series <= HERE:
             with _as_workers_count():
                 found = pl.concat([kernel(bucket) for bucket in chosen])
@@ -209,8 +209,14 @@ def _unsound(files: list[DataFile], pin: Pin) -> dict[tuple[str, str, int], Cell
     published says which."""
     names = ["scenario_id", "task", "horizon_days", "method", "reason"]
     by_rule = pl.col("reason").str.starts_with(BROKE) & pl.col("method").str.starts_with("baseline:")
-    rows = pl.concat(read_files([file], pin.schema, names).filter(by_rule).unique() for file in files)
-    return {(s, t, d): Cell(method.removeprefix("baseline:"), why) for s, t, d, method, why in rows.iter_rows()}
+    found = dict[tuple[str, str, int], Cell]()
+    for file in files:
+        with suppress(DataError):  # it is damaged, and named where its rows are compared
+            rows = read_files([file], pin.schema, names).filter(by_rule).unique()
+            found |= {
+                (s, t, d): Cell(method.removeprefix("baseline:"), why) for s, t, d, method, why in rows.iter_rows()
+            }
+    return found
 
 
 def _opened(registry: Registry, version: str | None) -> ModelVersion | Difference | None:
