@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -23,12 +23,14 @@ from m2m_model.data.features import Inputs
 from m2m_model.data.panel import Panel
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.files import replaced_folder
+from m2m_model.forecasts.baselines import BASELINES
 from m2m_model.forecasts.blend import Blend
 from m2m_model.forecasts.calibration import Dependence, LevelCalibration, Pacing, ResidualQuantiles
 from m2m_model.forecasts.coherence import coherent
 from m2m_model.forecasts.distribution import Distribution
 from m2m_model.forecasts.forecasts import Forecast, Forecasts, forecast_each, simple_distribution
 from m2m_model.forecasts.forward import BATCH_SIZE, choose_device, network_outputs, nothing, to_distribution
+from m2m_model.forecasts.methods import COLD_START
 from m2m_model.forecasts.methods import M2M as M2M_METHOD
 from m2m_model.network.model import M2M, Batch
 from m2m_model.network.windows import Days, Windows
@@ -76,8 +78,8 @@ class Forecaster:
         those that a backtest may judge, whose labels end before the held-out cutoffs.
 
         Raises:
-            ValueError: the folder was written by another format version, weights and config.json do not fit, or a
-                learned baseline that serves is missing or damaged.
+            ValueError: the folder was written by another format version, its parts do not fit together, or a learned
+                baseline that serves is missing or damaged.
         """
         folder = Path(folder)
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -108,7 +110,42 @@ class Forecaster:
         if missing := sorted(set(stored["rivals"]) - rivals.keys()):
             raise ValueError(f"{folder / _RIVALS}: {', '.join(missing)} is missing")
         served = (calibrations, levels, blend, young_blend, shared, pacing)
-        return cls(model, config, inputs, *served, stored["metadata"], device, rivals)
+        found = cls(model, config, inputs, *served, stored["metadata"], device, rivals)
+        if misfits := found.misfits():
+            raise ValueError(f"{folder}: its parts do not fit together: {'; '.join(misfits[:3])}")
+        return found
+
+    def misfits(self) -> list[str]:
+        """What is not there once for each target or task, or is not known, in words."""
+        spec, levels, pacing = self.spec, self.levels, self.pacing
+        blends = {"blend": self.blend, "young_blend": self.young_blend}
+        of_targets: dict[str, list[Sized]] = {
+            "target_scales": [self.inputs.target_scales],
+            "levels": [
+                levels.mean_ratio_M,
+                levels.young_ratio_M,
+                levels.cells.pooled_MK,
+                *levels.cells.scenarios.values(),
+            ],
+            "shared": [self.shared.targets],
+            "pacing": [pacing.clock_MK],
+            **{name: [blend.tasks, *blend.scenarios.values()] for name, blend in blends.items() if blend},
+            **{f"rival {name}": [range(rival.targets)] for name, rival in self.rivals.items()},
+        }
+        for name, found in self.calibrations.items():
+            cells = [found.cells.pooled_MK, *found.cells.scenarios.values()] if found.cells else []
+            of_targets[f"calibration {name}"] = [found.targets, found.floor_M, found.mean_scale_M, *cells]
+        of_tasks = {"pacing by weekday": [pacing.weekday_TW, pacing.own_T, *pacing.scenarios.values()]}
+        words = [
+            f"{name} is of {len(part)} {kind}, not {count}"
+            for kind, count, parts in (("targets", len(spec.targets), of_targets), ("tasks", len(spec.tasks), of_tasks))
+            for name, sized in parts.items()
+            for part in sized
+            if len(part) != count
+        ]
+        known = {*BASELINES, COLD_START, *self.rivals}
+        unknown = {name: {*blend.anchors} - known for name, blend in blends.items() if blend}
+        return words + [f"{name} takes from {', '.join(sorted(others))}" for name, others in unknown.items() if others]
 
     def save(self, folder: Path | str, refitted: Mapping[str, torch.Tensor] | None = None) -> Path:
         """Write the model folder; it appears whole or not at all, and replaces an older one. ``refitted`` are weights

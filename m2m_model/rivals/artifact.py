@@ -33,6 +33,11 @@ class Rival(Protocol):
         """(N, M) totals; ``cutoff`` is a day index, ``series`` row indices."""
         ...
 
+    @property
+    def targets(self) -> int:
+        """How many targets it tells of."""
+        ...
+
     def parts(self) -> dict[str, bytes]:
         """All of it, as files by name."""
         ...

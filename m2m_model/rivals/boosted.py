@@ -72,6 +72,10 @@ class Boosted:
         own_NM = np.maximum(own_NM * level_NM, 0)
         return np.asarray(np.where(own_NM < np.asarray(self.nothing_M), 0.0, own_NM))
 
+    @property
+    def targets(self) -> int:
+        return len(self.floor_M)
+
     def parts(self) -> dict[str, bytes]:
         """A text file a target, and what else it knows."""
         known = {"scenarios": self.scenarios, "floor": self.floor_M, "nothing": self.nothing_M}
@@ -90,7 +94,7 @@ def opened(parts: Mapping[str, bytes]) -> Boosted:
     """The inverse of ``Boosted.parts``.
 
     Raises:
-        ValueError: LightGBM does not read it.
+        ValueError: LightGBM does not read it, or its parts do not fit together.
     """
     known = json.loads(parts[_KNOWN])
     try:
@@ -101,7 +105,10 @@ def opened(parts: Mapping[str, bytes]) -> Boosted:
         }
     except lightgbm.basic.LightGBMError as error:
         raise ValueError(str(error)) from error
-    return Boosted(boosters, *(tuple(known[name]) for name in ("scenarios", "floor", "nothing")))
+    found = Boosted(boosters, *(tuple(known[name]) for name in ("scenarios", "floor", "nothing")))
+    if len(found.nothing_M) != found.targets or not boosters.keys() <= set(range(found.targets)):
+        raise ValueError(f"{_KNOWN} is of {found.targets} targets, boosters and thresholds are of others")
+    return found
 
 
 def fit(panels: Sequence[Panel], inputs: Inputs, last_label: date, seen: Sequence[date]) -> dict[str, Boosted]:

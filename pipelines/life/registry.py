@@ -161,7 +161,11 @@ class Registry:
             self.client.log_batch(run_id, metrics=rows[start : start + 1000])
 
     def register(self, run_id: str, folder: Path) -> ModelVersion:
-        """Log the model folder in the active run, register it as a new version and call it the challenger."""
+        """Log the model folder in the active run, register it as a new version and call it the challenger.
+
+        Raises:
+            LostModelError: it cannot be opened; it is no challenger then.
+        """
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(_LOADER),
@@ -178,8 +182,9 @@ class Registry:
         )
         version = str(info.registered_model_version)
         self.client.set_model_version_tag(self.name, version, _DIGESTS, json.dumps(digests(folder)))
+        opened = self._opened(version, run_id)
         self.client.set_registered_model_alias(self.name, CHALLENGER, version)
-        return self._opened(version, run_id)
+        return opened
 
     def log_rivals(self, run_id: str, folder: Path) -> None:
         """What the run's model is judged beside; no model version holds it."""
@@ -295,15 +300,28 @@ class Registry:
             local, download = _at_hand(f"models:/{self.name}/{version}", stored_at)
         except (MlflowException, OSError) as error:
             raise LostModelError(f"{name}: its files are gone: {plain(error)[:300]}; {mend}") from error
-        folder, registered = local / "artifacts" / "model", json.loads(stored)
+        folder = local / "artifacts" / "model"
+        try:
+            registered = {str(file): str(digest) for file, digest in json.loads(stored).items()}
+        except (ValueError, AttributeError):
+            raise LostModelError(
+                f"{name}: its tag {_DIGESTS} is no list of digests: {plain(stored)[:80]}; {mend}"
+            ) from None
         found = digests(folder)
         if missing := sorted(registered.keys() - found.keys()):
             raise LostModelError(f"{name}: {', '.join(missing)} is not in {folder}; {mend}")
-        altered = sorted(file for file in registered if found[file] != registered[file])  # no other file is opened
+        # The loader would open some of them: nothing is opened that nobody has registered.
+        if added := sorted(file for file in found.keys() - registered.keys() if not _hidden(file)):
+            raise DataError(f"{name}: {plain(', '.join(added))} in {folder} was not registered; remove it, or {mend}")
+        altered = sorted(file for file in registered if found[file] != registered[file])
         try:
             Forecaster.load(folder)
         except Exception as error:
-            how = f"{folder / altered[0]} is damaged" if altered else "it was made by another version of this code"
+            how = "it cannot be opened, though its files are those that were registered"
+            if altered:
+                how = f"{folder / altered[0]} is damaged"
+            elif "format_version" in str(error):
+                how = "it was made by another version of this code"
             raise LostModelError(f"{name}: {how}: {plain(error)[:300]}; {mend}") from error
         if altered:
             words = f"{', '.join(altered)} in {folder} is not what was registered (sha256)"
@@ -316,6 +334,11 @@ def _at_hand(uri: str, stored_at: str) -> tuple[Path, TemporaryDirectory[str] | 
     download = None if local_path(stored_at) else TemporaryDirectory(prefix="m2m-model-")
     found = mlflow.artifacts.download_artifacts(uri, dst_path=download.name if download else None)
     return Path(found), download
+
+
+def _hidden(file: str) -> bool:
+    """What a file system or its browser leaves behind, as .DS_Store; nothing opens it."""
+    return any(part.startswith(".") for part in PurePosixPath(file).parts)
 
 
 def digests(folder: Path) -> dict[str, str]:

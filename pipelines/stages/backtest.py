@@ -171,7 +171,13 @@ def refuse_seen_cutoffs(name: str, forecaster: Forecaster, cutoffs: list[date], 
     Raises:
         DataError: a cutoff lies before the day from which on the model has seen nothing.
     """
-    unseen_from = date.fromisoformat(forecaster.metadata["held_out_from"])
+    try:
+        unseen_from = date.fromisoformat(forecaster.metadata["held_out_from"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{TABLE} ds={ds}: {name} does not say up to which day it has seen the data (held_out_from in its "
+            f"config.json), so no cutoff is known to be a test of it. Train for {ds}"
+        ) from None
     if seen := [cutoff for cutoff in cutoffs if cutoff < unseen_from]:
         raise DataError(
             f"{TABLE} ds={ds}: {name} has seen the days up to {unseen_from}, so {len(seen)} of {len(cutoffs)} cutoffs "
@@ -202,8 +208,10 @@ def usable_rivals(run: Run, registry: Registry, challenger: ModelVersion) -> Pac
     nothing."""
     try:
         rivals = registry.rivals(challenger.run_id)
-        if rivals:
-            load_rivals(rivals)
+        targets = len(load_forecaster(challenger.packed).spec.targets)
+        for name, rival in load_rivals(rivals).items() if rivals else ():
+            if rival.targets != targets:
+                raise ValueError(f"{name} is of {rival.targets} targets, the challenger of {targets}")
         return rivals
     except ValueError as error:
         run.say(

@@ -201,6 +201,40 @@ def test_a_model_folder_of_another_version_is_refused(forecaster: Forecaster, tm
         Forecaster.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("levels", "levels is of 2 targets, not 3"),
+        ("calibrations", "calibration mean_28 is of 2 targets, not 3"),
+        ("pacing", "pacing by weekday is of 2 tasks, not 3"),
+        ("shared", "shared is of 2 targets, not 3"),
+        ("blend", "blend is of 2 targets, not 3"),
+        ("young_blend", "young_blend takes from nobody"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(
+    forecaster: Forecaster, tmp_path: Path, part: str, words: str
+) -> None:
+    share, other = Share("tsb", 0.5), Share("nobody", 0.5)
+    whole = replace(
+        forecaster, blend=Blend((share,) * 3, {"search": (share,) * 3}), young_blend=Blend((other,) * 3, {})
+    )
+    folder = (whole if part == "young_blend" else replace(whole, young_blend=None)).save(tmp_path / "model")
+    stored = json.loads((folder / "config.json").read_text())
+    shorter = {
+        "levels": lambda values: values["young_ratio_M"].pop(),
+        "calibrations": lambda values: values["mean_28"]["floor_M"].pop(),
+        "pacing": lambda values: values["own_T"].pop(),
+        "shared": lambda values: values["targets"].pop(),
+        "blend": lambda values: values["scenarios"]["search"].pop(),
+        "young_blend": lambda values: None,
+    }
+    shorter[part](stored[part])
+    (folder / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=f"its parts do not fit together: {words}"):
+        Forecaster.load(folder)
+
+
 def test_a_model_of_before_there_were_paths_has_even_ones(forecaster: Forecaster, panel: Panel, tmp_path: Path) -> None:
     folder = forecaster.save(tmp_path / "old")
     stored = json.loads((folder / "config.json").read_text())

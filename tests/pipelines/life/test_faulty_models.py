@@ -3,11 +3,17 @@ all the same, the best baseline steps in."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 from uuid import uuid4
 
 import polars as pl
@@ -18,13 +24,22 @@ import pipelines.kernels.sound
 import pipelines.stages.score
 from m2m_model.forecasts.forecaster import FORMAT_VERSION
 from pipelines.chain import CHALLENGER, CHAMPION
+from pipelines.cli import Run
+from pipelines.errors import DataError
 from pipelines.life.registry import LostModelError, ModelVersion, Registry
 from pipelines.quality.rules import critical_rules
+from pipelines.stages.backtest import usable_rivals
 
 
-def registered(deployment: Deployment, tmp_path: Path, mean_ratio: float = 1.0, **changed: Any) -> ModelVersion:
+def registered(
+    deployment: Deployment,
+    tmp_path: Path,
+    mean_ratio: float = 1.0,
+    change: Callable[[Path], object] = lambda folder: None,
+    **changed: Any,
+) -> ModelVersion:
     """The champion once more, as a challenger of its own whose means of the first task are so many times too large, or
-    with another key of its config.json."""
+    with another key of its config.json, or another change of its folder."""
     registry = Registry(deployment.config)
     sound = registry.get(CHAMPION)
     assert sound is not None
@@ -33,8 +48,20 @@ def registered(deployment: Deployment, tmp_path: Path, mean_ratio: float = 1.0, 
     stored = json.loads((folder / "config.json").read_text())
     stored["levels"]["mean_ratio_M"][0] *= mean_ratio
     (folder / "config.json").write_text(json.dumps(stored | {"blend": None} | changed))
+    change(folder)
     with registry.new_run("faulty", {}, {}) as run_id:
         return registry.register(run_id, folder)
+
+
+@contextmanager
+def changed(file: Path, content: bytes) -> Iterator[None]:
+    """A file with other bytes for a while."""
+    before = file.read_bytes()
+    file.write_bytes(content)
+    try:
+        yield
+    finally:
+        file.write_bytes(before)
 
 
 def forecasts(deployment: Deployment) -> pl.DataFrame:
@@ -168,8 +195,8 @@ def test_a_champion_of_another_version_of_the_code_steps_back(said: Deployment, 
     assert sound is not None
     with pytest.raises(LostModelError, match="made by another version of this code"):
         registered(said, tmp_path, format_version=FORMAT_VERSION - 1)  # of the code before
-    other = registry.version_of(CHALLENGER)
-    assert other is not None
+    other = newest(registry)
+    assert other != registry.version_of(CHALLENGER)
     registry.promote(other)
     try:
         status, text = said.run("score", "--date", AS_OF)
@@ -179,6 +206,155 @@ def test_a_champion_of_another_version_of_the_code_steps_back(said: Deployment, 
         assert forecasts(said)["method"].str.starts_with("baseline:").all()
     finally:
         registry.promote(sound)
+
+
+def newest(registry: Registry) -> str:
+    return max((one.version for one in registry.client.search_model_versions(f"name = '{registry.name}'")), key=int)
+
+
+class Opened:
+    """A pickle that says so when it is opened."""
+
+    def __init__(self, told: Path) -> None:
+        self.told = told
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.told,)
+
+
+def shorter(part: str, *names: str) -> Callable[[Path], object]:
+    """A part of config.json of one target less than the data set has."""
+
+    def change(folder: Path) -> None:
+        stored = json.loads((folder / "config.json").read_text())
+        if part == "blend":
+            stored[part] = {"tasks": [{"anchor": "tsb", "network": 0.5}], "scenarios": {}}
+        for name in names:
+            stored[part][name].pop()
+        (folder / "config.json").write_text(json.dumps(stored))
+
+    return change
+
+
+def pickled_list(folder: Path) -> None:
+    """In the place of the list of the learned baselines that serve."""
+    (folder / "rivals").mkdir(exist_ok=True)
+    (folder / "rivals" / "rivals.json").write_bytes(pickle.dumps(Opened(folder / "opened")))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (shorter("levels", "mean_ratio_M"), "levels is of 1 targets, not 2"),
+        (shorter("blend"), "blend is of 1 targets, not 2"),
+        (pickled_list, "rivals: "),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_though_they_are_registered(
+    said: Deployment, tmp_path: Path, change: Callable[[Path], object], words: str
+) -> None:
+    registry = Registry(said.config)
+    before = registry.aliases()
+    with pytest.raises(LostModelError, match=f"it cannot be opened, though its files are .* registered: .*{words}"):
+        registered(said, tmp_path, change=change)
+    assert registry.aliases() == before
+
+
+def test_other_dimensions_than_the_weights_have_are_refused(said: Deployment, tmp_path: Path) -> None:
+    sound = Registry(said.config).get(CHAMPION)
+    assert sound is not None
+    other = json.loads((sound.folder / "config.json").read_text())["model_config"] | {"width": 16}
+    with pytest.raises(LostModelError, match=r"weights\.safetensors does not fit config\.json: .*size mismatch"):
+        registered(said, tmp_path, model_config=other)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "refitted.safetensors", "config.json"])
+def test_a_pickle_in_the_place_of_a_file_is_not_opened(said: Deployment, tmp_path: Path, name: str) -> None:
+    told = tmp_path / "opened"
+    pickled = pickle.dumps(Opened(told))
+    with pytest.raises(LostModelError, match="it cannot be opened, though its files are those that were registered"):
+        registered(said, tmp_path, change=lambda folder: (folder / name).write_bytes(pickled))
+    assert not told.exists()
+
+
+@pytest.mark.parametrize("name", ["refitted.safetensors", "weights.pkl", "rivals/other.txt"])
+def test_a_file_that_nobody_registered_is_refused_by_name(said: Deployment, name: str) -> None:
+    registry = Registry(said.config)
+    sound = registry.get(CHAMPION)
+    assert sound is not None
+    added = sound.folder / name
+    there = added.parent.is_dir()
+    added.parent.mkdir(exist_ok=True)
+    shutil.copy(sound.folder / "weights.safetensors", added)
+    try:
+        for stage in ("score", "backtest"):
+            status, text = said.run(stage, "--date", AS_OF)
+            assert (status, f"version {sound.version}: {name} in {sound.folder} was not registered" in text) == (
+                3,
+                True,
+            )
+    finally:
+        added.unlink()
+        if not there:
+            added.parent.rmdir()
+
+
+@pytest.mark.parametrize("tag", ["{}", "[1]", "no digests"])
+def test_a_version_registered_by_hand_without_digests_that_can_be_read_is_refused(
+    said: Deployment, tmp_path: Path, tag: str
+) -> None:
+    registry = Registry(said.config)
+    version = registered(said, tmp_path).version
+    registry.client.set_model_version_tag(registry.name, version, "m2m.sha256", tag)
+    with pytest.raises(DataError, match=r"was not registered|its tag m2m\.sha256 is no list of digests"):
+        registry.version(version)
+
+
+def test_rivals_of_other_targets_are_not_judged(said: Deployment, capfd: pytest.CaptureFixture[str]) -> None:
+    registry = Registry(said.config)
+    champion = registry.get(CHAMPION)
+    assert champion is not None
+    stored = registry.client.get_run(champion.run_id).info.artifact_uri
+    folder = Path(url2pathname(urlparse(stored).path)) / "rivals"
+    run = Run("run", "backtest", said.config, AS_OF, AS_OF)
+    assert usable_rivals(run, registry, champion) is not None
+    known = next(folder.glob("*-known.json"))
+    values = {name: value[:-1] for name, value in json.loads(known.read_bytes()).items()}
+    listed = json.loads((folder / "rivals.json").read_bytes())
+    short = json.dumps(values).encode()
+    listed["files"][known.name.removesuffix("-known.json")]["known.json"] = hashlib.sha256(short).hexdigest()
+    with changed(known, short):
+        assert usable_rivals(run, registry, champion) is None
+        assert f"{known.name} is not the file that was written" in capfd.readouterr().out
+        with changed(folder / "rivals.json", json.dumps(listed).encode()):
+            assert usable_rivals(run, registry, champion) is None
+            assert "boosters and thresholds are of others" in capfd.readouterr().out
+    with changed(folder / "rivals.json", pickle.dumps(Opened(folder / "opened"))):
+        assert usable_rivals(run, registry, champion) is None
+    assert not (folder / "opened").exists()
+
+
+@pytest.mark.parametrize("alias", [CHALLENGER, CHAMPION])
+def test_nobody_is_judged_on_days_that_he_may_have_seen(said: Deployment, tmp_path: Path, alias: str) -> None:
+    """As a champion that was trained for a later day, and one that does not say."""
+    registry = Registry(said.config)
+    sound = registry.get(CHAMPION)
+    assert sound is not None
+    metadata = json.loads((sound.folder / "config.json").read_text())["metadata"]
+    try:
+        for held_out_from, words in (
+            (str(AS_OF), f"has seen the days up to {AS_OF}, so 2 of 2 cutoffs are no test of it"),
+            (None, "does not say up to which day it has seen the data"),
+        ):
+            late = registered(said, tmp_path, metadata=metadata | {"held_out_from": held_out_from})
+            if alias == CHAMPION:
+                registered(said, tmp_path)  # a challenger that has not
+                registry.promote(late.version)
+            status, text = said.run("backtest", "--date", AS_OF)
+            registry.promote(sound.version)
+            assert (status, f"marts.backtest ds={AS_OF}: {alias} {late.version} {words}" in text) == (3, True), text
+    finally:
+        registry.promote(sound.version)
 
 
 def test_a_baseline_that_breaks_a_rule_too_ends_with_3_and_says_whose_fault_it_is(
