@@ -2,10 +2,11 @@
 
 Reads every table's metadata and lists its folder; the same for the data set's `runs`. Without --apply it writes
 nothing and shows what would go. A snapshot is kept when it is younger than [maintenance] keep_snapshots_days, is the
-newest, or was read by the run of such a one, by the champion or by the challenger: every kept run can be replayed. It
-says of which days the replays end. A file is removed when no kept snapshot refers to it and it is older than
-[maintenance] keep_files_hours: younger ones may belong to a run that has not committed yet. With --restore it looks
-into one table's metadata alone, and writes to the catalog which of it is the newest that can be read.
+newest, or was read by the run of such a one or by that of a model version that an alias names: every kept run can be
+replayed. It says of which days the replays end. Model versions and their runs stay. A file is removed when no kept
+snapshot refers to it and it is older than [maintenance] keep_files_hours: younger ones may belong to a run that has
+not committed yet. With --restore it looks into one table's metadata alone, and writes to the catalog which of it is
+the newest that can be read.
 Fails (2) on wrong use, or when a table's folder is another's as well; (3) when there is nothing to restore.
 """
 

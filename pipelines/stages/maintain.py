@@ -14,7 +14,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.table.snapshots import Snapshot
 
-from pipelines.chain import CHALLENGER, CHAMPION, INPUT
+from pipelines.chain import INPUT
 from pipelines.config import Config
 from pipelines.errors import ConfigError
 from pipelines.events import FOLDER as EVENTS
@@ -157,9 +157,10 @@ def dead_runs(warehouse: Warehouse, now: float) -> list[Path | Folder]:
 
 
 def pinned_by_models(registry: Registry) -> dict[str, set[int]]:
-    """The snapshots that the champion and the challenger were trained on; their files may be lost."""
+    """The snapshots that every version was trained on that an alias names; their files may be lost. The versions
+    themselves, and their runs, no command of ours deletes."""
     pinned: dict[str, set[int]] = {}
-    for run_id in filter(None, map(registry.run_id_of, (CHAMPION, CHALLENGER))):
+    for run_id in filter(None, map(registry.run_id_of, registry.aliases())):
         for key, value in registry.client.get_run(run_id).data.tags.items():
             if key.startswith(INPUT) and value.isdigit():
                 pinned.setdefault(key.removeprefix(INPUT), set()).add(int(value))

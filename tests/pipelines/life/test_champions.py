@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ import polars as pl
 import pytest
 from deployment import FIRST_DAY, Deployment
 
+import pipelines
 from pipelines.chain import CHAMPION, PREVIOUS
 from pipelines.cli import Run
 from pipelines.life.champions import (
@@ -27,6 +29,7 @@ from pipelines.life.champions import (
     write_line,
 )
 from pipelines.life.registry import Registry
+from pipelines.stages.maintain import pinned_by_models
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads
 
@@ -213,6 +216,20 @@ def test_a_version_that_was_deleted_is_no_previous_one(
     one.move("2", Ledger.read(one.warehouse))
     assert aliases(deployment.config) == {CHAMPION: "2"}
     assert outside(Ledger.read(one.warehouse), aliases(deployment.config)) == []
+
+
+def test_what_an_alias_names_is_kept(promoter: Callable[[str], Promoter]) -> None:
+    registry = promoter("one").registry
+    client = registry.client
+    for number, alias in enumerate((CHAMPION, PREVIOUS, "of_our_own", ""), start=1):
+        run = client.create_run(registry.experiment_id(), tags={"m2m.input.features.advertiser_sequence": str(number)})
+        version = client.create_model_version(registry.name, "file:///nowhere", run.info.run_id).version
+        if alias:
+            client.set_registered_model_alias(registry.name, alias, version)
+    assert pinned_by_models(registry) == {"features.advertiser_sequence": {1, 2, 3}}
+    deletes = re.compile(r"delete_(model_version|registered_model|run|experiment)\b|mlflow gc")
+    sources = Path(pipelines.__file__).parent.rglob("*.py")
+    assert [source.name for source in sources if deletes.search(source.read_text())] == []
 
 
 def ledger(*moves: dict[str, Any]) -> Ledger:
