@@ -3,6 +3,7 @@
 
 `train` fits a challenger on the sequences of the day, `backtest` measures it, the champion and the baselines on
 held-out cutoffs, `promote` makes it champion if it passes the gate. The forecasts of the day do not wait for this.
+With `[gate] approval_hours` in pipeline.toml, `approve` asks a person before it; no answer in time is a no.
 
 - **Date**: the partition of `features.advertiser_sequence` that was written. A run started by hand takes it from the
   form.
@@ -16,7 +17,8 @@ What to do when it fails: docs/operations.md
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, IdentityMapper, Param, PartitionedAssetTimetable
+from airflow.sdk import DAG, IdentityMapper, Param, PartitionedAssetTimetable, chain
+from approvals import ANSWER, approval, hours
 from stages import DATE, DEFAULT_ARGS, MACROS, SEQUENCES, StageOperator, incidents
 
 DATE_ARGUMENTS = ["--date", "{{ as_of() }}"]
@@ -27,7 +29,7 @@ with DAG(
     schedule=PartitionedAssetTimetable(assets=SEQUENCES, default_partition_mapper=IdentityMapper()),
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=20),
+    dagrun_timeout=timedelta(hours=20 + hours()),
     default_args=DEFAULT_ARGS,
     user_defined_macros=MACROS,
     params={
@@ -46,7 +48,7 @@ with DAG(
     )
     backtest = StageOperator(stage="backtest", execution_timeout=timedelta(hours=3))
     promote = StageOperator(
-        stage="promote", arguments=[*DATE_ARGUMENTS, "{{ '--dry-run' if params.gate_dry_run else '' }}"]
+        stage="promote", arguments=[*DATE_ARGUMENTS, "{{ '--dry-run' if params.gate_dry_run else '' }}", *ANSWER]
     )
 
-    train >> backtest >> promote >> incidents()
+    chain(train, backtest, *approval(), promote, incidents())

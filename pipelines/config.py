@@ -229,7 +229,7 @@ class Backtest:
 @settings
 class Gate:
     """Promotion: the most that the challenger's error may be beside the champion's and the best baseline's, in the mean
-    over tasks and in cells (``pipelines.life.gate``)."""
+    over tasks and in cells (``pipelines.life.gate``); and how long a person is asked before it (0: nobody is)."""
 
     max_ratio_to_champion: Ratio = 1.0
     max_ratio_to_baseline: Ratio = 1.0
@@ -237,6 +237,7 @@ class Gate:
     effect: Annotated[float, Within(0, 10)] = 0.05
     false_discoveries: Annotated[float, Within(0, 1)] = 0.05
     cell_rows: Annotated[int, Within(1, 10**9)] = 300
+    approval_hours: Annotated[int, Within(0, 168, "a week")] = 0
 
 
 @settings

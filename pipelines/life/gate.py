@@ -137,6 +137,34 @@ def surely_worse(rows: pl.DataFrame, gate: Gate, tested_X: Bools) -> Bools:
     return worse_X
 
 
+def in_order(cells: pl.DataFrame) -> pl.DataFrame:
+    """Judged cells as a person looks at them: the means over tasks, what failed, what is worse than the baseline
+    (``first``); then all others."""
+    whole = (pl.col("scenario_id") == ALL_SCENARIOS) & (pl.col("task") == ALL_TASKS)
+    known = {FAILED: 1, MISSING: 1, PASSED: 3, FEW: 3, NO_BAR: 3}  # else worse, whoever serves there
+    telling = pl.col("verdict").replace_strict(known, default=2, return_dtype=pl.Int8)
+    rank = pl.when(whole).then(pl.lit(0, pl.Int8)).otherwise(telling)
+    keys = ["horizon_days", "scenario_id", "task", "other"]
+    order = cells.with_columns(rank=rank).sort("rank", "ratio", *keys, descending=[False, True, *[False] * len(keys)])
+    return order.with_columns(first=pl.col("rank") < 3).drop("rank")
+
+
+def for_people(cells: pl.DataFrame) -> pl.DataFrame:
+    """Judged cells in a few narrow columns."""
+    several = cells["horizon_days"].n_unique() > 1
+    cell = [pl.col("scenario_id"), pl.col("task"), *([pl.format("{}d", "horizon_days")] if several else [])]
+    number = {name: pl.col(column).round(4) for name, column in (("challenger", "nmae"), ("its", "other_nmae"))}
+    return cells.select(
+        pl.col("verdict").replace({MISSING: "no figure", WORSE: "worse", FEW: "few rows"}),
+        pl.concat_str(cell, separator=" ").alias("scenario task"),
+        pl.col("other").alias("beside"),
+        pl.col("n"),
+        **number,
+        ratio=pl.col("ratio").round(3),
+        **{"95 %": pl.format("{}..{}", pl.col("ratio_low").round(2), pl.col("ratio_high").round(2))},
+    )
+
+
 def _words(row: Mapping[str, object], several: bool) -> str:
     """One comparison, as a person reads it."""
     scenario, task, other = row["scenario_id"], row["task"], row["other"]

@@ -4,30 +4,56 @@ from __future__ import annotations
 
 import getpass
 import socket
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import polars as pl
 
 from pipelines.chain import CHALLENGER, CHAMPION, INPUT, MODEL
-from pipelines.cli import Run
+from pipelines.cli import LOG, Run
 from pipelines.config import ALL_SCENARIOS
 from pipelines.errors import DataError, plain
 from pipelines.life import fallback
 from pipelines.life.card import model_card
-from pipelines.life.champions import BY_HAND, Ledger, follow, refuse_overtaken, settled, write_line
-from pipelines.life.gate import Decision, decide
+from pipelines.life.champions import BY_HAND, GATE, Ledger, follow, refuse_overtaken, settled, write_line
+from pipelines.life.gate import Decision, decide, for_people, in_order
 from pipelines.life.registry import Registry
 from pipelines.quality.drift import TABLE as DRIFT
 from pipelines.quality.drift import in_doubt
+from pipelines.reading.terminal import plural, shown
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads, between, on_day
 
 CELLS, BACKTEST, PAIRS = "ops.promotion_cell", "marts.backtest", "marts.backtest_pair"
+_SHOWN, _KEPT, _WIDTH = 20, 5000, 80  # cells in the log, and in MLflow; places of a line in the log
 
 
-def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = False) -> Decision:
+@dataclass(frozen=True)
+class Answer:
+    """What people said of a challenger that passed, and of which."""
+
+    approved_by: str | None = None
+    rejected_by: str | None = None
+    challenger: str | None = None
+
+    def of(self, decision: Decision, asked: bool) -> tuple[Decision, str]:
+        """What becomes of a decision to promote, and who decided."""
+        if self.rejected_by:
+            who = plain(self.rejected_by)
+            return replace(decision, promoted=False, reason=f"rejected by {who}. {decision.reason}"), who
+        if self.approved_by:
+            return decision, f"{GATE}, approved by {plain(self.approved_by)}"
+        if asked:
+            why = "nobody approved it, as [gate] approval_hours asks for (--approved-by WHO)"
+            return replace(decision, promoted=False, reason=f"{why}. {decision.reason}"), GATE
+        return decision, GATE
+
+
+def promote(
+    run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = False, answer: Answer | None = None
+) -> Decision:
     """Decide, move the alias, and record what happened."""
+    answer = answer or Answer()
     ds = run.ds
     reads = Reads(run.stage, warehouse)
     backtest = reads.pin(BACKTEST)
@@ -39,6 +65,11 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     challenger, champion = registry.version_of(CHALLENGER), registry.version_of(CHAMPION)
     if challenger is None:
         raise DataError(f"{BACKTEST} ds={ds}: there is no challenger; train one for {ds} first")
+    if answer.challenger and answer.challenger != challenger:
+        raise DataError(
+            f"model {registry.name}: the answer is about version {plain(answer.challenger)}, and the challenger is "
+            f"{challenger} by now; run backtest and promote again"
+        )
     reads.model(CHALLENGER, challenger)
     reads.model(CHAMPION, champion)
     compared: dict[str, str | None] = {CHALLENGER: challenger}
@@ -63,6 +94,9 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
     doubt = in_doubt(reads.pin(DRIFT).scan(between(newest - timedelta(days=2), newest)), newest)
     if decision.promoted and doubt and run.config.drift.holds_promotion:
         decision = replace(decision, promoted=False, reason=f"{doubt}. {decision.reason}")
+    decided_by = GATE
+    if decision.promoted and not dry_run:
+        decision, decided_by = answer.of(decision, bool(run.config.gate.approval_hours))
     if champion == challenger:
         run.say(f"version {challenger} is champion already: {decision.reason}")
         return decision
@@ -74,6 +108,7 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
             raise DataError(f"model {registry.name}: an alias was moved while promote ran; run it again")
     moved = decision.promoted and not dry_run
     _write_cells(run, warehouse, reads, decision.cells)
+    _show_cells(run, registry, decision.cells)
     line = {
         "challenger": challenger,
         "champion": champion,
@@ -84,6 +119,7 @@ def promote(run: Run, warehouse: Warehouse, registry: Registry, dry_run: bool = 
         "promoted": moved,
         "dry_run": dry_run,
         "reason": decision.reason,
+        "decided_by": decided_by,
         "backtest_snapshot_id": backtest.snapshot_id,
     }
     write_line(run, warehouse, reads, line, ledger if moved else None)
@@ -115,12 +151,30 @@ def _write_cells(run: Run, warehouse: Warehouse, reads: Reads, cells: pl.DataFra
     warehouse.append(CELLS, rows.to_arrow(), run.lineage(**reads.recorded))
 
 
+def _show_cells(run: Run, registry: Registry, cells: pl.DataFrame) -> None:
+    """What of it people look at first: in the log, and with the challenger's run in MLflow."""
+    rows, file = in_order(cells), f"gate/{run.ds}.csv"
+    if run_id := registry.run_id_of(CHALLENGER):
+        registry.client.log_text(run_id, rows.drop("first").head(_KEPT).write_csv(), file)
+    telling = rows.filter("first")
+    table = for_people(telling.head(_SHOWN))
+    lines = shown(table, [name for name in table.columns if name != "n"], _WIDTH).lines
+    if telling.height > _SHOWN:
+        lines.append(f"... and {telling.height - _SHOWN} more that failed or are worse")
+    lines.append(
+        f"{plural(rows.height, 'comparison')}, all of them in {CELLS} and in {file} of the challenger's MLflow run"
+    )
+    text = "\n".join(map(plain, lines))
+    print(text, flush=True)
+    LOG.write(text)
+
+
 def by_hand(run: Run, version: str, reason: str) -> None:
     """Make a version champion because a person says so."""
     warehouse, registry = Warehouse.existing(run.config, run.ds), Registry(run.config)
     reads = Reads(run.stage, warehouse)
     opened, before = registry.version(version), registry.version_of(CHAMPION)
-    ledger = Ledger.read(warehouse)
+    version, ledger = opened.version, Ledger.read(warehouse)
     if before == version:
         before = ledger.champion  # the alias was moved to it outside the ledger, or is where it should be
     else:
@@ -141,5 +195,5 @@ def by_hand(run: Run, version: str, reason: str) -> None:
     run.say(f"version {version} is champion in place of {before or 'none'}, {by}; score forecasts with it from now on")
 
 
-def work(run: Run, dry_run: bool) -> None:
-    promote(run, Warehouse.existing(run.config, run.ds), Registry(run.config), dry_run)
+def work(run: Run, dry_run: bool, answer: Answer) -> None:
+    promote(run, Warehouse.existing(run.config, run.ds), Registry(run.config), dry_run, answer)

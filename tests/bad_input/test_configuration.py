@@ -30,7 +30,7 @@ def _plan(lines: str, *words: str) -> Case:
 NAMES = {
     "unknown key": _edit("buckets = 2", "bucket = 2", '[dataset]: unknown key "bucket"; did you mean "buckets"?'),
     "unknown table": _edit("[history]", "[histroy]", 'unknown key "histroy"; did you mean "history"?'),
-    "a key far from all": _set("gate", "colour = 3", '[gate]: unknown key "colour"', "max_ratio_to_champion"),
+    "a key far from all": _set("gate", "colour = 3", '[gate]: unknown key "colour"', "approval_hours"),
     "a key with a line break": _set("gate", '"a\\nb" = 3', '[gate]: unknown key "a\\nb"'),
     "a missing key": _edit("first_day = 2024-01-01", "", '[dataset]: missing key "first_day"'),
     "a missing table": _edit("[staging]", "[mlflow]", 'missing key "staging"'),

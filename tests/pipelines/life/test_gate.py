@@ -8,7 +8,19 @@ import pytest
 
 from pipelines.config import Gate
 from pipelines.errors import DataError
-from pipelines.life.gate import FAILED, FEW, MISSING, NO_BAR, PASSED, WORSE, Decision, best_baseline, decide
+from pipelines.life.gate import (
+    FAILED,
+    FEW,
+    MISSING,
+    NO_BAR,
+    PASSED,
+    WORSE,
+    Decision,
+    best_baseline,
+    decide,
+    for_people,
+    in_order,
+)
 
 BASELINES = {"last_h_days": 0.50, "mean_28": 0.40, "same_weekdays": 0.60}
 SURE = 0.01  # a spread that leaves no doubt
@@ -150,3 +162,20 @@ def test_every_bar_must_hold_over_every_horizon_and_the_words_name_the_one_that_
 def test_the_best_baseline_is_the_lowest_and_no_nan() -> None:
     assert best_baseline(BASELINES) == "mean_28"
     assert best_baseline({"last_h_days": 0.5, "mean_28": float("nan")}) == "last_h_days"
+
+
+def test_a_person_sees_the_means_first_then_what_failed_then_what_is_worse() -> None:
+    rows = [
+        pair(0.39, 0.38, spread=0.05),
+        pair(0.39, 0.41, "mean_28"),
+        pair(0.5, 0.5, scenario="feed", task="spend"),
+        pair(0.9, 0.5, "mean_28", scenario="feed", task="spend"),
+        pair(0.9, 0.5, scenario="search", task="spend"),
+        pair(None, 0.5, scenario="a", task="spend"),
+    ]
+    found = in_order(gate(*rows).cells)
+    assert found.filter("first")["scenario_id"].to_list() == ["*", "*", "a", "search", "feed"]
+    shown = for_people(found)
+    assert shown["verdict"].to_list() == ["passed", "passed", "no figure", "failed", "worse", "passed"]
+    assert shown["scenario task"].to_list()[-2:] == ["feed spend", "feed spend"]
+    assert shown.row(3, named=True)["95 %"] == "1.77..1.84"

@@ -131,7 +131,14 @@ def test_the_gate_decides_about_the_versions_and_files_that_were_judged(
     assert (status, registry.version_of(CHAMPION)) == (3, None)
     assert "model m2m_tiny: an alias was moved while promote ran" in text
     registry.promote("1")
-    assert said.run("promote", "--date", AS_OF)[0] == 0
+    status, text = said.run("promote", "--date", AS_OF, "--approved-by", "Ann", "--challenger", "2")
+    assert status == 0, text
+    assert "\npassed   * *            champion" in text
+    table = mlflow.artifacts.load_text(f"runs:/{registry.run_id_of(CHALLENGER)}/gate/{AS_OF}.csv").splitlines()
+    assert table[0].startswith("other,scenario_id,task,horizon_days,n,nmae,other_nmae,ratio,ratio_low,ratio_high,")
+    line = said.rows("ops.promotion").filter(challenger="2").row(0, named=True)
+    assert line["decided_by"] == "the gate, approved by Ann"
+    assert len(table) - 1 == said.rows("ops.promotion_cell").filter(run_id=line["run_id"]).height
     assert registry.version_of(CHAMPION) == judged == "2"
     assert said.run("promote", "--date", AS_OF)[0] == 0  # the same decision once more
     ledger = said.rows("ops.promotion").sort("decided_at")
@@ -157,6 +164,16 @@ def test_a_promotion_killed_before_its_alias_is_ended_by_the_next(
     registry = Registry(said.config)
     assert said.run("train", "--date", AS_OF, "--from-scratch")[0] == 0
     assert said.run("backtest", "--date", AS_OF)[0] == 0
+    status, text = said.run("promote", "--date", AS_OF, "--approved-by", "Ann", "--challenger", "99")
+    assert (status, "the answer is about version 99, and the challenger is " in text) == (3, True)
+    said.edit("[gate]", "[gate]\napproval_hours = 1")
+    status, text = said.run("promote", "--date", AS_OF)
+    assert (status, "not promoted: nobody approved it, as [gate] approval_hours asks for" in text) == (0, True)
+    said.edit("[gate]\napproval_hours = 1", "[gate]")
+    status, text = said.run("promote", "--date", AS_OF, "--rejected-by", "Ann")
+    assert (status, "not promoted: rejected by Ann. " in text) == (0, True)
+    line = said.rows("ops.promotion").sort("decided_at").row(-1, named=True)
+    assert (line["promoted"], line["decided_by"]) == (False, "Ann")
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.stages.promote.follow", lambda *_: sys.exit(137))
         assert said.run("promote", "--date", AS_OF)[0] == 137
