@@ -590,7 +590,7 @@ def page(
         "A new category in 5 % of a scenario's rows, where it has 20 rows a day:",
         "",
         *table(fresh),
-        "Intervals half as wide, from one day on; coverage counts from the first such forecast that matures:",
+        *FORECAST.strip().splitlines(),
         "",
         *table(of, 2),
         "## Do forecasts know their own error?",
@@ -640,6 +640,12 @@ Into the rows of each scenario, every five days that are quiet by themselves, th
 that scenario on one of them. *Within reach*: the limits of the day before anything is planted, which stand in
 `ops.drift` as `low` and `high`, say that it can be seen. A scenario of a few rows a day has wide limits, or is not
 judged at all, and says so.
+"""
+
+FORECAST = """
+Intervals half as wide, from one day on; coverage counts from the first such forecast that matures. Of each scenario and task one
+series each; a scenario of three tasks has three times these false alarms, beside those above. An expected error that falls is no
+drift, so that narrow intervals show in coverage alone:
 """
 
 KNOWN = """

@@ -31,7 +31,8 @@ LEAST_ROWS = {"share": 20.0, "level": 5.0, "count": 1.0}  # a day, of the weeks 
 FAR, OFF = 5.0, 3.2  # times the spread: a day alone, three together
 CHANCE = 0.01  # of a scenario's silence: a day says it of one that had rows on every day before, else some running
 MISSING = 0.1  # the same of all scenarios together: a day that is not there is told, a holiday too
-FORECASTS = 1.4  # times as wide: coverage and expected error move slowly, for the days that they are of overlap
+# Times as wide: coverage and expected error move slowly, for the days that they are of overlap.
+FORECASTS = {"share": 1.4, "level": 2.0, "count": 1.0}
 UNITS = 4.0  # a level so many times what it was is in other units
 NEW_SHARE, NEW_ROWS = 0.025, 3  # of the rows of three days, in a category that was not there a week before
 BESIDE = " beside other metrics"
@@ -181,10 +182,10 @@ def judge(signal: Signal, width: float = 1.0) -> Judged:
 
 
 def judge_forecasts(signal: Signal, width: float = 1.0) -> Judged:
-    """The same of forecasts; a coverage that is high is no drift."""
-    found = judge(signal, FORECASTS * width)
-    too_high = signal.kind == "share" and found.found is not None and found.found > (found.usual or 0)
-    return replace(found, verdict=USUAL) if too_high else found
+    """The same of forecasts; a coverage that rises, or an expected error that falls, is no drift."""
+    found = judge(signal, FORECASTS[signal.kind] * width)
+    better = found.found is not None and (found.found > (found.usual or 0)) == (signal.kind == "share")
+    return replace(found, verdict=USUAL) if better else found
 
 
 def new_categories(then: pl.DataFrame, now: pl.DataFrame, width: float = 1.0) -> Iterator[tuple[str, Judged]]:
