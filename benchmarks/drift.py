@@ -643,9 +643,9 @@ judged at all, and says so.
 """
 
 FORECAST = """
-Intervals half as wide, from one day on; coverage counts from the first such forecast that matures. Of each scenario and task one
-series each; a scenario of three tasks has three times these false alarms, beside those above. An expected error that falls is no
-drift, so that narrow intervals show in coverage alone:
+Intervals half as wide, from one day on; coverage counts from the first such forecast that matures. Of each scenario
+and task one series each; a scenario of three tasks has three times these false alarms, beside those above. An
+expected error that falls is no drift, so that narrow intervals show in coverage alone:
 """
 
 KNOWN = """
