@@ -299,8 +299,8 @@ def advertiser(moment: Moment, day: date) -> None:
 
 def _all_forecasts(made: pl.DataFrame) -> None:
     st.subheader("All its forecasts")
-    who = pl.struct("method", "model_version").map_elements(
-        lambda row: words.method(row["method"], row["model_version"]), pl.String
+    who = pl.struct("method", "model_version", "reason").map_elements(
+        lambda row: words.method(row["method"], row["model_version"], row["reason"]), pl.String
     )
     columns = ["scenario_id", "task", "horizon_days", "mean", "p05", "p95", "point", "p_zero"]
     st.dataframe(
@@ -433,7 +433,7 @@ def _came(every: pl.DataFrame, known: pl.DataFrame, last: date) -> None:
                 "90 %": f"{figure(row['p05'])} .. {figure(row['p95'])}",
                 "came": came,
                 "within": "yes" if within else "no",
-                "made by": words.method(row["method"], row["model_version"]),
+                "made by": words.method(row["method"], row["model_version"], row["reason"]),
             }
         )
     held = sum(row["within"] == "yes" for row in rows)

@@ -224,13 +224,14 @@ def group(known: pl.DataFrame, advertiser: str, names: Sequence[str]) -> tuple[p
 @reads(FORECAST, TOTAL)
 def forecasts(moment: Moment, day: date, bucket: int, advertiser: str) -> pl.DataFrame:
     """What was forecast of an advertiser on a day: every scenario, and all together, every task and horizon."""
-    columns = ["ds", "scenario_id", "task", "horizon_days", *FIGURES, "method", "model_version"]
-    rows = _own(moment, FORECAST, [day], columns, bucket, pl.col("advertiser_id") == advertiser)
+    columns = ["ds", "scenario_id", "task", "horizon_days", *FIGURES, "method", "model_version", "reason"]
+    known = [name for name in columns if name in moment.pin(FORECAST).schema.names]  # a home of before has no reasons
+    rows = _own(moment, FORECAST, [day], known, bucket, pl.col("advertiser_id") == advertiser)
     together = (pl.col("level") == "advertiser") & (pl.col("value") == advertiser)
     total = _own(moment, TOTAL, [day], ["ds", "task", "horizon_days", *FIGURES, "model_version"], bucket, together)
     method = pl.lit("together" if rows["scenario_id"].n_unique() > 1 else "single", pl.String)
-    total = total.with_columns(scenario_id=pl.lit(TOGETHER), method=method)
-    return pl.concat([total.select(columns), rows.select(columns)])
+    total = total.with_columns(scenario_id=pl.lit(TOGETHER), method=method, reason=pl.lit(None, pl.String))
+    return pl.concat([total.select(columns), rows], how="diagonal")
 
 
 def _own(

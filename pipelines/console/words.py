@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.config import Config
 from pipelines.errors import plain
+from pipelines.life.cells import IN_CELL, NO_CHAMPION
 
 BASELINES = {
     "last_h_days": "the last days once more",
@@ -39,8 +40,8 @@ def percent(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:.0f} %"
 
 
-def method(text: str | None, version: str | None = None) -> str:
-    """Who made a forecast, in words; see ``method`` of marts.forecast_daily."""
+def method(text: str | None, version: str | None = None, reason: str | None = None) -> str:
+    """Who made a forecast, in words; see ``method`` and ``reason`` of marts.forecast_daily."""
     name, _, weight = (text or "").partition("@")
     kind, _, of = name.partition(":")
     other = BASELINES.get(of, of)
@@ -52,7 +53,10 @@ def method(text: str | None, version: str | None = None) -> str:
             return f"the M2M network{by} with {other}"
         return f"{percent(float(weight))} the M2M network{by}, the rest {other}"
     if kind == "baseline":
-        return f"{other} alone" + (f" (model version {version} leaves it to that)" if version else " (no model serves)")
+        why = f"model version {version} leaves it to that" if version else "no model serves"
+        if reason and reason.startswith((IN_CELL, NO_CHAMPION)):
+            why = reason.removeprefix(IN_CELL)
+        return f"{other} alone ({why})"
     if kind == "together":
         return "its scenarios added up, as they are known to go wrong together"
     if kind == "single":
@@ -81,12 +85,12 @@ def titled(config: Config, task: str) -> str:
 
 def expectation(row: Mapping[str, Any]) -> str:
     """A forecast in a sentence."""
-    days, version = row["horizon_days"], row.get("model_version")
+    days, by = row["horizon_days"], method(row["method"], row.get("model_version"), row.get("reason"))
     low, high = figure(row["p05"]), figure(row["p95"])
     lines = f"next {days} days: {figure(row['mean'])} expected, 90 %: {low} .. {high}"
     if row["p_zero"] >= 0.005:
         lines += f"; nothing at all with {percent(row['p_zero'])}"
-    return f"{lines}. Best single figure: {figure(row['point'])}. Made by {method(row['method'], version)}."
+    return f"{lines}. Best single figure: {figure(row['point'])}. Made by {by}."
 
 
 def span(first: date, days: int) -> str:

@@ -99,7 +99,14 @@ def test_hostile_ids_of_the_tables_stay_text(
     warehouse = Warehouse(config)
     figures = ("point", "mean", "median", "p05", "p25", "p75", "p95")
     row = {name: float(place) for place, name in enumerate(figures)} | {"p_zero": 0.9, "horizon_days": 7, "bucket": 0}
-    row |= {"scenario_id": HOSTILE[1], "task": "spend", "method": HOSTILE[1], "model_version": "1", "run_id": "x"}
+    row |= {
+        "scenario_id": HOSTILE[1],
+        "task": "spend",
+        "method": HOSTILE[1],
+        "model_version": "1",
+        "run_id": "x",
+        "reason": HOSTILE[1],
+    }
     day = config.dataset.first_day
     for name, extra in (
         (readers.FORECAST, {}),

@@ -41,6 +41,18 @@ def test_who_made_a_forecast_is_said_in_words(method: str, said: str) -> None:
     assert words.method(method, "3") == said
 
 
+def test_why_a_baseline_made_it_is_said() -> None:
+    lost = "cell: loses to mean_28 in the backtest of 2024-03-10, ratio 1.31 (95 %: 1.20 .. 1.42)"
+    said = "the average of the last 28 days alone"
+    assert words.method("baseline:mean_28", "3", lost) == f"{said} ({lost.removeprefix('cell: ')})"
+    assert words.method("baseline:mean_28", None, "no champion: 3 cannot be loaded") == (
+        f"{said} (no champion: 3 cannot be loaded)"
+    )
+    assert words.method("baseline:mean_28", "3", "champion, which gives the network no part here") == (
+        f"{said} (model version 3 leaves it to that)"
+    )
+
+
 def test_an_expectation_is_a_sentence() -> None:
     row = {"horizon_days": 7, "mean": 1240.0, "p05": 800.0, "p95": 1900.0, "p_zero": 0.02, "point": 1180.0}
     assert words.expectation({**row, "method": "m2m", "model_version": "3"}) == (
