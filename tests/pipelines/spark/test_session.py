@@ -122,7 +122,7 @@ def test_a_stage_that_is_none_is_refused(deployment: Deployment) -> None:
 def test_every_stage_that_starts_spark_can_have_settings() -> None:
     folder = Path(__file__).resolve().parents[3] / "pipelines"
     starts = {
-        file.stem for file in (folder / "stages").glob("*.py") if re.search(r"with spark_session\(", file.read_text())
+        file.stem for file in (folder / "stages").glob("*.py") if re.search(r"spark_session\(run", file.read_text())
     }
     assert starts == set(SPARK_STAGES)
 
