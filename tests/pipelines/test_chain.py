@@ -565,45 +565,6 @@ def test_8_matured_forecasts_are_judged_as_the_model_package_defines_it(chain: D
     assert chain.rows("marts.forecast_quality").drop("run_id").equals(rows.drop("run_id"))
 
 
-def test_8_drift_of_the_day_is_kept_and_told_with_the_error_that_is_expected(
-    chain: Deployment, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """And the error that forecasts expect stands beside the one that came. The last day is then delivered in cents."""
-    for _ in range(2):
-        assert chain.run("drift", "--date", AS_OF)[0] == 0
-    expected, forecasts = chain.rows("marts.forecast_expected"), _forecasts(chain)
-    whole = expected.filter(method="*", scenario_id="*").sort("task")
-    assert whole["sum_mean"].to_list() == pytest.approx(
-        forecasts.group_by("task").agg(pl.sum("mean")).sort("task")["mean"]
-    )
-    assert set(expected["method"]) == {"*", *(without_weight(method) for method in forecasts["method"])}
-    assert expected["expected_nmae"].is_between(0, 2).all()
-    rows = chain.rows("ops.drift")
-    assert set(rows["scenario_id"]) == {"*", "feed", "search"}
-    assert rows.filter(verdict="critical").is_empty()
-
-    cents = rows_of_day(MATURED).with_columns(cost=pl.col("cost") * pl.when(place="feed").then(100).otherwise(1))
-    chain.write_day(MATURED, cents)
-    for stage in ("stage_sources", "build_sequences", "drift"):
-        assert chain.run(stage, "--date", MATURED)[0] == 0
-    assert "warning: drift in scenario feed: level of spend:" in capfd.readouterr().out
-    late = chain.rows("ops.drift").filter(ds=MATURED)
-    critical = late.filter(verdict="critical")
-    assert set(critical["scenario_id"]) == {"feed"}
-    assert set(critical["signal"]) == {"level of spend", "level of spend beside other metrics"}
-    quality = chain.rows("marts.forecast_quality").filter(method="*", scenario_id="feed", task="spend")
-    (told,) = late.filter(scenario_id="feed", signal="error over expected of spend")["found"]
-    of_spend = expected.filter(method="*", scenario_id="feed", task="spend")
-    assert told == pytest.approx(quality["nmae"].item() / of_spend["expected_nmae"].item())
-
-    assert chain.run("incidents", "--date", MATURED, spark=False)[0] == 0
-    said = capfd.readouterr().out
-    assert f"drift in scenario feed: 2 signals; since {MATURED}" in said
-    assert "what to do: docs/operations.md#data-drift" in said
-    chain.write_day(MATURED)
-    assert chain.run("stage_sources", "--date", MATURED)[0] == 0
-
-
 def test_8_the_report_tells_what_the_tables_have_and_mlflow_keeps_it_once(chain: Deployment) -> None:
     page = chain.config.home / "reports" / f"{AS_OF}.html"
     for _ in range(2):
@@ -656,6 +617,45 @@ def test_8_forecasts_are_judged_over_their_own_horizon(chain: Deployment) -> Non
         chain.toml.write_text(before)
     assert chain.run("monitor", "--date", MATURED)[0] == 0
     assert chain.rows("marts.forecast_quality").drop("run_id").equals(rows)
+
+
+def test_8_drift_of_the_day_is_kept_and_told_with_the_error_that_is_expected(
+    chain: Deployment, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And the error that forecasts expect stands beside the one that came. The last day is then delivered in cents."""
+    for _ in range(2):
+        assert chain.run("drift", "--date", AS_OF)[0] == 0
+    expected, forecasts = chain.rows("marts.forecast_expected"), _forecasts(chain)
+    whole = expected.filter(method="*", scenario_id="*").sort("task")
+    assert whole["sum_mean"].to_list() == pytest.approx(
+        forecasts.group_by("task").agg(pl.sum("mean")).sort("task")["mean"]
+    )
+    assert set(expected["method"]) == {"*", *(without_weight(method) for method in forecasts["method"])}
+    assert expected["expected_nmae"].is_between(0, 2).all()
+    rows = chain.rows("ops.drift")
+    assert set(rows["scenario_id"]) == {"*", "feed", "search"}
+    assert rows.filter(verdict="critical").is_empty()
+
+    cents = rows_of_day(MATURED).with_columns(cost=pl.col("cost") * pl.when(place="feed").then(100).otherwise(1))
+    chain.write_day(MATURED, cents)
+    for stage in ("stage_sources", "build_sequences", "drift"):
+        assert chain.run(stage, "--date", MATURED)[0] == 0
+    assert "warning: drift in scenario feed: level of spend:" in capfd.readouterr().out
+    late = chain.rows("ops.drift").filter(ds=MATURED)
+    critical = late.filter(verdict="critical")
+    assert set(critical["scenario_id"]) == {"feed"}
+    assert set(critical["signal"]) == {"level of spend", "level of spend beside other metrics"}
+    quality = chain.rows("marts.forecast_quality").filter(method="*", scenario_id="feed", task="spend")
+    (told,) = late.filter(scenario_id="feed", signal="error over expected of spend")["found"]
+    of_spend = expected.filter(method="*", scenario_id="feed", task="spend")
+    assert told == pytest.approx(quality["nmae"].item() / of_spend["expected_nmae"].item())
+
+    assert chain.run("incidents", "--date", MATURED, spark=False)[0] == 0
+    said = capfd.readouterr().out
+    assert f"drift in scenario feed: 2 signals; since {MATURED}" in said
+    assert "what to do: docs/operations.md#data-drift" in said
+    chain.write_day(MATURED)
+    assert chain.run("stage_sources", "--date", MATURED)[0] == 0
 
 
 def _judged_by_hand(chain: Deployment) -> pa.Table:
