@@ -80,7 +80,7 @@ def picture(found: Mapping[str, Any], path: Path) -> None:
     for name, label in (("baseline_nmae", "last days"), ("nmae", "forecasts")):
         bottom.plot([d["day"] for d in judged], [d[name] for d in judged], label=label, color=COLORS[label])
     bottom.set(xlabel="day", ylabel=f"NMAE of {found['task']}", ylim=(0, None))
-    bottom.legend(loc="upper left", fontsize=8)
+    bottom.legend(loc="upper right", fontsize=8)
     for axis in (top, bottom):
         axis.grid(alpha=0.3)
         for day in days:

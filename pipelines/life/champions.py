@@ -39,6 +39,7 @@ GATE, OUTSIDE = "the gate", "outside the ledger"  # in ``decided_by``, where no 
 BY_HAND = "by hand, "  # how the reason of a person's own choice begins
 _MOVE = ("run_id", "decided_at", "challenger", "champion", "promoted", "reason", "decided_by")
 _LOOKS = 10
+_LOOKS_AGAIN, _UNDER_WAY_S = 3, 0.7
 
 
 class LostRaceError(DataError):
@@ -208,6 +209,22 @@ def _aliases_by_server(config: Config) -> dict[str, str]:
 def model_name(config: Config) -> str:
     """What the registry calls the data set's model, and its experiment."""
     return config.model_name
+
+
+def looked_at(config: Config, warehouse: Warehouse) -> tuple[Ledger, dict[str, str]]:
+    """The ledger and what the aliases name. Where they disagree they are read again: a promotion that is under way has
+    its line, and in a moment its aliases.
+
+    Raises:
+        RegistryAwayError: the registry cannot be asked.
+    """
+    ledger, named = Ledger.read(warehouse), aliases(config)
+    for _ in range(_LOOKS_AGAIN):
+        if not outside(ledger, named):
+            break
+        time.sleep(_UNDER_WAY_S)
+        ledger, named = Ledger.read(warehouse), aliases(config)
+    return ledger, named
 
 
 def outside(ledger: Ledger, named: Mapping[str, str]) -> list[str]:

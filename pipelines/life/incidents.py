@@ -13,7 +13,7 @@ import polars as pl
 from pipelines import chain
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS, Alerts
-from pipelines.life.champions import Ledger, RegistryAwayError, aliases, outside, to_mend
+from pipelines.life.champions import RegistryAwayError, looked_at, outside, to_mend
 from pipelines.quality.drift import CRITICAL, DRIFT, in_words
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Pin, between, on_day, properties_of
@@ -57,7 +57,7 @@ def found(run: Run, warehouse: Warehouse, dag: str | None = None) -> list[Incide
         lineage = warehouse.lineage(SERVES)
         versions = {day: told.get(f"{chain.INPUT}{chain.MODEL}{chain.CHAMPION}") for day, told in lineage.items()}
         incidents += champion(versions, ds, decisions)
-        incidents += moved_outside(run, Ledger.read(warehouse))
+        incidents += moved_outside(run, warehouse)
     if QUALITY in ours:
         label = timedelta(days=run.config.dataset.label_days)
         rows = warehouse.scan(QUALITY, between(ds - label - LOOK_BACK, ds))
@@ -146,10 +146,10 @@ def champion(versions: Mapping[date, str | None], ds: date, decisions: pl.DataFr
         )
 
 
-def moved_outside(run: Run, ledger: Ledger) -> Iterator[Incident]:
+def moved_outside(run: Run, warehouse: Warehouse) -> Iterator[Incident]:
     """An alias names another version than the ledger tells."""
     try:
-        named = aliases(run.config)
+        ledger, named = looked_at(run.config, warehouse)
     except RegistryAwayError:  # whoever needs it has failed
         return
     if lines := outside(ledger, named):

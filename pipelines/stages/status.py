@@ -12,7 +12,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pipelines import chain
 from pipelines.config import Config
 from pipelines.errors import plain
-from pipelines.life.champions import Ledger, RegistryAwayError, aliases, outside, to_mend
+from pipelines.life.champions import RegistryAwayError, looked_at, outside, to_mend
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between, in_words, ranges
 from pipelines.warehouse.files import DataFile, lost
@@ -203,9 +203,8 @@ class Aliases:
 
     @classmethod
     def of(cls, config: Config, warehouse: Warehouse) -> Aliases:
-        ledger = Ledger.read(warehouse)
         try:
-            named = aliases(config)
+            ledger, named = looked_at(config, warehouse)
         except RegistryAwayError as error:
             return cls([f"aliases: MLflow cannot be asked, so nobody looked: {plain(error)[:200]}"], [])
         lines = outside(ledger, named)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -17,6 +18,7 @@ from deployment import FIRST_DAY, Deployment
 import pipelines
 from pipelines.chain import CHAMPION, PREVIOUS
 from pipelines.cli import Run
+from pipelines.life import champions
 from pipelines.life.champions import (
     BY_HAND,
     TABLE,
@@ -24,6 +26,7 @@ from pipelines.life.champions import (
     LostRaceError,
     aliases,
     follow,
+    looked_at,
     outside,
     settled,
     write_line,
@@ -162,9 +165,32 @@ def test_an_alias_moved_outside_is_told_and_gets_its_line(
     ]
 
 
-def test_status_and_incidents_tell_of_an_alias_that_was_moved_outside(
-    deployment: Deployment, promoter: Callable[[str], Promoter]
+def test_a_promotion_that_is_under_way_is_no_alias_moved_outside(
+    deployment: Deployment, promoter: Callable[[str], Promoter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    one, other = promoter("one"), promoter("other")
+    one.move("1", Ledger.read(one.warehouse))
+    one.write("2", Ledger.read(one.warehouse))
+    assert outside(Ledger.read(one.warehouse), aliases(deployment.config))
+    waited = list[float]()
+
+    def meanwhile(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            follow(one.warehouse, one.registry)
+
+    monkeypatch.setattr(champions, "time", SimpleNamespace(sleep=meanwhile))
+    ledger, named = looked_at(deployment.config, other.warehouse)
+    assert (ledger.champion, named[CHAMPION], len(waited)) == ("2", "2", 2)
+    one.registry.promote("3")
+    assert outside(*looked_at(deployment.config, other.warehouse))
+    assert 1 < sum(waited) < 5
+
+
+def test_status_and_incidents_tell_of_an_alias_that_was_moved_outside(
+    deployment: Deployment, promoter: Callable[[str], Promoter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(champions, "_UNDER_WAY_S", 0)
     one = promoter("one")
     for version in ("1", "2"):
         one.move(version, Ledger.read(one.warehouse))
