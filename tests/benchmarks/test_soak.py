@@ -249,6 +249,7 @@ def test_the_page_is_made_between_its_marks(tmp_path: Path) -> None:
         soak_page.write(found, other)
 
 
+@pytest.mark.soak
 def test_ten_days_pass_their_audit(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("M2M_HOME", str(tmp_path / "home"))
     found = Soak(World(10, advertisers=150), tmp_path).whole()
