@@ -23,7 +23,7 @@ from pipelines.reading.export import harmless
 from pipelines.stages.status import commands, status
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between, in_words
-from pipelines.warehouse.files import DataFile, read_files
+from pipelines.warehouse.files import DataFile, by_bucket, read_files
 from pipelines.warehouse.pins import Pin, properties_of
 from pipelines.warehouse.sequences import TABLE as SERIES_TABLE
 from pipelines.warehouse.sequences import WEEK_TABLE, history_start, week_ends
@@ -153,8 +153,8 @@ def index(moment: Moment, day: date) -> pl.DataFrame:
     built = chain.NEWEST.of(config, day, moment.days(SERIES_TABLE))
     names, columns = list(config.attributes.advertiser), ["bucket", "advertiser_id", *config.attributes.advertiser]
     series, totals = moment.pin(SERIES_TABLE), moment.pin(TOTAL)
-    of_series = _by_bucket(series, built) or {0: []}
-    of_totals = _by_bucket(totals, [day])
+    of_series = by_bucket(series.files_on(built)) or {0: []}
+    of_totals = by_bucket(totals.files_on([day]))
     which = _advertisers(main_task(config), config.dataset.horizon_days)
 
     def one(bucket: int) -> pl.DataFrame:
@@ -168,13 +168,6 @@ def index(moment: Moment, day: date) -> pl.DataFrame:
     with ThreadPoolExecutor(_THREADS) as threads:
         parts = list(threads.map(one, sorted(of_series)))
     return pl.concat(parts).with_columns(pl.col(names).cast(pl.Categorical))
-
-
-def _by_bucket(pin: Pin, days: Collection[date]) -> dict[int, list[DataFile]]:
-    found: dict[int, list[DataFile]] = {}
-    for file in pin.files_on(days):
-        found.setdefault(file.bucket, []).append(file)
-    return found
 
 
 def main_task(config: Config) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipelines.config import Config, Severity
 from pipelines.quality.rules import Check, settable
 from pipelines.spark.buckets import REPORT
-from pipelines.warehouse.files import DataFile, read_files
+from pipelines.warehouse.files import DataFile, by_bucket, read_files
 
 NEW_DAYS = 28  # new is who has no row in so many days before: a shop closes for twelve of them at the turn of a year
 GONE_DAYS = 7  # gone is who had one in so many
@@ -41,10 +41,7 @@ class Turnover:
     def of(cls, config: Config, files: Sequence[DataFile], schema: pa.Schema, first: date, last: date) -> Turnover:
         """``files`` are those of the ``NEW_DAYS`` before ``first``."""
         money = [metric.name for metric in config.performance if metric.kind == "money"]
-        before: dict[int, list[DataFile]] = {}
-        for file in files:
-            before.setdefault(file.bucket, []).append(file)
-        return cls(first, last, (money or list(config.metric_names))[0], before, schema)
+        return cls(first, last, (money or list(config.metric_names))[0], by_bucket(files), schema)
 
     def count(self, bucket: int, rows: pl.DataFrame | None = None) -> pl.DataFrame:
         """Report of one bucket whose rows of ``first``..``last`` are these: advertisers and value, by day, of who is

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import date, timedelta
@@ -36,7 +35,7 @@ from pipelines.spark import buckets
 from pipelines.spark.session import spark_session
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import days_between
-from pipelines.warehouse.files import DataFile
+from pipelines.warehouse.files import by_bucket
 from pipelines.warehouse.pins import Reads, between
 from pipelines.warehouse.sequences import TABLE as SEQUENCES
 from pipelines.warehouse.sequences import open_sequences
@@ -50,8 +49,8 @@ def drift(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     config, ds, reads = run.config, run.ds, Reads(run.stage, warehouse)
     sequences, series, forecasts = open_sequences(config, reads, ds), reads.pin(SEQUENCES), reads.pin(FORECASTS)
     week_before = min(series.days(ds - timedelta(days=7), ds - timedelta(days=1)), default=None)
-    before = _by_bucket(series.files(week_before)) if week_before else {}
-    job = Looking(sequences, _by_bucket(forecasts.files(ds)), forecasts.schema, before)
+    before = by_bucket(series.files(week_before)) if week_before else {}
+    job = Looking(sequences, by_bucket(forecasts.files(ds)), forecasts.schema, before)
     sums = with_all_scenarios(buckets.map_buckets(spark, sequences.buckets, partial(look, job), SUMS, KEYS))
 
     expected = expected_errors(sums, ds)
@@ -84,13 +83,6 @@ def drift(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         of = f"{days}-day {task}" if several else task
         text = "undefined (nothing is expected)" if nmae is None else f"{nmae:.4f}"
         run.say(f"{EXPECTED}: {of}: NMAE {text} is expected of today's forecasts")
-
-
-def _by_bucket(files: Sequence[DataFile]) -> dict[int, list[DataFile]]:
-    found = defaultdict(list)
-    for file in files:
-        found[file.bucket].append(file)
-    return dict(found)
 
 
 def expected_errors(sums: pl.DataFrame, ds: date) -> pl.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -47,7 +46,7 @@ from pipelines.toml_tables import nearest
 from pipelines.warehouse import configurations
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import in_words
-from pipelines.warehouse.files import DataFile, read_files
+from pipelines.warehouse.files import DataFile, by_bucket, read_files
 from pipelines.warehouse.pins import Pin, Recorded, properties_of
 from pipelines.warehouse.sequences import open_sequences
 
@@ -130,9 +129,7 @@ def replay(
         if served and (other := differs(served.packed, sequences.spec)):
             words = f"version {served.version} was trained with other {other} than are declared now"
             return Replay(ds, differences=(*altered, Difference("configuration", words), *causes))
-        of_buckets = defaultdict(list)
-        for file in files:
-            of_buckets[file.bucket].append(file)
+        of_buckets = by_bucket(files)
         chosen = sorted({*sequences.buckets, *of_buckets})
         if wanted.advertiser is not None:
             chosen = [bucket_of(wanted.advertiser, config.dataset.buckets)]
@@ -143,7 +140,7 @@ def replay(
         # Why no champion served is what score met that day: it is not made again.
         apart = () if served else tuple(name for name in ("reason",) if name in now.schema.names)
         added = tuple(column.name for column in warehouse.declared(TABLE).columns if column.added)
-        kernel = partial(compare_bucket, Replaying(job, dict(of_buckets), now.schema, wanted, apart, added))
+        kernel = partial(compare_bucket, Replaying(job, of_buckets, now.schema, wanted, apart, added))
         if len(chosen) == 1 or sequences.series <= HERE:
             with _as_workers_count():
                 found = pl.concat([kernel(bucket) for bucket in chosen])

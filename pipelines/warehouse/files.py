@@ -109,6 +109,14 @@ def read_files(files: Iterable[DataFile], schema: pa.Schema, columns: Sequence[s
         return pl.concat([empty, *frames], how="diagonal")
 
 
+def by_bucket(files: Iterable[DataFile]) -> dict[int, list[DataFile]]:
+    """Data files by their bucket, in their order."""
+    found: dict[int, list[DataFile]] = {}
+    for file in files:
+        found.setdefault(file.bucket, []).append(file)
+    return found
+
+
 def lost(files: Iterable[DataFile]) -> set[str]:
     """Paths of the files that are not there any more."""
     files = list(files)

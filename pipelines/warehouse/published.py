@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pyarrow as pa
 
-from pipelines.warehouse.files import DataFile, read_files
+from pipelines.warehouse.files import DataFile, by_bucket, read_files
 from pipelines.warehouse.sequences import SERIES
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ class Published:
 
     @classmethod
     def of(cls, pin: Pin, files: Iterable[DataFile], horizon_days: int) -> Published:
-        by_bucket: dict[int, list[DataFile]] = {}
-        for file in files:
-            by_bucket.setdefault(file.bucket, []).append(file)
-        return cls(by_bucket, pin.schema, horizon_days)
+        return cls(by_bucket(files), pin.schema, horizon_days)
 
     def rows(self, bucket: int, columns: Sequence[str]) -> pl.DataFrame:
         names = [*SERIES, "horizon_days", *columns]

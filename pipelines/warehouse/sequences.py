@@ -7,7 +7,6 @@ made again alone (docs/architecture.md has what was measured).
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -25,7 +24,7 @@ from pipelines.chain import INPUT
 from pipelines.config import Config
 from pipelines.errors import ConfigError, DataError
 from pipelines.warehouse.days import days_between
-from pipelines.warehouse.files import DataFile, read_files
+from pipelines.warehouse.files import DataFile, by_bucket, read_files
 
 if TYPE_CHECKING:
     from pipelines.warehouse.pins import Pin
@@ -296,9 +295,7 @@ def open_sequences(config: Config, tables: Tables, as_of: date, snapshot_id: int
     if snapshot_id is not None and not tables.pin(TABLE).knows(snapshot_id):
         raise ConfigError(f"{TABLE}: there is no snapshot {snapshot_id}; it may have expired")
     series = tables.pin(TABLE, snapshot_id)
-    files, weeks = defaultdict(list), defaultdict(list)
-    for file in series.files(as_of):
-        files[file.bucket].append(file)
+    files = by_bucket(series.files(as_of))
     if not files or series.snapshot_id is None:
         raise DataError(
             f"{TABLE} ds={as_of}: no sequences; expected at least one series. Build them with: "
@@ -310,11 +307,9 @@ def open_sequences(config: Config, tables: Tables, as_of: date, snapshot_id: int
     parts = tables.pin(WEEK_TABLE, made_from if known else None)
     first = history_start(config, as_of)
     ends = week_ends(first, as_of)
-    for file in parts.files(ends[0], as_of):
-        if file.ds in ends:
-            weeks[file.bucket].append(file)
+    weeks = by_bucket(file for file in parts.files(ends[0], as_of) if file.ds in ends)
     schemas = series.schema, parts.schema
-    return SequenceFiles(as_of, first, series.snapshot_id, dict(files), dict(weeks), *schemas, config.sequence_spec)
+    return SequenceFiles(as_of, first, series.snapshot_id, files, weeks, *schemas, config.sequence_spec)
 
 
 def history_start(config: Config, as_of: date) -> date:
