@@ -19,6 +19,7 @@ from m2m_model.data.panel import CHUNK, Panel
 from m2m_model.data.spec import SequenceSpec
 from m2m_model.forecasts.expected import expected_error
 from pipelines.config import ALL_SCENARIOS
+from pipelines.life.cells import CELL
 from pipelines.warehouse.files import DataFile, read_files
 from pipelines.warehouse.sequences import SequenceFiles
 
@@ -160,7 +161,7 @@ def expected(forecasts: pl.DataFrame) -> pl.DataFrame:
         return _none()
     figure = {name: forecasts[name].to_numpy() for name in ("point", "mean", "p_zero", *_QUANTILES)}
     error = expected_error(figure["point"], figure["mean"], figure["p_zero"], [figure[name] for name in _QUANTILES])
-    by = ["name", "scenario_id", "task", "horizon_days"]
+    by = ["name", *CELL]
     name = pl.col("method").str.split("@").list.first()
     sums = forecasts.with_columns(name=name, error=pl.Series(error)).group_by(by)
     found = sums.agg(n=pl.len().cast(pl.Float64), error=pl.sum("error"), mean=pl.sum("mean"))

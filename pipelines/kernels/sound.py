@@ -17,11 +17,11 @@ import polars as pl
 from m2m_model.data.panel import Panel
 from m2m_model.forecasts.baselines import mean_28
 from m2m_model.forecasts.forecasts import Forecasts
+from pipelines.life.cells import CELL
 from pipelines.quality.forecasts import KEY
 from pipelines.warehouse.published import Published
 
 LEVEL_JUMP, COLLAPSE = "level_jump", "interval_collapse"
-CELL = ["scenario_id", "task", "horizon_days"]
 SERIES = 20  # of a cell, on both days: the total of fewer moves by chance
 WIDTH = 0.2  # of the mean: intervals that were narrower have nothing to collapse
 OLDEST_DAYS = 7  # how far back the day before may be

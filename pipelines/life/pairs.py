@@ -15,12 +15,12 @@ from m2m_model.forecasts.metrics import named
 from m2m_model.judging.paired import REPLICATES, compare, replicate_sums
 from pipelines.chain import CHALLENGER
 from pipelines.config import ALL_SCENARIOS
+from pipelines.life.cells import CELL
 from pipelines.life.gate import ALL_TASKS
 
 ACTUAL = "actual"  # among the forecasters: what happened
 
 REPLICATE = [f"replicate_{number}" for number in range(REPLICATES + 1)]
-_CELL = ["scenario_id", "task", "horizon_days"]
 
 
 def replicates(errors: Mapping[str, Floats], panel: Panel, targets: Sequence[Target]) -> pl.DataFrame:
@@ -61,7 +61,7 @@ def compared(
         counted: n of each cell.
     """
     everywhere = sums.group_by("forecaster", "task", "horizon_days").agg(pl.sum(*REPLICATE))
-    cells = pl.concat([sums.select(*_CELL, "forecaster", *REPLICATE), everywhere.select(
+    cells = pl.concat([sums.select(*CELL, "forecaster", *REPLICATE), everywhere.select(
         pl.lit(ALL_SCENARIOS).alias("scenario_id"), "task", "horizon_days", "forecaster", *REPLICATE
     )])  # fmt: skip
     found: dict[tuple[str, str, int], dict[str, Floats]] = {}
@@ -84,11 +84,11 @@ def compared(
             both = [float(_nmae(sides, name)[0]) for name in (own, other)]
             rows.append((own, other, scenario, task, days, *both, pair.ratio, pair.low, pair.high, pair.spread))
     numbers = ["nmae", "other_nmae", "ratio", "ratio_low", "ratio_high", "spread"]
-    schema = dict.fromkeys(["forecaster", "other", *_CELL], pl.String) | {"horizon_days": pl.Int32}
+    schema = dict.fromkeys(["forecaster", "other", *CELL], pl.String) | {"horizon_days": pl.Int32}
     made = pl.DataFrame(rows, schema | dict.fromkeys(numbers, pl.Float64), orient="row")
     counts = pl.concat(
         [
-            counted.select(*_CELL, "n"),
+            counted.select(*CELL, "n"),
             counted.group_by("task", "horizon_days").agg(pl.sum("n")).select(
                 pl.lit(ALL_SCENARIOS).alias("scenario_id"), "task", "horizon_days", "n"
             ),
@@ -97,7 +97,7 @@ def compared(
             ),
         ]
     )  # fmt: skip
-    return made.join(counts, on=_CELL, how="left").with_columns(pl.col(numbers).fill_nan(None))
+    return made.join(counts, on=CELL, how="left").with_columns(pl.col(numbers).fill_nan(None))
 
 
 def _nmae(sides: Mapping[str, Floats], name: str) -> Floats:

@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS, Drift
 from pipelines.kernels.drift import JUDGED, KEYS, SUMS, Counts, Looking, look, with_all_scenarios
+from pipelines.life.cells import CELL
 from pipelines.quality.drift import (
     CRITICAL,
     DRIFT,
@@ -41,7 +42,6 @@ from pipelines.warehouse.sequences import TABLE as SEQUENCES
 from pipelines.warehouse.sequences import open_sequences
 
 FORECASTS, QUALITY = "marts.forecast_daily", "marts.forecast_quality"
-_CELL = ["scenario_id", "task", "horizon_days"]
 
 
 def drift(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
@@ -80,21 +80,20 @@ def drift(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
         run.say(f"warning: drift in {in_words(scenario)}: {words}")
     together = expected.filter(method="*", scenario_id=ALL_SCENARIOS).sort("task", "horizon_days")
     for task, days, nmae in together.select("task", "horizon_days", "expected_nmae").iter_rows():
-        of = f"{days}-day {task}" if several else task
         text = "undefined (nothing is expected)" if nmae is None else f"{nmae:.4f}"
-        run.say(f"{EXPECTED}: {of}: NMAE {text} is expected of today's forecasts")
+        run.say(f"{EXPECTED}: {_task(task, days, several)}: NMAE {text} is expected of today's forecasts")
 
 
 def expected_errors(sums: pl.DataFrame, ds: date) -> pl.DataFrame:
     """Rows of ``EXPECTED`` without the run."""
     ours = sums.filter(pl.col("counter").is_in(["n", "error", "mean"])).rename({"name": "method"})
     ours = pl.concat([ours, ours.with_columns(method=pl.lit("*"))])
-    wide = ours.group_by("method", *_CELL).agg(
+    wide = ours.group_by("method", *CELL).agg(
         pl.col("value").filter(pl.col("counter") == name).sum().alias(name) for name in ("n", "error", "mean")
     )
     nmae = pl.when(pl.col("mean") > 0).then(pl.col("error") / pl.col("mean"))
     return wide.select(
-        pl.lit(ds).alias("ds"), "method", *_CELL, pl.col("n").cast(pl.Int64), expected_nmae=nmae, sum_mean="mean"
+        pl.lit(ds).alias("ds"), "method", *CELL, pl.col("n").cast(pl.Int64), expected_nmae=nmae, sum_mean="mean"
     )
 
 
@@ -142,8 +141,8 @@ def matured(
         return
     for cell, signal in _by_cell(quality.with_columns(value="coverage_90"), as_of, "coverage", "share", several):
         yield cell, judge_forecasts(signal, width)
-    both = quality.filter(ds=as_of).join(known, on=["ds", *_CELL]).filter(pl.col("expected_nmae") > 0)
-    for scenario, task, days, nmae, expected in both.sort(_CELL).select(*_CELL, "nmae", "expected_nmae").iter_rows():
+    both = quality.filter(ds=as_of).join(known, on=["ds", *CELL]).filter(pl.col("expected_nmae") > 0)
+    for scenario, task, days, nmae, expected in both.sort(CELL).select(*CELL, "nmae", "expected_nmae").iter_rows():
         if nmae is not None:
             name = f"error over expected of {_task(task, days, several)}"
             words = f"{name}: NMAE {nmae:.3f}, expected were {expected:.3f}"
@@ -153,7 +152,7 @@ def matured(
 def _by_cell(rows: pl.DataFrame, last: date, name: str, kind: Kind, several: bool) -> Iterator[tuple[str, Signal]]:
     """A signal up to a day of each scenario, task and horizon that has a figure on it."""
     days = days_between(last - timedelta(days=JUDGED - 1), last)
-    for (scenario, task, horizon), part in rows.sort(*_CELL, "ds").group_by(_CELL, maintain_order=True):
+    for (scenario, task, horizon), part in rows.sort(*CELL, "ds").group_by(CELL, maintain_order=True):
         of = {ds: (value, n) for ds, value, n in part.select("ds", "value", "n").iter_rows() if value is not None}
         if last in of:
             value_T, weight_T = np.array([of.get(day, (np.nan, 0.0)) for day in days], np.float64).T
