@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from pyiceberg.exceptions import CommitFailedException
-from sqlalchemy import NullPool, create_engine, inspect, text
+from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines.chain import CHAMPION, PREVIOUS
@@ -179,36 +180,55 @@ def aliases(config: Config) -> dict[str, str]:
     Raises:
         RegistryAwayError: it cannot be asked.
     """
+    if has_server(config):
+        with server(config) as registry:
+            return registry.aliases()
+    with database(config, "registered_model_aliases") as connection:
+        if connection is None:
+            return {}
+        chosen = text("select alias, version from registered_model_aliases where name = :name")
+        return {alias: str(version) for alias, version in connection.execute(chosen, {"name": config.model_name})}
+
+
+def has_server(config: Config) -> bool:
+    """Whether MLflow is asked over the network; else it is its database that is asked."""
+    return config.mlflow_uri.startswith(("http", "databricks"))
+
+
+@contextmanager
+def database(config: Config, table: str) -> Iterator[Connection | None]:
+    """MLflow's database, for who reads one of its tables; None where that is not there yet.
+
+    Raises:
+        RegistryAwayError: it cannot be asked.
+    """
     uri = config.mlflow_uri
-    if uri.startswith(("http", "databricks")):
-        return _aliases_by_server(config)
     if (file := sqlite_path(uri)) and not file.is_file():
-        return {}
+        yield None
+        return
     try:
         with create_engine(uri, poolclass=NullPool).connect() as connection:
-            if not inspect(connection).has_table("registered_model_aliases"):
-                return {}
-            chosen = text("select alias, version from registered_model_aliases where name = :name")
-            return {alias: str(version) for alias, version in connection.execute(chosen, {"name": model_name(config)})}
+            yield connection if inspect(connection).has_table(table) else None
     except (SQLAlchemyError, ImportError) as error:
         raise RegistryAwayError(str(error).partition("\n")[0]) from error
 
 
-def _aliases_by_server(config: Config) -> dict[str, str]:
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # who only looks does not wait
+@contextmanager
+def server(config: Config) -> Iterator[Registry]:
+    """MLflow's server, for who only looks: it is not waited for.
+
+    Raises:
+        RegistryAwayError: it cannot be asked.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     from mlflow.exceptions import MlflowException
 
     from pipelines.life.registry import Registry
 
     try:
-        return Registry(config).aliases()
+        yield Registry(config)
     except (MlflowException, OSError) as error:
         raise RegistryAwayError(str(error).partition("\n")[0]) from error
-
-
-def model_name(config: Config) -> str:
-    """What the registry calls the data set's model, and its experiment."""
-    return config.model_name
 
 
 def looked_at(config: Config, warehouse: Warehouse) -> tuple[Ledger, dict[str, str]]:

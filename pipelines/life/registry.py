@@ -44,7 +44,7 @@ from m2m_model.forecasts.forecasts import FIGURES
 from pipelines.chain import CHALLENGER, CHAMPION, PREVIOUS
 from pipelines.config import ALL_SCENARIOS, Config, m2m_home
 from pipelines.errors import ConfigError, DataError, plain
-from pipelines.life.champions import model_name
+from pipelines.life.champions import has_server
 from pipelines.locks import tables_made_by_one
 from pipelines.paths import local_path
 from pipelines.warehouse.store import Packed
@@ -83,7 +83,7 @@ class Registry:
     """The experiment and the registered model of one deployment."""
 
     def __init__(self, config: Config) -> None:
-        self.name = model_name(config)
+        self.name = config.model_name
         self._config = config
         mlflow.set_tracking_uri(config.mlflow_uri)
         with tables_made_by_one(config.mlflow_uri):
@@ -106,8 +106,7 @@ class Registry:
         """Where a new experiment keeps its files: what is declared, else below the home; a server knows by itself."""
         if folder := self._config.artifacts:
             return (Path(folder).as_uri() if folder.startswith("/") else folder) + f"/{self.name}"
-        served = self._config.mlflow_uri.startswith(("http", "databricks"))
-        return None if served else (m2m_home() / "mlartifacts" / self.name).as_uri()
+        return None if has_server(self._config) else (m2m_home() / "mlartifacts" / self.name).as_uri()
 
     def _refuse_lost_artifacts(self, location: str) -> None:
         """An experiment's place for files is chosen when it is made, and never changes.
