@@ -15,6 +15,7 @@ from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS, Alerts
 from pipelines.life.champions import RegistryAwayError, looked_at, outside, to_mend
 from pipelines.quality.drift import CRITICAL, DRIFT, in_words
+from pipelines.reading.terminal import plural
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Pin, between, on_day, properties_of
 
@@ -209,16 +210,15 @@ def drifted(rows: pl.DataFrame, ds: date) -> Iterator[Incident]:
     for (name,), signals in today.group_by("scenario_id", maintain_order=True):
         days = {*bad.filter(scenario_id=name)["ds"]}
         quiet = next((day for day in judged if day not in days), None)
-        count = signals.height
         words = signals["words"].to_list()
         yield Incident(
             cause=f"drift of data: {name}",
-            title=f"drift in {in_words(str(name))}: {count} signal{'s' * (count > 1)}",
+            title=f"drift in {in_words(str(name))}: {plural(len(words), 'signal')}",
             since=min(day for day in days if quiet is None or day > quiet),
             command=f"show {DATA} --date {ds}",
             section="data-drift",
             page="operations",
-            lines=words[:5] + ([f"... and {count - 5} more in {DATA}"] if count > 5 else []),
+            lines=words[:5] + ([f"... and {len(words) - 5} more in {DATA}"] if len(words) > 5 else []),
         )
 
 

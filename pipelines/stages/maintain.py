@@ -12,9 +12,7 @@ from pathlib import Path
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 from pyiceberg.table import Table as IcebergTable
-from pyiceberg.table.snapshots import Snapshot
 
-from pipelines.chain import INPUT
 from pipelines.config import Config
 from pipelines.errors import ConfigError
 from pipelines.events import FOLDER as EVENTS
@@ -25,7 +23,7 @@ from pipelines.sources.origins import list_path
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.days import in_words
 from pipelines.warehouse.files import GUARD
-from pipelines.warehouse.pins import Recorded, properties_of
+from pipelines.warehouse.pins import Recorded, properties_of, snapshots_read
 from pipelines.warehouse.repair import foreign_metadata, restore
 from pipelines.warehouse.store import Folder, Store
 from pipelines.warehouse.tables import DECLARATIONS
@@ -89,7 +87,7 @@ def kept_snapshots(
     runs = [one for one in runs if one[1] in by_id.get(one[0], {})]
     ids = {properties_of(by_id[name][snapshot_id]).get("m2m.run-id", "") for name, snapshot_id in runs}
     runs += [one for run_id in ids for one in of_run.get(run_id, ())]
-    read = [one for name, snapshot_id in runs for one in _inputs(by_id[name][snapshot_id])]
+    read = [one for name, snapshot_id in runs for one in snapshots_read(properties_of(by_id[name][snapshot_id]))]
     kept: dict[str, set[int]] = {name: set() for name in tables}
     for name, snapshot_id in runs + read:
         if snapshot_id in by_id.get(name, {}):
@@ -161,9 +159,8 @@ def pinned_by_models(registry: Registry) -> dict[str, set[int]]:
     themselves, and their runs, no command of ours deletes."""
     pinned: dict[str, set[int]] = {}
     for run_id in filter(None, map(registry.run_id_of, registry.aliases())):
-        for key, value in registry.client.get_run(run_id).data.tags.items():
-            if key.startswith(INPUT) and value.isdigit():
-                pinned.setdefault(key.removeprefix(INPUT), set()).add(int(value))
+        for name, snapshot_id in snapshots_read(registry.client.get_run(run_id).data.tags):
+            pinned.setdefault(name, set()).add(snapshot_id)
     return pinned
 
 
@@ -183,14 +180,6 @@ def report(plans: list[Plan], runs: Sequence[Path | Folder]) -> list[str]:
 
 def _shown(place: Path | Folder) -> str:
     return place.uri if isinstance(place, Folder) else str(place)
-
-
-def _inputs(snapshot: Snapshot) -> list[tuple[str, int]]:
-    return [
-        (key.removeprefix(INPUT), int(value))
-        for key, value in properties_of(snapshot).items()
-        if key.startswith(INPUT) and value.isdigit()
-    ]
 
 
 def _remove_empty_folders(store: FileSystem, root: str, oldest: float) -> None:

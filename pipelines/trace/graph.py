@@ -13,8 +13,9 @@ from datetime import UTC, date, datetime
 from functools import cached_property
 
 from pipelines import chain
-from pipelines.chain import INPUT, MODEL
+from pipelines.chain import MODEL
 from pipelines.config import Config
+from pipelines.warehouse.pins import inputs_of
 
 EXPIRED = 0  # in place of a snapshot's id
 
@@ -61,11 +62,6 @@ class Version:
     @property
     def inputs(self) -> dict[str, str]:
         return inputs_of(self.said)
-
-
-def inputs_of(said: Mapping[str, str]) -> dict[str, str]:
-    """Of what a commit says of itself, what it read; what was not there is left out."""
-    return {key.removeprefix(INPUT): value for key, value in said.items() if key.startswith(INPUT) and value != "None"}
 
 
 @dataclass(frozen=True)

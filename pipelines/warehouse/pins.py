@@ -228,17 +228,16 @@ class Recorded:
 
     def __init__(self, warehouse: Warehouse, properties: Mapping[str, str]) -> None:
         self._warehouse, self._stage = warehouse, properties.get("m2m.stage", "")
-        self._read = {key.removeprefix(chain.INPUT): v for key, v in properties.items() if key.startswith(chain.INPUT)}
+        self._read = inputs_of(properties)
 
     def pin(self, name: str, snapshot_id: int | None = None) -> Pin:
         """The table at the snapshot that was recorded; ``snapshot_id`` is not looked at."""
-        read = self._read.get(name, "None")
+        read = self._read.get(name, "")
         return replace(self._warehouse.pin(name), snapshot_id=int(read) if read.isdigit() else None)
 
     def model(self, alias: str) -> str | None:
         """The version that an alias named; None if there was none."""
-        version = self._read.get(chain.MODEL + alias, "None")
-        return None if version == "None" else version
+        return self._read.get(chain.MODEL + alias)
 
     @property
     def needed(self) -> dict[str, int]:
@@ -267,6 +266,21 @@ def on_day(ds: date) -> BooleanExpression:
 def properties_of(snapshot: Snapshot) -> dict[str, str]:
     """What the commit said of itself; see ``Run.lineage``."""
     return dict(snapshot.summary.additional_properties) if snapshot.summary else {}
+
+
+def inputs_of(said: Mapping[str, str]) -> dict[str, str]:
+    """Of what a commit or a training says of itself, the snapshot of each table and the version of each model that it
+    read; what was not there is left out."""
+    return {
+        key.removeprefix(chain.INPUT): value
+        for key, value in said.items()
+        if key.startswith(chain.INPUT) and value != "None"
+    }
+
+
+def snapshots_read(said: Mapping[str, str]) -> list[tuple[str, int]]:
+    """The same, of numbers alone: what snapshots are named by."""
+    return [(name, int(value)) for name, value in inputs_of(said).items() if value.isdigit()]
 
 
 def replaced(snapshot: Snapshot) -> list[date]:
