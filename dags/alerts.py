@@ -60,10 +60,15 @@ class Settings:
         return bool(self.mail or self.chat)
 
 
+def pipeline_toml(file: str | Path = "") -> dict[str, Any]:
+    """A pipeline.toml as it stands, the deployment's unless another is named. The stages say what is wrong with one
+    that cannot be read; here that is one of ``UNREADABLE``."""
+    return tomllib.loads(Path(file or os.environ["M2M_CONFIG"]).read_text(encoding="utf-8-sig"))
+
+
 def declared() -> dict[str, Any]:
-    """``[alerts]`` as it stands in the file; the stages say what is wrong with one that cannot be read."""
-    file = Path(os.environ["M2M_CONFIG"])
-    whole = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    """``[alerts]`` as it stands in the file."""
+    whole = pipeline_toml()
     table = {**whole.get("alerts", {}), "name": whole["dataset"]["name"]}
     settings(table)
     return table

@@ -11,9 +11,7 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import alerts
@@ -29,11 +27,9 @@ ANSWER = [f"{{{{ (ti.xcom_pull(task_ids='{TASK}') or ['', ''])[{part}] }}}}" for
 
 
 def hours() -> int:
-    """How long is waited for an answer; 0: nobody is asked. The stages say what is wrong with a file that cannot be
-    read."""
+    """How long is waited for an answer; 0: nobody is asked."""
     try:
-        gate = tomllib.loads(Path(os.environ["M2M_CONFIG"]).read_text(encoding="utf-8-sig")).get("gate", {})
-        return int(gate.get("approval_hours", 0))
+        return int(alerts.pipeline_toml().get("gate", {}).get("approval_hours", 0))
     except alerts.UNREADABLE:
         return 0
 

@@ -15,7 +15,6 @@ import os
 import re
 import runpy
 import sys
-import tomllib
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -176,7 +175,7 @@ def published(stage: str) -> list[Asset]:
     """The tables that a stage publishes, as assets; of the staged ones those that this data set has SQL for."""
     tables = [table for table in CHAIN[stage] if not table.startswith("model.")]
     with contextlib.suppress(KeyError, OSError, ValueError, TypeError):  # the stage says what is wrong with the file
-        staging = tomllib.loads(Path(os.environ["M2M_CONFIG"]).read_text(encoding="utf-8-sig"))["staging"]
+        staging = alerts.pipeline_toml()["staging"]
         tables = [table for table in tables if not table.startswith("staged.") or table[7:] in staging]
     return [Asset(name=table) for table in tables]
 
@@ -237,7 +236,7 @@ class ReportLink(BaseOperatorLink):
         arguments = list(operator.application_args)
         config, day = (arguments[arguments.index(name) + 1] for name in ("--config", "--date"))
         home = Path(os.environ.get("M2M_HOME") or APPLICATION.parents[1] / ".m2m")
-        data_set = tomllib.loads(Path(config).read_text(encoding="utf-8-sig"))["dataset"]["name"]
+        data_set = alerts.pipeline_toml(config)["dataset"]["name"]
         page = home / data_set / "reports" / f"{day}.html"
         kept = re.search('<link rel="canonical" href="([^"]+)">', page.read_text(encoding="utf-8"))
         return html.unescape(kept[1]) if kept else page.as_uri()
@@ -254,7 +253,7 @@ def spark_conf(config: Path, stage: str) -> dict[str, str]:
     JVM starts. What refers to the environment is left to the stage: this goes to a command line. So is a file that
     cannot be read: the stage says what is wrong."""
     try:
-        spark = tomllib.loads(config.read_text(encoding="utf-8-sig")).get("spark", {})
+        spark = alerts.pipeline_toml(config).get("spark", {})
         conf = {**spark.get("conf", {}), **spark.get("stages", {}).get(stage, {})}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
