@@ -156,8 +156,8 @@ def follow(warehouse: Warehouse, registry: Registry) -> Ledger:
 
 
 def settled(run: Run, warehouse: Warehouse, registry: Registry, reads: Reads, dry_run: bool = False) -> Ledger:
-    """The ledger, when it and the champion alias say the same: a promotion that was killed before its alias is ended,
-    an alias that was moved outside gets its line. A dry run moves no alias."""
+    """The ledger, when it and the aliases say the same: a promotion that was killed before its alias is ended, a champion
+    that was moved outside gets its line, and ``previous``, which only tells, is set again. A dry run moves no alias."""
     ledger, now = Ledger.read(warehouse), registry.version_of(CHAMPION)
     last = ledger.last  # who decided is not known of lines of before, which were written after the alias
     begun = last and last["decided_by"] and now == last["champion"] != ledger.champion
@@ -165,7 +165,11 @@ def settled(run: Run, warehouse: Warehouse, registry: Registry, reads: Reads, dr
         run.say(f"warning: the promotion of version {ledger.champion} (run {last['run_id']}) ended before its alias")
         return ledger if dry_run else follow(warehouse, registry)
     if now is None or now == ledger.champion:
-        return ledger
+        before = registry.version_of(PREVIOUS)
+        if now is None or dry_run or before in (None, ledger.previous):
+            return ledger
+        run.say(f"warning: alias {PREVIOUS} named version {before}, {TABLE} tells {ledger.previous or 'of none'}")
+        return follow(warehouse, registry)
     reason = f"found as champion instead of {ledger.champion}: the alias was moved outside the ledger"
     line = {"challenger": now, "champion": ledger.champion, "promoted": True, "reason": reason, "decided_by": OUTSIDE}
     write_line(run, warehouse, reads, line, ledger)
@@ -260,7 +264,10 @@ def outside(ledger: Ledger, named: Mapping[str, str]) -> list[str]:
             "outside the ledger, or a promotion was stopped before it moved it"
         )
     if before and before != ledger.previous:
-        lines.append(f"alias previous names version {before}, {TABLE} tells {ledger.previous or 'of none'}")
+        lines.append(
+            f"alias {PREVIOUS} names version {before}, {TABLE} tells {ledger.previous or 'of none'}; the next promote "
+            "sets it"
+        )
     return lines
 
 

@@ -252,9 +252,12 @@ class Registry:
             try:
                 self.client.set_registered_model_alias(self.name, PREVIOUS, previous)
             except MlflowException as error:
-                if error.error_code != _GONE:  # somebody deleted that version
+                if error.error_code != _GONE:
                     raise
+                previous = None  # somebody deleted that version
         if run_id:
+            if not previous:
+                self.client.delete_registered_model_alias(self.name, PREVIOUS)
             self.client.set_registered_model_tag(self.name, _FOLLOWED, run_id)
 
     def followed(self, run_id: str) -> bool:

@@ -161,8 +161,27 @@ def test_an_alias_moved_outside_is_told_and_gets_its_line(
     assert aliases(deployment.config) == {CHAMPION: "1", PREVIOUS: "2"}
     one.registry.client.set_registered_model_alias(one.registry.name, PREVIOUS, "4")
     assert outside(Ledger.read(one.warehouse), aliases(deployment.config)) == [
-        "alias previous names version 4, ops.promotion tells 2"
+        "alias previous names version 4, ops.promotion tells 2; the next promote sets it"
     ]
+    assert promoter("third").settled().previous == "2"
+    assert aliases(deployment.config) == {CHAMPION: "1", PREVIOUS: "2"}
+
+
+@pytest.mark.parametrize("lost", [{0}, {1}, {2}, {3}, {2, 3}, {0, 1, 2}, {0, 1, 2, 3}])
+def test_aliases_follow_a_ledger_that_has_lost_lines(
+    deployment: Deployment, promoter: Callable[[str], Promoter], lost: set[int]
+) -> None:
+    one, files = promoter("one"), list[Path]()
+    for version in ("1", "2", "1", "3"):
+        known = {file.path for file in one.warehouse.files(TABLE)} if files else set()
+        one.move(version, Ledger.read(one.warehouse))
+        files += [Path(file.path) for file in one.warehouse.files(TABLE) if file.path not in known]
+    for number in lost:
+        files[number].unlink()
+    assert deployment.run("maintain", "--restore", TABLE, spark=False)[0] == 0
+    next_ = promoter("next")
+    assert next_.settled().champion == "3"
+    assert outside(Ledger.read(next_.warehouse), aliases(deployment.config)) == []
 
 
 def test_a_promotion_that_is_under_way_is_no_alias_moved_outside(
