@@ -1,10 +1,10 @@
 """What somebody should know of a day although nothing failed; the DAGs send it where [alerts] says to.
 
 Reads ops.validation (warnings of the day's last runs), the lineage of marts.forecast_daily (a champion that serves no
-more, or an older one than the day before), marts.forecast_quality (drift of matured forecasts), ops.drift (of data) and
-ops.promotion (refusals of the gate, day after day; an alias of MLflow that was moved outside it), as of --date, without
-Spark. --dag: of the stages of one DAG alone. Each incident has since when, the command that shows more, and a section
-of docs/operations.md. Writes nothing.
+more, or an older one than the day before), ops.serving_cell (cells that a baseline serves in its place),
+marts.forecast_quality (drift of matured forecasts), ops.drift (of data) and ops.promotion (refusals of the gate, day
+after day; an alias of MLflow that was moved outside it), as of --date, without Spark. --dag: of the stages of one DAG
+alone. Each incident has since when, the command that shows more, and a section of docs/operations.md. Writes nothing.
 Fails (2) on wrong use or where there is no catalog. An incident is no failure: the exit status is 0.
 """
 

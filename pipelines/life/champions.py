@@ -156,8 +156,9 @@ def follow(warehouse: Warehouse, registry: Registry) -> Ledger:
 
 
 def settled(run: Run, warehouse: Warehouse, registry: Registry, reads: Reads, dry_run: bool = False) -> Ledger:
-    """The ledger, when it and the aliases say the same: a promotion that was killed before its alias is ended, a champion
-    that was moved outside gets its line, and ``previous``, which only tells, is set again. A dry run moves no alias."""
+    """The ledger, when it and the aliases say the same: a promotion that was killed before its alias is ended, a
+    champion that was moved outside gets its line, and ``previous``, which only tells, is set again. A dry run moves no
+    alias."""
     ledger, now = Ledger.read(warehouse), registry.version_of(CHAMPION)
     last = ledger.last  # who decided is not known of lines of before, which were written after the alias
     begun = last and last["decided_by"] and now == last["champion"] != ledger.champion

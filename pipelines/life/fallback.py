@@ -2,7 +2,9 @@
 
 The backtest says how a version does beside the best baseline of every cell. Where it loses by the gate's own rules for
 cells, the cell falls back, and stays so until a backtest says that the model is not worse at all: between the two
-nothing changes, so that chance alone does not hand a cell to and fro. A new version takes over what the champion of
+nothing changes, so that chance alone does not hand a cell to and fro. Where the last days' forecasts drifted (their
+intervals no longer hold the actuals, or they expect much more error; see ``pipelines.quality.drift``), the doubt is
+against the model: it serves only where it surely wins. A new version takes over what the champion of
 the backtest left, and wins its cells back by the same rule. Scenarios with too few rows go with all together.
 """
 
@@ -31,12 +33,15 @@ def of_gate(pairs: pl.DataFrame) -> pl.DataFrame:
     return own.filter(pl.col("other").is_in(own.filter(task=ALL_TASKS)["other"].implode()))
 
 
-def serving(pairs: pl.DataFrame, forecaster: str, gate: Gate, before: pl.DataFrame, ds: date) -> pl.DataFrame:
+def serving(
+    pairs: pl.DataFrame, forecaster: str, gate: Gate, before: pl.DataFrame, ds: date, drifted: pl.DataFrame
+) -> pl.DataFrame:
     """Rows of ``TABLE`` without their version and run.
 
     Args:
         pairs: rows of marts.backtest_pair of one date.
         before: the newest set of earlier dates of the champion of that backtest.
+        drifted: cells whose forecasts drifted, with the ``doubt`` in words.
     """
     own = pairs.filter(
         pl.col("forecaster").fill_null(CHALLENGER) == forecaster,
@@ -48,13 +53,19 @@ def serving(pairs: pl.DataFrame, forecaster: str, gate: Gate, before: pl.DataFra
     rows = best.filter(enough | (pl.col("scenario_id") == ALL_SCENARIOS))
     worse_X = surely_worse(rows, gate, rows.select(enough).to_series().to_numpy())
     known = {tuple(row[:3]): row[3] for row in before.select(*CELL, "since").iter_rows()}
+    doubts = {tuple(row[:3]): row[3] for row in drifted.select(*CELL, "doubt").iter_rows()}
     since, reasons = list[date | None](), list[str | None]()
     for row, worse in zip(rows.iter_rows(named=True), worse_X.tolist(), strict=True):
         task = (row["task"], row["horizon_days"])
         fell = known.get((row["scenario_id"], *task), known.get((ALL_SCENARIOS, *task)))
-        falls = worse or (fell is not None and not (row["ratio"] is not None and row["ratio"] <= 1))
+        doubt = doubts.get((row["scenario_id"], *task))
+        if row["ratio"] is None or row["ratio_high"] < 1:
+            doubt = None
+        falls = (
+            worse or doubt is not None or (fell is not None and not (row["ratio"] is not None and row["ratio"] <= 1))
+        )
         since.append((fell or ds) if falls else None)
-        reasons.append(_words(row, worse, ds, fell) if falls else None)
+        reasons.append(_words(row, worse, doubt, ds, fell) if falls else None)
     return (
         rows.select(
             *CELL, "n", "nmae", "ratio", "ratio_low", "ratio_high", baseline="other", baseline_nmae="other_nmae"
@@ -64,7 +75,7 @@ def serving(pairs: pl.DataFrame, forecaster: str, gate: Gate, before: pl.DataFra
     )
 
 
-def _words(row: Mapping[str, object], worse: bool, ds: date, fell: date | None) -> str:
+def _words(row: Mapping[str, object], worse: bool, doubt: str | None, ds: date, fell: date | None) -> str:
     if row["ratio"] is None:
         figures = "no ratio"
     else:
@@ -72,6 +83,8 @@ def _words(row: Mapping[str, object], worse: bool, ds: date, fell: date | None) 
         figures = f"ratio {ratio:.2f} (95 %: {low:.2f} .. {high:.2f})"
     if worse:
         return f"{IN_CELL}loses to {row['other']} in the backtest of {ds}, {figures}"
+    if doubt:
+        return f"{IN_CELL}its forecasts drifted ({doubt}), and it does not surely win from {row['other']}, {figures}"
     return (
         f"{IN_CELL}lost to a baseline since {fell}, does not win from {row['other']} in the backtest of {ds}, {figures}"
     )
@@ -84,6 +97,7 @@ def settle(
     pairs: pl.DataFrame,
     versions: Mapping[str, str],
     broken: Collection[str],
+    drifted: pl.DataFrame,
     write: bool,
 ) -> dict[str, pl.DataFrame]:
     """The rows of ``TABLE`` of each version that the backtest of the run's date judged, by forecaster.
@@ -91,12 +105,13 @@ def settle(
     Args:
         versions: of challenger and champion; "None": there was none.
         broken: whose forecasts broke rules, so that nothing of it is published.
+        drifted: cells whose forecasts drifted, with the ``doubt`` in words.
         write: into the table, beside those of other versions of that date.
     """
     pin, ds = reads.pin(TABLE), run.ds
     before = newest(pin, versions[CHAMPION], before=ds)
     found = {
-        forecaster: serving(pairs, forecaster, run.config.gate, before, ds).with_columns(
+        forecaster: serving(pairs, forecaster, run.config.gate, before, ds, drifted).with_columns(
             model_version=pl.lit(version), run_id=pl.lit(run.run_id)
         )
         for forecaster, version in versions.items()
@@ -143,9 +158,13 @@ def in_words(serving: Mapping[str, pl.DataFrame], forecaster: str) -> str:
     fallen = rows.filter("falls_back")
     if fallen.is_empty():
         return ""
-    first = [f"{_name(row)} {str(row['reason']).removeprefix(IN_CELL)}" for row in fallen.head(3).iter_rows(named=True)]
     more = f"; and {fallen.height - 3} more in {TABLE}" if fallen.height > 3 else ""
-    return f"a baseline serves {fallen.height} of its {rows.height} cells: {'; '.join(first)}{more}"
+    return f"a baseline serves {fallen.height} of its {rows.height} cells: {'; '.join(lines(fallen.head(3)))}{more}"
+
+
+def lines(fallen: pl.DataFrame) -> list[str]:
+    """Each cell, and why a baseline serves it."""
+    return [f"{_name(row)} {str(row['reason']).removeprefix(IN_CELL)}" for row in fallen.iter_rows(named=True)]
 
 
 def _name(row: Mapping[str, object]) -> str:

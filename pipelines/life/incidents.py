@@ -13,6 +13,8 @@ import polars as pl
 from pipelines import chain
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS, Alerts
+from pipelines.life import fallback
+from pipelines.life.cells import CELL
 from pipelines.life.champions import RegistryAwayError, looked_at, outside, to_mend
 from pipelines.quality.drift import CRITICAL, DRIFT, in_words
 from pipelines.reading.terminal import plural
@@ -59,6 +61,8 @@ def found(run: Run, warehouse: Warehouse, dag: str | None = None) -> list[Incide
         versions = {day: told.get(f"{chain.INPUT}{chain.MODEL}{chain.CHAMPION}") for day, told in lineage.items()}
         incidents += champion(versions, ds, decisions)
         incidents += moved_outside(run, warehouse)
+        if version := versions.get(ds):
+            incidents += fallen(fallback.newest(warehouse.pin(fallback.TABLE), version, ds + timedelta(days=1)))
     if QUALITY in ours:
         label = timedelta(days=run.config.dataset.label_days)
         rows = warehouse.scan(QUALITY, between(ds - label - LOOK_BACK, ds))
@@ -163,6 +167,23 @@ def moved_outside(run: Run, warehouse: Warehouse) -> Iterator[Incident]:
             page="models",
             lines=[*lines, *(f"one of: {command}" for command in to_mend(run.config, ledger, named))],
         )
+
+
+def fallen(serving: pl.DataFrame) -> Iterator[Incident]:
+    """A baseline serves cells in the place of the champion. ``serving``: who serves each, of that version."""
+    cells = serving.filter("falls_back").sort("since", *CELL)
+    if cells.is_empty():
+        return
+    lines = fallback.lines(cells)
+    yield Incident(
+        cause="cells fell back",
+        title=f"a baseline serves {cells.height} of the champion's {plural(serving.height, 'cell')}",
+        since=cells["since"][0],
+        command=f"show {fallback.TABLE} --where falls_back",
+        section="cells-that-a-baseline-serves",
+        page="models",
+        lines=lines[:5] + ([f"... and {len(lines) - 5} more in {fallback.TABLE}"] if len(lines) > 5 else []),
+    )
 
 
 def _number(version: str | None) -> int:

@@ -36,6 +36,7 @@ FORECASTS = {"share": 1.4, "level": 2.0, "count": 1.0}
 UNITS = 4.0  # a level so many times what it was is in other units
 NEW_SHARE, NEW_ROWS = 0.025, 3  # of the rows of three days, in a category that was not there a week before
 BESIDE = " beside other metrics"
+COVERAGE, EXPECTED_ERROR = "coverage", "expected error"  # signals of forecasts, one for each task
 USUAL, DRIFT, CRITICAL, TOLD, IGNORED = "usual", "drift", "critical", "told", "ignored"
 EARLY, FEW, NO_DAY = "too early", "too few rows", "no rows"
 
@@ -212,6 +213,33 @@ def in_doubt(rows: pl.DataFrame, ds: date) -> str:
         return ""
     last = recent.sort("ds", "scenario_id", "signal").row(-1, named=True)
     return f"the last days of {in_words(last['scenario_id'])} are in doubt: {last['words']} on {last['ds']}"
+
+
+def doubted(rows: pl.DataFrame, of: pl.DataFrame, several: bool) -> pl.DataFrame:
+    """Cells whose forecasts drifted on the last days, of rows of ``TABLE``: scenario_id, task, horizon_days, and
+    ``doubt``, the newest of what was found, in words. ``of``: task and horizon_days."""
+    tasks = of.select("task", "horizon_days").unique()
+    signals = [
+        tasks.with_columns(
+            signal=pl.Series([of_task(kind, *row, several) for row in tasks.iter_rows()], dtype=pl.String)
+        )
+        for kind in (COVERAGE, EXPECTED_ERROR)
+    ]
+    names = pl.concat(signals)
+    bad = rows.filter(pl.col("verdict").is_in([DRIFT, CRITICAL])).join(names, on="signal")
+    cell = ["scenario_id", "task", "horizon_days"]
+    newest = bad.sort("ds", "signal").unique(cell, keep="last", maintain_order=True)
+    return newest.select(*cell, doubt=pl.format("{} on {}", "words", "ds"))
+
+
+def of_task(signal: str, task: object, days: object, several: bool) -> str:
+    """The name of a task's signal; ``several`` horizons are told apart."""
+    return f"{signal} of {task_in_words(task, days, several)}"
+
+
+def task_in_words(task: object, days: object, several: bool) -> str:
+    """A task, with its horizon where there are several."""
+    return f"{days}-day {task}" if several else str(task)
 
 
 def in_words(scenario: str) -> str:

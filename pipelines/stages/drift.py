@@ -16,9 +16,11 @@ from pipelines.config import ALL_SCENARIOS, Drift
 from pipelines.kernels.drift import JUDGED, KEYS, SUMS, Counts, Looking, look, with_all_scenarios
 from pipelines.life.cells import CELL
 from pipelines.quality.drift import (
+    COVERAGE,
     CRITICAL,
     DRIFT,
     EXPECTED,
+    EXPECTED_ERROR,
     IGNORED,
     TABLE,
     TOLD,
@@ -30,6 +32,8 @@ from pipelines.quality.drift import (
     judge_forecasts,
     new_categories,
     of_day,
+    of_task,
+    task_in_words,
 )
 from pipelines.quality.publish import Draft, publish
 from pipelines.spark import buckets
@@ -81,7 +85,7 @@ def drift(run: Run, spark: SparkSession, warehouse: Warehouse) -> None:
     together = expected.filter(method="*", scenario_id=ALL_SCENARIOS).sort("task", "horizon_days")
     for task, days, nmae in together.select("task", "horizon_days", "expected_nmae").iter_rows():
         text = "undefined (nothing is expected)" if nmae is None else f"{nmae:.4f}"
-        run.say(f"{EXPECTED}: {_task(task, days, several)}: NMAE {text} is expected of today's forecasts")
+        run.say(f"{EXPECTED}: {task_in_words(task, days, several)}: NMAE {text} is expected of today's forecasts")
 
 
 def expected_errors(sums: pl.DataFrame, ds: date) -> pl.DataFrame:
@@ -128,7 +132,7 @@ def categories_of(sums: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 def expecting(known: pl.DataFrame, ds: date, several: bool, width: float) -> Iterator[tuple[str, Judged]]:
     """The error that the day's forecasts expect, against what those of the weeks before expected."""
     level = pl.when(pl.col("expected_nmae") > 0).then(pl.col("expected_nmae").log())
-    for cell, signal in _by_cell(known.with_columns(value=level), ds, "expected error", "level", several):
+    for cell, signal in _by_cell(known.with_columns(value=level), ds, EXPECTED_ERROR, "level", several):
         yield cell, judge_forecasts(signal, width)
 
 
@@ -139,12 +143,12 @@ def matured(
     their error over the one that they expected."""
     if as_of not in {*quality["ds"]}:
         return
-    for cell, signal in _by_cell(quality.with_columns(value="coverage_90"), as_of, "coverage", "share", several):
+    for cell, signal in _by_cell(quality.with_columns(value="coverage_90"), as_of, COVERAGE, "share", several):
         yield cell, judge_forecasts(signal, width)
     both = quality.filter(ds=as_of).join(known, on=["ds", *CELL]).filter(pl.col("expected_nmae") > 0)
     for scenario, task, days, nmae, expected in both.sort(CELL).select(*CELL, "nmae", "expected_nmae").iter_rows():
         if nmae is not None:
-            name = f"error over expected of {_task(task, days, several)}"
+            name = of_task("error over expected", task, days, several)
             words = f"{name}: NMAE {nmae:.3f}, expected were {expected:.3f}"
             yield scenario, Judged(name, TOLD, words, nmae / expected, 1.0)
 
@@ -156,11 +160,7 @@ def _by_cell(rows: pl.DataFrame, last: date, name: str, kind: Kind, several: boo
         of = {ds: (value, n) for ds, value, n in part.select("ds", "value", "n").iter_rows() if value is not None}
         if last in of:
             value_T, weight_T = np.array([of.get(day, (np.nan, 0.0)) for day in days], np.float64).T
-            yield str(scenario), Signal(f"{name} of {_task(task, horizon, several)}", kind, value_T, weight_T)
-
-
-def _task(task: object, days: object, several: bool) -> str:
-    return f"{days}-day {task}" if several else str(task)
+            yield str(scenario), Signal(of_task(name, task, horizon, several), kind, value_T, weight_T)
 
 
 def rows_of(found: Sequence[tuple[str, Judged]], rules: Drift) -> pl.DataFrame:

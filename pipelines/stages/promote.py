@@ -19,7 +19,7 @@ from pipelines.life.champions import BY_HAND, GATE, Ledger, follow, refuse_overt
 from pipelines.life.gate import Decision, decide, for_people, in_order
 from pipelines.life.registry import Registry
 from pipelines.quality.drift import TABLE as DRIFT
-from pipelines.quality.drift import in_doubt
+from pipelines.quality.drift import doubted, in_doubt
 from pipelines.reading.terminal import plural, shown
 from pipelines.warehouse.commits import Warehouse
 from pipelines.warehouse.pins import Reads, between, on_day
@@ -85,13 +85,15 @@ def promote(
     broken = dict(overall.drop_nulls("broken").select("forecaster", "broken").unique().iter_rows())
     decision = decide(fallback.of_gate(pairs.drop("ds", "run_id")), run.config.gate, broken)
     judged_as = {CHALLENGER: challenger, CHAMPION: judged.get(f"{INPUT}{MODEL}{CHAMPION}", "None")}
-    serving = fallback.settle(run, warehouse, reads, pairs, judged_as, broken, write=not dry_run)
+    newest = max(reads.pin(DRIFT).days(ds - timedelta(days=3), ds), default=ds)
+    last_days = reads.pin(DRIFT).scan(between(newest - timedelta(days=2), newest))
+    drifted = doubted(last_days, pairs, several=len(run.config.dataset.horizons) > 1)
+    serving = fallback.settle(run, warehouse, reads, pairs, judged_as, broken, drifted, write=not dry_run)
     if CHALLENGER in serving:
         decision = replace(decision, cells=fallback.told(decision.cells, serving[CHALLENGER]))
     if decision.promoted and (why := not_again(ledger, challenger, registry)):
         decision = replace(decision, promoted=False, reason=f"{why}. {decision.reason}")
-    newest = max(reads.pin(DRIFT).days(ds - timedelta(days=3), ds), default=ds)
-    doubt = in_doubt(reads.pin(DRIFT).scan(between(newest - timedelta(days=2), newest)), newest)
+    doubt = in_doubt(last_days, newest)
     if decision.promoted and doubt and run.config.drift.holds_promotion:
         decision = replace(decision, promoted=False, reason=f"{doubt}. {decision.reason}")
     decided_by = GATE

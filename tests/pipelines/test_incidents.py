@@ -14,7 +14,7 @@ from deployment import SQL, TOML, Deployment, day
 
 from pipelines.config import Alerts
 from pipelines.errors import ConfigError
-from pipelines.life.incidents import champion, drift, refusals, warnings
+from pipelines.life.incidents import champion, drift, fallen, refusals, warnings
 from pipelines.toml_tables import Text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -127,6 +127,16 @@ def test_refusals_count_from_the_last_promotion() -> None:
     assert [found.since for found in refusals(pl.DataFrame(asked), day(5), ALERTS)] == [day(2)]
     by_hand = [*asked, decision(day(6), True, baseline=None)]
     assert list(refusals(pl.DataFrame(by_hand), day(6), ALERTS)) == []
+
+
+def test_cells_that_a_baseline_serves_are_one_incident_since_the_first_fell() -> None:
+    row = {"scenario_id": "*", "task": "spend", "horizon_days": 7, "model_version": "3", "reason": "cell: loses to tsb"}
+    rows = [{**row, "since": day(n), "falls_back": n != 1, "task": f"task {n}"} for n in range(8)]
+    (found,) = fallen(pl.DataFrame(rows))
+    assert (found.since, found.title) == (day(0), "a baseline serves 7 of the champion's 8 cells")
+    assert found.lines[0] == "all other scenarios task 0 7d loses to tsb"
+    assert found.lines[-1] == "... and 2 more in ops.serving_cell"
+    assert list(fallen(pl.DataFrame(rows).filter(task="task 1"))) == []
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -395,6 +396,7 @@ def test_a_cell_that_the_model_loses_is_served_by_the_baseline_and_no_other(said
         assert [*cells.select("scenario_id", "task").iter_rows()][-1] == ("feed", "spend")
         assert said.rows("ops.serving_cell").filter(model_version=sound.version).height == 6
         assert set(said.rows("marts.backtest_pair")["forecaster"]) == {CHALLENGER, CHAMPION}
+        served_by_doubt(said, sound.version)
         registry.promote(bad.version)
         for stage in ("score", "explain", "replay"):
             status, text = said.run(stage, "--date", AS_OF)
@@ -416,6 +418,40 @@ def test_a_cell_that_the_model_loses_is_served_by_the_baseline_and_no_other(said
     assert risk["value_at_risk"].sum() == pytest.approx((risk["probability"] * fallen["mean"]).sum())
     words = said.rows("marts.forecast_reason").filter(ds=AS_OF, scenario_id="feed", task="spend")["words"]
     assert words.is_empty() or words.str.contains("mean|last|weekday|day").all()
+
+
+def served_by_doubt(said: Deployment, version: str) -> None:
+    """The champion's forecasts drift in a cell where it does not surely win, a baseline serves there; and when it is
+    over, the champion does."""
+    scenario, task = "search", "spend"
+    here = (pl.col("scenario_id") == scenario) & (pl.col("task") == task)
+
+    def written(table: str, rows: pl.DataFrame, run_id: str) -> None:
+        files = said.warehouse.write_rows(table, rows.select(said.warehouse.arrow_schema(table).names), run_id)
+        said.warehouse.commit(table, [AS_OF], files, {"run-id": run_id})
+
+    pairs = said.rows("marts.backtest_pair").filter(ds=AS_OF)
+    may_lose = pl.when(here, forecaster=CHAMPION).then(1.1).otherwise("ratio_high")
+    written("marts.backtest_pair", pairs.with_columns(ratio_high=may_lose), "pairs")
+    for verdict in ("drift", "usual"):
+        words = {"signal": f"coverage of {task}", "verdict": verdict, "words": "coverage: 50.0%"}
+        row = {"ds": AS_OF, "scenario_id": scenario, **words, "run_id": f"drift-{verdict}"}
+        figures = [pl.lit(None, pl.Float64).alias(name) for name in ("found", "usual", "low", "high")]
+        written("ops.drift", pl.DataFrame([row]).with_columns(figures), f"drift-{verdict}")
+        for stage in ("promote", "score"):
+            assert said.run(stage, "--date", AS_OF)[0] == 0
+        reasons = set(forecasts(said).filter(here, ~pl.col("method").str.contains("cold_start|silent"))["reason"])
+        (incident,) = re.findall(
+            r"a baseline serves \d+ of the champion's \d+ cells", said.run("incidents", "--date", AS_OF)[1]
+        ) or [None]
+        if verdict == "usual":
+            assert all(reason.startswith("champion") for reason in reasons)
+            return
+        (reason,) = reasons
+        assert reason.startswith(
+            f"cell: its forecasts drifted (coverage: 50.0% on {AS_OF}), and it does not surely win"
+        )
+        assert incident
 
 
 @pytest.mark.parametrize(
