@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -104,6 +105,13 @@ def _place() -> Path | None:
 
 
 def _digest(archive: Path) -> str:
+    found = archive.stat()
+    return _digest_once(archive, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _digest_once(archive: Path, size: int, mtime_ns: int) -> str:
+    """0.1 s of reading, and a process asks when Java starts and when it has ended."""
     with archive.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:20]
 
