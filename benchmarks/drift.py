@@ -44,14 +44,17 @@ from m2m_model.training.serving import calibrate_baselines
 from pipelines.config import ALL_SCENARIOS, load_config
 from pipelines.kernels.drift import JUDGED, PAST, UNKNOWN, Counts, counts
 from pipelines.quality.drift import (
+    COVERAGE,
     CRITICAL,
     DRIFT,
     EFFECT,
+    EXPECTED_ERROR,
     FEW,
     LEAST_DAYS,
     TOGETHER,
     USUAL,
     Judged,
+    Kind,
     Signal,
     judge_forecasts,
     new_categories,
@@ -399,65 +402,78 @@ def _log(name: str) -> pl.Expr:
     return (pl.col(name) / pl.col("mean")).log()
 
 
-def of_forecasts(bed: Bed, cells: pl.DataFrame) -> list[tuple[object, ...]]:
-    """Coverage and expected error day after day: false alarms, and what is said when intervals are half as wide."""
-    out = list[tuple[object, ...]]()
-    for signal, kind, normal, narrowed in (
-        ("coverage", "share", pl.col("covered") / pl.col("n"), pl.col("narrow_covered") / pl.col("n")),
-        ("expected error", "level", _log("expected"), _log("narrow_expected")),
-    ):
+# Of each signal of forecasts: what it is, what of it is planted, and what it is then.
+OF_FORECASTS: dict[str, tuple[Kind, pl.Expr, str, pl.Expr]] = {
+    COVERAGE: (
+        "share",
+        pl.col("covered") / pl.col("n"),
+        "intervals half as wide",
+        pl.col("narrow_covered") / pl.col("n"),
+    ),
+    EXPECTED_ERROR: ("level", _log("expected"), "twice the error expected", _log("expected") + np.log(2)),
+}
+
+
+def of_forecasts(bed: Bed, cells: pl.DataFrame) -> tuple[list[tuple[object, ...]], dict[str, set[int]]]:
+    """Coverage and expected error day after day: false alarms, what is said of planted ones; and on which days a
+    scenario has an alarm of them."""
+    out, told = list[tuple[object, ...]](), dict[str, set[int]]()
+    together = cells.group_by("day", "task", maintain_order=True).agg(pl.sum(*SUMS), scenario=pl.lit(ALL_SCENARIOS))
+    cells = pl.concat(
+        [cells.select("day", "scenario", "task", *SUMS), together.select("day", "scenario", "task", *SUMS)]
+    )
+    for signal, (kind, normal, plant, planted_as) in OF_FORECASTS.items():
         series = tried = seen = false = judged_days = 0
-        late = list[int]()
-        for _, part in cells.group_by("scenario", "task", maintain_order=True):
-            first, last = int(part["day"].min()), int(part["day"].max())  # type: ignore[arg-type]
-            at = part["day"].to_numpy() - first
-            value_T, narrow_T, n_T = (
-                np.full(last - first + 1, np.nan),
-                np.full(last - first + 1, np.nan),
-                np.zeros(last - first + 1),
-            )
-            value_T[at], narrow_T[at] = (
-                part.select(normal).to_series().to_numpy(),
-                part.select(narrowed).to_series().to_numpy(),
-            )
-            n_T[at] = part["n"].to_numpy()
+        late, lag = list[int](), bed.panel.spec.horizon_days if signal == COVERAGE else 0
+        for (scenario, _), part in cells.group_by("scenario", "task", maintain_order=True):
+            days = part["day"].to_numpy()
+            first, last = int(days.min()), int(days.max())
+            value_T, planted_T, n_T = np.full((3, last - first + 1), np.nan)
+            value_T[days - first] = part.select(normal).to_series().to_numpy()
+            planted_T[days - first] = part.select(planted_as).to_series().to_numpy()
+            n_T[:] = 0
+            n_T[days - first] = part["n"].to_numpy()
             value_T[~np.isfinite(value_T)] = np.nan
-            alarms, few = [], 0
-            for day in range(LEAST_DAYS + TOGETHER, len(value_T)):
-                found = judge_forecasts(Signal(signal, kind, value_T[: day + 1], n_T[: day + 1]))  # type: ignore[arg-type]
-                few += found.verdict == FEW
-                alarms += [day] if bad(found) else []
-            if few > len(value_T) / 2:
+            began = LEAST_DAYS + TOGETHER
+            found = {
+                day: judge_forecasts(Signal(signal, kind, value_T[: day + 1], n_T[: day + 1]))
+                for day in range(began, len(value_T))
+            }
+            alarms = [day for day, judged in found.items() if bad(judged)]
+            if sum(judged.verdict == FEW for judged in found.values()) > len(value_T) / 2:
                 continue
-            series, false, judged_days = (
-                series + 1,
-                false + len(episodes(alarms)),
-                judged_days + len(value_T) - LEAST_DAYS - TOGETHER,
-            )
-            for day in range(LEAST_DAYS + TOGETHER, len(value_T) - TOGETHER, EVERY):
+            told.setdefault(str(scenario), set()).update(first + day + lag for day in alarms)
+            if scenario == ALL_SCENARIOS:
+                continue
+            series, false, judged_days = series + 1, false + len(episodes(alarms)), judged_days + len(found)
+            for day in range(began, len(value_T) - TOGETHER, EVERY):
                 if set(alarms) & set(range(day - 1, day + TOGETHER)) or not np.isfinite(value_T[day]):
                     continue
                 tried += 1
                 for k in range(TOGETHER):
-                    mixed_T = np.concatenate([value_T[:day], narrow_T[day : day + k + 1]])
-                    if bad(judge_forecasts(Signal(signal, kind, mixed_T, n_T[: day + k + 1]))):  # type: ignore[arg-type]
+                    mixed_T = np.concatenate([value_T[:day], planted_T[day : day + k + 1]])
+                    if bad(judge_forecasts(Signal(signal, kind, mixed_T, n_T[: day + k + 1]))):
                         seen += 1
                         late.append(k + 1)
                         break
-        months = judged_days / (365.25 / 12)
-        out.append(
-            (
-                bed.name,
-                signal,
-                series,
-                false,
-                false / months if months else None,
-                tried,
-                seen,
-                float(np.mean(late)) if late else None,
-            )
-        )
-    return out
+        often = false / (judged_days / (365.25 / 12)) if judged_days else None
+        out.append((bed.name, signal, series, false, often, plant, tried, seen, float(np.mean(late)) if late else None))
+    return out, told
+
+
+def of_all(bed: Bed, told: dict[str, set[int]], first: int) -> pl.DataFrame:
+    """All signals of a scenario in one, from a day on, as whoever is told of a scenario's drift has them."""
+    rows, months = [], (bed.panel.days - first) / (365.25 / 12)
+    for number, scenario in enumerate(bed.counted[0]):
+        data = [(day, signal) for day, signal in bed.alarms(scenario) if day >= first]
+        forecasts_ = {day for day in told.get(scenario, ()) if day >= first}
+        apart = episodes(sorted({day for day, _ in data} | forecasts_))
+        false = [days for days in apart if not any(lasted(bed, number, s, d) for d, s in data if d in days)]
+        alone = len(episodes(sorted({day for day, _ in data})))
+        of = bed.panel.days - first, alone, len(apart), len(apart) / months, len(false) / months
+        rows.append((bed.name, scenario, *of))
+    names = ["set", "scenario", "days", "episodes of data", "with forecasts", "a month", "false a month"]
+    return pl.DataFrame(rows, names, orient="row")
 
 
 def beds(folder: Path) -> Iterator[Bed]:
@@ -500,7 +516,7 @@ def main() -> None:
     parser.add_argument("--no-network", action="store_true", help="without the two trainings")
     arguments, started = parser.parse_args(), time.monotonic()
     warnings.simplefilter("ignore", RuntimeWarning)  # medians of days without a figure
-    calm, loud, missing, values, errors, judged = ([], [], [], [], [], [])
+    calm, loud, missing, values, errors, judged, whole = ([], [], [], [], [], [], [])
     with tempfile.TemporaryDirectory() as scratch:
         for bed in beds(arguments.sequences or Path(scratch)):
             calm.append(quiet(bed))
@@ -512,7 +528,10 @@ def main() -> None:
             start, makers = makers_of(bed, folder, False)
             cells = forecasts(bed, makers, range(start, bed.panel.days - bed.panel.spec.horizon_days))
             errors.append(known_errors(bed.name, cells))
-            judged += of_forecasts(bed, cells)
+            rows, told = of_forecasts(bed, cells)
+            judged += rows
+            known = start + LEAST_DAYS + TOGETHER + bed.panel.spec.horizon_days
+            whole.append(of_all(bed, told, max(FIRST, known)))
             print(f"{bed.name}: {time.monotonic() - started:.0f} s", flush=True)
             if not arguments.no_network:
                 start, makers = makers_of(bed, folder, True)
@@ -520,7 +539,14 @@ def main() -> None:
                 errors.append(known_errors(bed.name, forecasts(bed, makers, days)))
                 print(f"{bed.name}: {time.monotonic() - started:.0f} s", flush=True)
     lines = page(
-        pl.concat(calm), pl.concat(loud), missing, values, pl.concat(errors), judged, time.monotonic() - started
+        pl.concat(calm),
+        pl.concat(loud),
+        missing,
+        values,
+        pl.concat(errors),
+        judged,
+        pl.concat(whole),
+        time.monotonic() - started,
     )
     (ROOT / "docs" / "drift.md").write_text("\n".join(lines), encoding="utf-8")
 
@@ -532,6 +558,7 @@ def page(
     values: list[tuple[str, int, int]],
     errors: pl.DataFrame,
     judged: list[tuple[object, ...]],
+    together: pl.DataFrame,
     seconds: float,
 ) -> list[str]:
     """docs/drift.md."""
@@ -559,7 +586,8 @@ def page(
         "series judged",
         "false alarms",
         "false a month and series",
-        "narrowed",
+        "planted",
+        "tries",
         "seen",
         "mean day",
     ]
@@ -593,6 +621,9 @@ def page(
         *FORECAST.strip().splitlines(),
         "",
         *table(of, 2),
+        *TOGETHER_WORDS.strip().splitlines(),
+        "",
+        *table(together, 2),
         "## Do forecasts know their own error?",
         "",
         *KNOWN.strip().splitlines(),
@@ -643,9 +674,13 @@ judged at all, and says so.
 """
 
 FORECAST = """
-Intervals half as wide, from one day on; coverage counts from the first such forecast that matures. Of each scenario
-and task one series each; a scenario of three tasks has three times these false alarms, beside those above. An
-expected error that falls is no drift, so that narrow intervals show in coverage alone:
+Forecasts' own signals, of each scenario and task one series; coverage counts from the first such forecast that
+matures. An expected error that falls is no drift, so that narrow intervals show in coverage:
+"""
+
+TOGETHER_WORDS = """
+Who is told hears once of a scenario, whichever of its signals it was. All of them together, from the first day on which
+forecasts are judged too; *false* are episodes in which nothing of the data lasted:
 """
 
 KNOWN = """

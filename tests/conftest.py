@@ -45,7 +45,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """What the list of expectations is ticked by."""
     named = {test for expected in EXPECTATIONS for test in expected.tests}
-    part = str(session.config.option.markexpr)
+    part = " ".join(map(str, session.config.invocation_params.args))
     keep(re.sub(r"\W+", "-", part), {test: passed for test, passed in OUTCOMES.items() if test in named})
 
 

@@ -218,14 +218,16 @@ def in_doubt(rows: pl.DataFrame, ds: date) -> str:
 def doubted(rows: pl.DataFrame, of: pl.DataFrame, several: bool) -> pl.DataFrame:
     """Cells whose forecasts drifted on the last days, of rows of ``TABLE``: scenario_id, task, horizon_days, and
     ``doubt``, the newest of what was found, in words. ``of``: task and horizon_days."""
-    tasks = of.select("task", "horizon_days").unique()
-    signals = [
-        tasks.with_columns(
-            signal=pl.Series([of_task(kind, *row, several) for row in tasks.iter_rows()], dtype=pl.String)
-        )
-        for kind in (COVERAGE, EXPECTED_ERROR)
-    ]
-    names = pl.concat(signals)
+    tasks = of.select("task", "horizon_days").unique().rows()
+    names = pl.DataFrame(
+        [
+            (of_task(kind, task, days, several), task, days)
+            for task, days in tasks
+            for kind in (COVERAGE, EXPECTED_ERROR)
+        ],
+        {"signal": pl.String, "task": pl.String, "horizon_days": pl.Int32},
+        orient="row",
+    )
     bad = rows.filter(pl.col("verdict").is_in([DRIFT, CRITICAL])).join(names, on="signal")
     cell = ["scenario_id", "task", "horizon_days"]
     newest = bad.sort("ds", "signal").unique(cell, keep="last", maintain_order=True)
