@@ -16,9 +16,9 @@ from pipelines.cli import Run
 from pipelines.errors import ConfigError, plain
 from pipelines.kernels.scored import Serving
 from pipelines.kernels.sequences import known_ahead
+from pipelines.life.cells import TABLE as CELLS
+from pipelines.life.cells import cells_of, newest
 from pipelines.life.evaluation import titled
-from pipelines.life.fallback import TABLE as CELLS
-from pipelines.life.fallback import cells_of, newest
 from pipelines.life.registry import Registry
 from pipelines.stages.score import usable_champion
 from pipelines.toml_tables import nearest

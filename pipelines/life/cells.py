@@ -1,10 +1,12 @@
 """Cells, a scenario's task over a horizon each, that a baseline serves in the champion's place, and why each row is by
-whom it is: what workers need of it."""
+whom it is. ``pipelines.life.fallback`` decides it, and writes ``TABLE``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -15,6 +17,10 @@ from m2m_model.data.spec import Target
 from m2m_model.forecasts.methods import COLD_START, SILENT
 from pipelines.config import ALL_SCENARIOS
 
+if TYPE_CHECKING:
+    from pipelines.warehouse.pins import Pin
+
+TABLE = "ops.serving_cell"
 CELL = ["scenario_id", "task", "horizon_days"]
 UNJUDGED = "mean_28"  # serves where no backtest has said which baseline is best
 IN_CELL, NO_CHAMPION = "cell: ", "no champion"  # how reasons begin where a baseline serves in the champion's place
@@ -81,3 +87,43 @@ def reason(no_champion: str | None, cell_X: Strings | None = None) -> pl.Expr:
         .then(pl.lit(f"young: under {COLD_START_DAYS} days of history"))
         .otherwise(whole)
     )
+
+
+def newest(pin: Pin, version: str, before: date | None = None) -> pl.DataFrame:
+    """The newest rows of ``TABLE`` of a version, of dates before one; none if it was never judged."""
+    from pipelines.warehouse.pins import on_day  # with PyIceberg, which workers do not need for the rest
+
+    for ds in reversed(pin.days_written()):
+        if before is None or ds < before:
+            rows = pin.scan(on_day(ds)).filter(model_version=version)
+            if rows.height:
+                return rows
+    return pin.scan(limit=0)
+
+
+def cells_of(rows: pl.DataFrame) -> dict[tuple[str, str, int], Cell]:
+    """Rows of ``TABLE``, as score asks them."""
+    return {
+        (s, t, d): Cell(baseline, reason)
+        for s, t, d, baseline, reason in rows.select(*CELL, "baseline", "reason").iter_rows()
+    }
+
+
+def in_words(serving: Mapping[str, pl.DataFrame], forecaster: str) -> str:
+    """Where a baseline serves in the place of one of those that were judged; empty if nowhere."""
+    rows = serving.get(forecaster, pl.DataFrame({"falls_back": []}, {"falls_back": pl.Boolean}))
+    fallen = rows.filter("falls_back")
+    if fallen.is_empty():
+        return ""
+    more = f"; and {fallen.height - 3} more in {TABLE}" if fallen.height > 3 else ""
+    return f"a baseline serves {fallen.height} of its {rows.height} cells: {'; '.join(lines(fallen.head(3)))}{more}"
+
+
+def lines(fallen: pl.DataFrame) -> list[str]:
+    """Each cell, and why a baseline serves it."""
+    return [f"{_name(row)} {str(row['reason']).removeprefix(IN_CELL)}" for row in fallen.iter_rows(named=True)]
+
+
+def _name(row: Mapping[str, object]) -> str:
+    scenario = "all other scenarios" if row["scenario_id"] == ALL_SCENARIOS else row["scenario_id"]
+    return f"{scenario} {row['task']} {row['horizon_days']}d"

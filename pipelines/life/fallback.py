@@ -4,8 +4,8 @@ The backtest says how a version does beside the best baseline of every cell. Whe
 cells, the cell falls back, and stays so until a backtest says that the model is not worse at all: between the two
 nothing changes, so that chance alone does not hand a cell to and fro. Where the last days' forecasts drifted (their
 intervals no longer hold the actuals, or they expect much more error; see ``pipelines.quality.drift``), the doubt is
-against the model: it serves only where it surely wins. A new version takes over what the champion of
-the backtest left, and wins its cells back by the same rule. Scenarios with too few rows go with all together.
+against the model: it serves only where it surely wins. A new version takes over what the champion of the backtest left,
+and wins its cells back by the same rule. Scenarios with too few rows go with all together.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ import polars as pl
 from pipelines.chain import CHALLENGER, CHAMPION
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS, Gate
-from pipelines.life.cells import CELL, IN_CELL, Cell
+from pipelines.life.cells import CELL, IN_CELL, TABLE, newest
 from pipelines.life.gate import ALL_TASKS, WORSE, surely_worse
 from pipelines.warehouse.commits import Warehouse
-from pipelines.warehouse.pins import Pin, Reads, on_day
-
-TABLE = "ops.serving_cell"
+from pipelines.warehouse.pins import Reads, on_day
 
 
 def of_gate(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -126,47 +124,9 @@ def settle(
     return found
 
 
-def newest(pin: Pin, version: str, before: date | None = None) -> pl.DataFrame:
-    """The newest rows of ``TABLE`` of a version, of dates before one; none if it was never judged."""
-    for ds in reversed(pin.days_written()):
-        if before is None or ds < before:
-            rows = pin.scan(on_day(ds)).filter(model_version=version)
-            if rows.height:
-                return rows
-    return pin.scan(limit=0)
-
-
-def cells_of(rows: pl.DataFrame) -> dict[tuple[str, str, int], Cell]:
-    """Rows of ``TABLE``, as score asks them."""
-    return {
-        (s, t, d): Cell(baseline, reason)
-        for s, t, d, baseline, reason in rows.select(*CELL, "baseline", "reason").iter_rows()
-    }
-
-
 def told(cells: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """What the gate asked of the challenger, and where it is called worse than the baseline, who serves there."""
     fallen = rows.filter("falls_back").select(*CELL, by="baseline")
     there = pl.format("served by {} there", "by")
     served = pl.when((pl.col("verdict") == WORSE) & pl.col("by").is_not_null()).then(there).otherwise("verdict")
     return cells.join(fallen, on=CELL, how="left", maintain_order="left").with_columns(verdict=served).drop("by")
-
-
-def in_words(serving: Mapping[str, pl.DataFrame], forecaster: str) -> str:
-    """Where a baseline serves in the place of one of those that were judged; empty if nowhere."""
-    rows = serving.get(forecaster, pl.DataFrame({"falls_back": []}, {"falls_back": pl.Boolean}))
-    fallen = rows.filter("falls_back")
-    if fallen.is_empty():
-        return ""
-    more = f"; and {fallen.height - 3} more in {TABLE}" if fallen.height > 3 else ""
-    return f"a baseline serves {fallen.height} of its {rows.height} cells: {'; '.join(lines(fallen.head(3)))}{more}"
-
-
-def lines(fallen: pl.DataFrame) -> list[str]:
-    """Each cell, and why a baseline serves it."""
-    return [f"{_name(row)} {str(row['reason']).removeprefix(IN_CELL)}" for row in fallen.iter_rows(named=True)]
-
-
-def _name(row: Mapping[str, object]) -> str:
-    scenario = "all other scenarios" if row["scenario_id"] == ALL_SCENARIOS else row["scenario_id"]
-    return f"{scenario} {row['task']} {row['horizon_days']}d"

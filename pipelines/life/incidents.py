@@ -13,8 +13,9 @@ import polars as pl
 from pipelines import chain
 from pipelines.cli import Run
 from pipelines.config import ALL_SCENARIOS, Alerts
-from pipelines.life import fallback
-from pipelines.life.cells import CELL
+from pipelines.life.cells import CELL, newest
+from pipelines.life.cells import TABLE as CELLS
+from pipelines.life.cells import lines as why
 from pipelines.life.champions import RegistryAwayError, looked_at, outside, to_mend
 from pipelines.quality.drift import CRITICAL, DRIFT, in_words
 from pipelines.reading.terminal import plural
@@ -62,7 +63,7 @@ def found(run: Run, warehouse: Warehouse, dag: str | None = None) -> list[Incide
         incidents += champion(versions, ds, decisions)
         incidents += moved_outside(run, warehouse)
         if version := versions.get(ds):
-            incidents += fallen(fallback.newest(warehouse.pin(fallback.TABLE), version, ds + timedelta(days=1)))
+            incidents += fallen(newest(warehouse.pin(CELLS), version, before=ds + timedelta(days=1)))
     if QUALITY in ours:
         label = timedelta(days=run.config.dataset.label_days)
         rows = warehouse.scan(QUALITY, between(ds - label - LOOK_BACK, ds))
@@ -174,15 +175,15 @@ def fallen(serving: pl.DataFrame) -> Iterator[Incident]:
     cells = serving.filter("falls_back").sort("since", *CELL)
     if cells.is_empty():
         return
-    lines = fallback.lines(cells)
+    lines = why(cells)
     yield Incident(
         cause="cells fell back",
         title=f"a baseline serves {cells.height} of the champion's {plural(serving.height, 'cell')}",
         since=cells["since"][0],
-        command=f"show {fallback.TABLE} --where falls_back",
+        command=f"show {CELLS} --where falls_back",
         section="cells-that-a-baseline-serves",
         page="models",
-        lines=lines[:5] + ([f"... and {len(lines) - 5} more in {fallback.TABLE}"] if len(lines) > 5 else []),
+        lines=lines[:5] + ([f"... and {len(lines) - 5} more in {CELLS}"] if len(lines) > 5 else []),
     )
 
 

@@ -15,6 +15,7 @@ from pipelines.config import ALL_SCENARIOS
 from pipelines.errors import DataError, plain
 from pipelines.life import fallback
 from pipelines.life.card import model_card
+from pipelines.life.cells import in_words
 from pipelines.life.champions import BY_HAND, GATE, Ledger, follow, refuse_overtaken, settled, write_line
 from pipelines.life.gate import Decision, decide, for_people, in_order
 from pipelines.life.registry import Registry
@@ -131,7 +132,7 @@ def promote(
         registry.describe(opened, model_card(run, opened, rows, decision.reason))
     verb = "promoted" if decision.promoted else "not promoted"
     run.say(f"version {challenger} {verb}{' (dry run)' if dry_run else ''}: {decision.reason}")
-    if words := fallback.in_words(serving, serves := CHALLENGER if decision.promoted else CHAMPION):
+    if words := in_words(serving, serves := CHALLENGER if decision.promoted else CHAMPION):
         run.say(f"version {judged_as[serves]}: {words}")
     return decision
 

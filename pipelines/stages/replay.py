@@ -31,10 +31,9 @@ from pipelines.kernels.replayed import (
     Wanted,
     compare_bucket,
 )
-from pipelines.life.cells import BROKE, Cell
+from pipelines.life.cells import BROKE, Cell, cells_of, newest
+from pipelines.life.cells import TABLE as CELLS
 from pipelines.life.evaluation import differs
-from pipelines.life.fallback import TABLE as CELLS
-from pipelines.life.fallback import cells_of, newest
 from pipelines.life.registry import ModelVersion, Registry
 from pipelines.quality.forecasts import TABLE
 from pipelines.reading.rows import bucket_of

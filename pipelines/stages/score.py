@@ -18,10 +18,9 @@ from pipelines.errors import ConfigError, DataError, ForecastError
 from pipelines.kernels.scored import ADDED, AT_RISK, BESIDE, PATH, TOTAL, Scoring, Serving, read_sums, score_bucket
 from pipelines.kernels.sound import COLLAPSE, LEVEL_JUMP, OLDEST_DAYS, DayBefore, judged
 from pipelines.kernels.target import Target
-from pipelines.life.cells import CELL, NO_CHAMPION, Cells, cell_of, with_unsound
+from pipelines.life.cells import CELL, NO_CHAMPION, Cells, cell_of, cells_of, newest, with_unsound
+from pipelines.life.cells import TABLE as CELLS
 from pipelines.life.evaluation import active_task, differs, fallback
-from pipelines.life.fallback import TABLE as CELLS
-from pipelines.life.fallback import cells_of, newest
 from pipelines.life.registry import LostModelError, ModelVersion, Registry
 from pipelines.quality.forecasts import TABLE, broken, forecast_rules
 from pipelines.quality.judge import CheckResult

@@ -10,8 +10,8 @@ import pytest
 
 from m2m_model.data.spec import Target
 from pipelines.config import Gate
-from pipelines.life.cells import Cell, in_cells, reason, with_unsound
-from pipelines.life.fallback import cells_of, of_gate, serving, told
+from pipelines.life.cells import Cell, cells_of, in_cells, reason, with_unsound
+from pipelines.life.fallback import of_gate, serving, told
 from pipelines.life.gate import WORSE
 from pipelines.quality.drift import doubted
 
