@@ -32,7 +32,7 @@ FAR, OFF = 5.0, 3.2  # times the spread: a day alone, three together
 CHANCE = 0.01  # of a scenario's silence: a day says it of one that had rows on every day before, else some running
 MISSING = 0.1  # the same of all scenarios together: a day that is not there is told, a holiday too
 # Times as wide: coverage and expected error move slowly, for the days that they are of overlap.
-FORECASTS = {"share": 1.4, "level": 2.0, "count": 1.0}
+FORECASTS = {"share": 1.4, "level": 2.8, "count": 1.0}
 UNITS = 4.0  # a level so many times what it was is in other units
 NEW_SHARE, NEW_ROWS = 0.025, 3  # of the rows of three days, in a category that was not there a week before
 BESIDE = " beside other metrics"
