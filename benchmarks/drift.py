@@ -68,6 +68,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EPISODE_DAYS = 7  # alarms that are not farther apart are one
 EVERY = 5  # days between the dates of plants
 FIRST = PAST + LEAST_DAYS + TOGETHER
+WELL = 1.5  # times as far off as the limits allow
 BASELINE = "same_weekdays"
 
 
@@ -225,22 +226,35 @@ def vanish(share: float) -> Plant:
     return plant
 
 
-def below(factor: float) -> Callable[[Judged], bool]:
-    """Whether a level so many times the usual is beyond the limits of the day."""
-    return lambda j: not (j.low or 0) < factor < (j.high or np.inf)
+def to_level(factor: float) -> Callable[[Judged], float]:
+    """How far a level so many times the usual is off, beside what the limits of the day allow."""
+
+    def beside(judged: Judged) -> float:
+        limit = (judged.high if factor > 1 else judged.low) or np.nan
+        return float(np.log(factor) / np.log(limit))
+
+    return beside
 
 
-# Of each plant: the signals that it moves, and whether the limits of the day before it say that it can be seen.
-PLANTS: dict[str, tuple[Plant, str, Callable[[Judged], bool]]] = {
-    "all metrics x 1.5": (times(1.5, True), "level of", below(1.5)),
-    "all metrics x 0.6": (times(0.6, True), "level of", below(0.6)),
-    "money alone x 1.5": (times(1.5), "level of {}", below(1.5)),
-    "money alone x 0.6": (times(0.6), "level of {}", below(0.6)),
-    "zeros of money + 20 points": (more_zeros, "zeros of {}", lambda j: (j.usual or 0) + 0.2 > (j.high or 1)),
-    "newcomers x 3": (more_newcomers, "new advertisers", lambda j: 3 * (j.usual or 0) > (j.high or np.inf)),
-    "15 % vanish": (vanish(0.15), "gone advertisers", lambda j: (j.usual or 0) + 0.15 > (j.high or 1)),
-    "money in other units (x 100)": (times(100), "level of {}", below(12)),
-    "the scenario silent": (vanish(1.0), "rows", lambda j: j.verdict != FEW),
+def to_share(more: float) -> Callable[[Judged], float]:
+    return lambda judged: more / ((judged.high or np.nan) - (judged.usual or 0))
+
+
+def to_count(factor: float) -> Callable[[Judged], float]:
+    return lambda judged: (factor - 1) * (judged.usual or 0) / ((judged.high or np.nan) - (judged.usual or 0))
+
+
+# Of each plant: the signals that it moves, and how far beside the limits of the day before it.
+PLANTS: dict[str, tuple[Plant, str, Callable[[Judged], float]]] = {
+    "all metrics x 1.5": (times(1.5, True), "level of", to_level(1.5)),
+    "all metrics x 0.6": (times(0.6, True), "level of", to_level(0.6)),
+    "money alone x 1.5": (times(1.5), "level of {}", to_level(1.5)),
+    "money alone x 0.6": (times(0.6), "level of {}", to_level(0.6)),
+    "zeros of money + 20 points": (more_zeros, "zeros of {}", to_share(0.2)),
+    "newcomers x 3": (more_newcomers, "new advertisers", to_count(3)),
+    "15 % vanish": (vanish(0.15), "gone advertisers", to_share(0.15)),
+    "money in other units (x 100)": (times(100), "level of {}", to_level(12)),
+    "the scenario silent": (vanish(1.0), "rows", lambda j: 0.0 if j.verdict == FEW else np.inf),
 }
 
 
@@ -273,15 +287,14 @@ def detections(bed: Bed) -> pl.DataFrame:
             if loud & set(range(day - 1, day + TOGETHER)) or not counted["rows", None][number, day]:
                 continue
             judged = [j for who, j in bed.found[day] if who == scenario]
-            for name, (_, signal, sees) in PLANTS.items():
+            for name, (_, signal, far) in PLANTS.items():
                 of = signal.format(bed.panel.spec.metrics[bed.money])
                 own = [j for j in judged if j.signal.startswith(of) and j.verdict in (USUAL, FEW)]
                 can = [j for j in own if j.verdict == USUAL]
-                reach = any(map(sees, can))
-                rows.append(
-                    (bed.name, scenario, name, bool(can), reach, planted(bed, name, number, day) if can else None)
-                )
-    return pl.DataFrame(rows, ["set", "scenario", "plant", "judged", "reach", "day"], orient="row")
+                beside = max((x for x in map(far, can) if x == x), default=0.0)
+                seen_on = planted(bed, name, number, day) if can else None
+                rows.append((bed.name, scenario, name, bool(can), beside > 1, beside >= WELL, seen_on))
+    return pl.DataFrame(rows, ["set", "scenario", "plant", "judged", "reach", "well", "day"], orient="row")
 
 
 def missing_days(bed: Bed) -> tuple[int, int]:
@@ -568,7 +581,9 @@ def page(
         pl.sum("judged").alias("judged"),
         pl.sum("reach").alias("within reach"),
         (seen & pl.col("reach")).sum().alias("seen of these"),
-        (seen & ~pl.col("reach")).sum().alias("seen beyond"),
+        pl.sum("well").alias("well within"),
+        (seen & pl.col("well")).sum().alias("seen of those"),
+        (seen & ~pl.col("reach")).sum().alias("seen beyond reach"),
         pl.col("day").filter("reach").mean().alias("mean day"),
     )
     cells = loud.group_by("set", "scenario", "plant", maintain_order=True).agg(
@@ -666,11 +681,12 @@ before by an effect that matters, in the way that the alarm said: it was true, a
 called false here, bank holidays among them.
 """
 
-PLANTED = """
+PLANTED = f"""
 Into the rows of each scenario, every five days that are quiet by themselves, three days long; seen is an alarm of
 that scenario on one of them. *Within reach*: the limits of the day before anything is planted, which stand in
-`ops.drift` as `low` and `high`, say that it can be seen. A scenario of a few rows a day has wide limits, or is not
-judged at all, and says so.
+`ops.drift` as `low` and `high`, say that it can be seen; at the limit itself chance decides. *Well within*: it is
+{WELL} times as far off as they allow. A scenario of a few rows a day has wide limits, or is not judged at all, and says
+so.
 """
 
 FORECAST = """
