@@ -340,7 +340,7 @@ def new_values(bed: Bed) -> tuple[int, int]:
     return tried, seen
 
 
-SUMS = ("n", "error", "actual", "expected", "whole", "mean", "covered", "narrow_expected", "narrow_covered")
+SUMS = ("n", "error", "actual", "expected", "whole", "mean", "covered", "narrow_covered")
 
 
 def forecasts(bed: Bed, makers: dict[str, Callable[[date], Forecasts]], days: Iterable[int]) -> pl.DataFrame:
@@ -355,15 +355,14 @@ def forecasts(bed: Bed, makers: dict[str, Callable[[date], Forecasts]], days: It
             made = made[seen_N[made.series_N]]
             dist, actual_NM = made.distribution, targets_Nm(panel, day, made.series_N)
             point_NM, mean_NM = dist.point_NM, dist.mean_NM
-            narrow = [point_NM + (q_NM - point_NM) / 2 for q_NM in dist.quantiles]
+            narrow = [point_NM + (q_NM - point_NM) / 2 for q_NM in (dist.p05_NM, dist.p95_NM)]
             weight_G = np.diff(np.concatenate([[0.0], (LEVELS[1:] + LEVELS[:-1]) / 2, [1.0]]))
             below_NM = np.einsum("g,gnm->nm", weight_G, np.maximum(point_NM - dist.level_GNM, 0))
             figures = (
                 np.ones_like(point_NM), np.abs(actual_NM - point_NM), actual_NM,
                 expected_error(point_NM, mean_NM, dist.p_zero_NM, dist.quantiles), mean_NM - point_NM + 2 * below_NM,
                 mean_NM, (dist.p05_NM <= actual_NM) & (actual_NM <= dist.p95_NM),
-                expected_error(point_NM, (mean_NM + point_NM) / 2, dist.p_zero_NM, narrow),
-                (narrow[0] <= actual_NM) & (actual_NM <= narrow[4]),
+                (narrow[0] <= actual_NM) & (actual_NM <= narrow[1]),
             )  # fmt: skip
             for scenario in np.unique(made.scenario_N.astype(str)):
                 of = made.scenario_N == scenario
@@ -432,19 +431,17 @@ def of_forecasts(bed: Bed, cells: pl.DataFrame) -> tuple[list[tuple[object, ...]
     scenario has an alarm of them."""
     out, told = list[tuple[object, ...]](), dict[str, set[int]]()
     together = cells.group_by("day", "task", maintain_order=True).agg(pl.sum(*SUMS), scenario=pl.lit(ALL_SCENARIOS))
-    cells = pl.concat(
-        [cells.select("day", "scenario", "task", *SUMS), together.select("day", "scenario", "task", *SUMS)]
-    )
+    cells = pl.concat(part.select("day", "scenario", "task", *SUMS) for part in (cells, together))
     for signal, (kind, normal, plant, planted_as) in OF_FORECASTS.items():
         series = tried = seen = false = judged_days = 0
         late, lag = list[int](), bed.panel.spec.horizon_days if signal == COVERAGE else 0
         for (scenario, _), part in cells.group_by("scenario", "task", maintain_order=True):
             days = part["day"].to_numpy()
             first, last = int(days.min()), int(days.max())
-            value_T, planted_T, n_T = np.full((3, last - first + 1), np.nan)
+            value_T, planted_T = np.full((2, last - first + 1), np.nan)
+            n_T = np.zeros(last - first + 1)
             value_T[days - first] = part.select(normal).to_series().to_numpy()
             planted_T[days - first] = part.select(planted_as).to_series().to_numpy()
-            n_T[:] = 0
             n_T[days - first] = part["n"].to_numpy()
             value_T[~np.isfinite(value_T)] = np.nan
             began = LEAST_DAYS + TOGETHER

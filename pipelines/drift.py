@@ -5,8 +5,8 @@ marts.forecast_daily, and of marts.forecast_quality those of the last weeks. Of 
 signal (rows, absent, gone and new advertisers, zeros and level of each metric, acts, new categories, the coverage of
 matured forecasts, the error that today's expect) is held against the same scenario's own eight weeks: docs/drift.md has
 the rules and what was measured of them. [drift] makes them wider, or leaves signals out.
-Drift is no failure: `incidents` tells it, and while it is critical the gate promotes nobody. Writes --date's partition
-of both tables.
+Drift is no failure: `incidents` tells it, while it is critical the gate promotes nobody, and where forecasts drifted
+`promote` lets the best baseline serve unless the model surely wins. Writes --date's partition of both tables.
 Fails (3) when there are no sequences of --date.
 """
 

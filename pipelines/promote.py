@@ -1,12 +1,13 @@
 """Stage: the gate. The challenger's backtest -> a line in ops.promotion, and the aliases `champion` and `previous`.
 
-Reads marts.backtest of --date and its pairs. The challenger is promoted when its NMAE, averaged over tasks, is not
-above the best single baseline's and not surely above the champion's, and no scenario's task is surely and much worse
-than the champion's ([gate]; docs/operations.md, 'The gate refuses'). Writes every decision to ops.promotion, with its
-figures, and to ops.serving_cell in which cells a baseline serves in a version's place; --dry-run only records the
-decision. A version that was champion and was replaced, by hand or by a later one, is not promoted again; one that was
-trained before somebody chose the champion by hand does not replace it; nor is one promoted whose forecasts broke a
-rule in the backtest. A rejected challenger is not an error: yesterday's champion, or the best baseline, goes on
+Reads marts.backtest of --date and its pairs, and ops.drift of the last days: where a cell's forecasts drifted, a
+version serves it only if it surely wins. The challenger is promoted when its NMAE, averaged over tasks, is not above
+the best single baseline's and not surely above the champion's, and no scenario's task is surely and much worse than the
+champion's ([gate]; docs/operations.md, 'The gate refuses'). Writes every decision to ops.promotion, with its figures,
+and to ops.serving_cell in which cells a baseline serves in a version's place; --dry-run only records the decision. A
+version that was champion and was replaced, by hand or by a later one, is not promoted again; one that was trained
+before somebody chose the champion by hand does not replace it; nor is one promoted whose forecasts broke a rule in the
+backtest. A rejected challenger is not an error: yesterday's champion, or the best baseline, goes on
 serving. What the gate found of every cell is in ops.promotion_cell and with the challenger's run in MLflow
 (gate/DAY.csv); what failed is printed. With [gate] approval_hours nothing is promoted that nobody approved
 (--approved-by).

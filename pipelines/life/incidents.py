@@ -62,7 +62,7 @@ def found(run: Run, warehouse: Warehouse, dag: str | None = None) -> list[Incide
         versions = {day: told.get(f"{chain.INPUT}{chain.MODEL}{chain.CHAMPION}") for day, told in lineage.items()}
         incidents += champion(versions, ds, decisions)
         incidents += moved_outside(run, warehouse)
-        if version := versions.get(ds):
+        if (version := versions.get(ds)) and version != "None":
             incidents += fallen(newest(warehouse.pin(CELLS), version, before=ds + timedelta(days=1)))
     if QUALITY in ours:
         label = timedelta(days=run.config.dataset.label_days)
@@ -73,6 +73,11 @@ def found(run: Run, warehouse: Warehouse, dag: str | None = None) -> list[Incide
     if GATE in ours:
         incidents += refusals(decisions, ds, alerts)
     return incidents
+
+
+def first_of(lines: list[str], where: str) -> list[str]:
+    """Some lines, and how many more there are, where."""
+    return lines[:5] + ([f"... and {len(lines) - 5} more {where}"] if len(lines) > 5 else [])
 
 
 def newest_runs(pin: Pin, results: pl.DataFrame) -> pl.DataFrame:
@@ -102,7 +107,6 @@ def warnings(results: pl.DataFrame, ds: date, dag: str | None) -> Iterator[Incid
         since = min(day for day in days if passed is None or day > passed)
         name = f"{check} {column}" if column else str(check)
         lines = [format_failure(CheckResult(**row)) for row in today.select(*CheckResult.__annotations__).to_dicts()]
-        more = [f"... and {len(lines) - 5} more like it in {LEDGER}"] if len(lines) > 5 else []
         yield Incident(
             cause=f"{stage}: {table}: {name}",
             title=f"warning of {stage}: {table}: {name}",
@@ -110,7 +114,7 @@ def warnings(results: pl.DataFrame, ds: date, dag: str | None) -> Iterator[Incid
             command=f"show {LEDGER}",
             section="exit-3-data",
             page="checks",
-            lines=lines[:5] + more,
+            lines=first_of(lines, f"like it in {LEDGER}"),
         )
 
 
@@ -175,7 +179,6 @@ def fallen(serving: pl.DataFrame) -> Iterator[Incident]:
     cells = serving.filter("falls_back").sort("since", *CELL)
     if cells.is_empty():
         return
-    lines = why(cells)
     yield Incident(
         cause="cells fell back",
         title=f"a baseline serves {cells.height} of the champion's {plural(serving.height, 'cell')}",
@@ -183,7 +186,7 @@ def fallen(serving: pl.DataFrame) -> Iterator[Incident]:
         command=f"show {CELLS} --where falls_back",
         section="cells-that-a-baseline-serves",
         page="models",
-        lines=lines[:5] + ([f"... and {len(lines) - 5} more in {CELLS}"] if len(lines) > 5 else []),
+        lines=first_of(why(cells), f"in {CELLS}"),
     )
 
 
@@ -240,7 +243,7 @@ def drifted(rows: pl.DataFrame, ds: date) -> Iterator[Incident]:
             command=f"show {DATA} --date {ds}",
             section="data-drift",
             page="operations",
-            lines=words[:5] + ([f"... and {len(words) - 5} more in {DATA}"] if len(words) > 5 else []),
+            lines=first_of(words, f"in {DATA}"),
         )
 
 
